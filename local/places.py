@@ -1,0 +1,20 @@
+"""Where things are on this machine.
+
+Standard library only, of Python 3.11 or later: set-up and clean-up run without the virtual environment.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+STATE = PROJECT / ".local"
+ARTIFACT = PROJECT / ".aws-sam" / "build" / "MigrateFunction"
+BUILT_TEMPLATE = PROJECT / ".aws-sam" / "build" / "template.yaml"
+
+
+def shared_directory() -> Path:
+    """Names, without creating it, the directory for what the server's user cannot reach inside the project."""
+    digest = hashlib.sha256(os.fsencode(PROJECT)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"pg-hotfix-{digest}"
