@@ -4,7 +4,6 @@
 """
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -70,26 +69,8 @@ def explain_missing_libraries(ldd_output: str, name: str) -> str | None:
     return f"{name} needs {missing}, which this machine does not have: apt-get install {install}"
 
 
-def explain_unfit_machine(system: str, machine: str, libc: tuple[str, str]) -> str | None:
-    """Returns the sentence for a machine that the embedded PostgreSQL cannot run on, or None when it can."""
-    if system != "Linux" or machine not in ("x86_64", "aarch64"):
-        return (
-            "The embedded PostgreSQL needs Linux on x86_64 or aarch64, and this is "
-            f"{system} on {machine}: use a virtual machine or WSL 2."
-        )
-    name, number = libc
-    if name == "glibc" and tuple(int(part) for part in number.split(".")[:2]) < (2, 34):
-        return (
-            "The embedded PostgreSQL needs glibc 2.34 or later, and this machine has "
-            f"{number}: use Debian 12, Ubuntu 22.04 or later."
-        )
-    return None
-
-
 def reachable_binaries(version: int | None) -> Path:
     """Returns a directory of binaries that the server's user can run: a copy when the installed ones are not."""
-    if problem := explain_unfit_machine(platform.system(), platform.machine(), platform.libc_ver()):
-        raise LocalError(problem)
     binaries = binary_directory(version)
     if not (
         server_user_can("-x", binaries / "postgres")

@@ -1,0 +1,115 @@
+# Everything a laptop does. A fresh clone needs git, make and python3 (3.11 or later); each target sets up the rest.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON := .venv/bin/python
+UV := .tools/bin/uv
+GROUPS := uv dev function postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
+VERSIONS := 14 15 16 17 18
+EVENT ?= events/check.json
+
+# No target touches a real AWS account: sam and boto3 see these credentials only.
+export AWS_ACCESS_KEY_ID := local
+export AWS_SECRET_ACCESS_KEY := local
+export AWS_DEFAULT_REGION := us-east-1
+export AWS_CONFIG_FILE := /dev/null
+export AWS_SHARED_CREDENTIALS_FILE := /dev/null
+export SAM_CLI_TELEMETRY := 0
+unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_REGION VIRTUAL_ENV PYTHONPATH PYTHONHOME
+# sam looks for python3.13 and its pip on the PATH.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# uv, pip and sam keep caches at home, and sam fails without one.
+ifneq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo writable),writable)
+export HOME := $(CURDIR)/.local/home
+endif
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/ready ## Tell the incident and its fix on an embedded PostgreSQL
+	@$(PYTHON) -m local run
+
+.PHONY: invoke
+invoke: .venv/ready ## Invoke the built function once: make invoke EVENT=events/apply.json
+	@$(PYTHON) -m local invoke $(EVENT)
+
+.PHONY: psql
+psql: .venv/ready ## Open psql on the embedded database
+	@$(PYTHON) -m local psql
+
+.PHONY: build
+build: .venv/ready ## Build the function with sam, when its sources changed
+	@$(PYTHON) -m local build
+
+.PHONY: test
+test: lint types template sql tests ## Check style, types, template and SQL, then run every test
+
+.PHONY: lint
+lint: .venv/ready ## Check the style of the Python files
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --quiet --check .
+
+.PHONY: format
+format: .venv/ready ## Put the Python files into the project's style
+	@$(PYTHON) -m ruff check --quiet --fix .
+	@$(PYTHON) -m ruff format --quiet .
+
+.PHONY: types
+types: .venv/ready ## Check the types
+	@$(PYTHON) -m mypy
+
+.PHONY: template
+template: .venv/ready ## Check template.yaml
+	@output=$$($(PYTHON) -m samcli validate --lint 2>&1) || { echo "$$output"; exit 1; }
+	@.venv/bin/cfn-lint template.yaml
+
+.PHONY: sql
+sql: .venv/ready ## Check the hotfixes for statements that hurt production
+	@.venv/bin/squawk sql/*.sql
+
+.PHONY: tests
+tests: .venv/ready ## Run the unit, integration and end-to-end tests
+	@$(PYTHON) -m pytest -q
+
+.PHONY: test-matrix
+test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests on PostgreSQL 14 to 18
+	@for version in $(VERSIONS); do \
+		echo "PostgreSQL $$version"; \
+		$(PYTHON) -m local.binaries $$version >/dev/null || exit 1; \
+		PG_VERSION=$$version $(PYTHON) -m pytest -q tests/integration || exit 1; \
+	done
+
+.PHONY: requirements
+requirements: .venv/ready ## Compile requirements/*.txt anew from pyproject.toml
+	@for group in $(GROUPS); do \
+		constraint=; test $$group != function || constraint="--constraint requirements/dev.txt"; \
+		$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+			--python $(PYTHON) --group pyproject.toml:$$group $$constraint $(COMPILE) \
+			--output-file requirements/$$group.txt >/dev/null || exit 1; \
+	done
+
+.PHONY: update-ca-bundle
+update-ca-bundle: .venv/ready ## Fetch the RDS certificates anew and show what changed
+	@$(PYTHON) -m local.update_ca_bundle
+
+.PHONY: clean
+clean: ## Stop what a killed run left behind and remove all that was made here
+	@python3 local/clean.py
+
+# pyenv's python3 refuses to start when it lacks the version of .python-version: then the system's own will do.
+.venv/ready: requirements/dev.txt requirements/uv.txt .python-version local/bootstrap.py
+	@if python3 -c '' 2>/dev/null; then python3 local/bootstrap.py; \
+	elif test -x /usr/bin/python3; then /usr/bin/python3 local/bootstrap.py; \
+	else echo "pg-hotfix needs python3, 3.11 or later: apt-get install python3 python3-venv" >&2; exit 1; fi
+	@touch $@
+
+.local/postgres-%/ready: requirements/postgres-%.txt .venv/ready
+	@echo "Installing PostgreSQL $* ..." >&2
+	@rm -rf $(@D)
+	@$(UV) pip install --quiet --python $(PYTHON) --require-hashes --only-binary :all: --target $(@D) -r $<
+	@touch $@

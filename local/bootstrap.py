@@ -1,0 +1,94 @@
+"""Sets up a fresh clone: uv in .tools/, then Python 3.13 and every pinned package in .venv/.
+
+Runs on the machine's own Python, 3.11 or later, with nothing but the standard library. Quiet unless something fails.
+"""
+
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+TOOLS = PROJECT / ".tools"
+VENV = PROJECT / ".venv"
+UV = TOOLS / "bin" / "uv"
+UV_PINS = PROJECT / "requirements" / "uv.txt"
+PINNED_ONLY: list[str | Path] = ["--quiet", "--require-hashes", "--only-binary", ":all:"]
+
+
+def main() -> int:
+    if problem := explain_unfit_machine(
+        platform.system(), platform.machine(), platform.libc_ver(), sys.version_info[:2]
+    ):
+        return fail(problem)
+    if not uv_is_pinned() and not install_uv():
+        return fail("python3 has neither pip nor venv here, so nothing can be installed: apt-get install python3-venv")
+    if not (VENV / "bin" / "python").exists() and not succeeds([UV, "venv", "--quiet", "--clear", VENV]):
+        return fail("Python 3.13 was neither found nor downloaded; uv says why above.")
+    print("Installing the pinned packages into .venv ...", file=sys.stderr)
+    packages: list[str | Path] = [
+        "--python",
+        VENV / "bin" / "python",
+        *PINNED_ONLY,
+        PROJECT / "requirements" / "dev.txt",
+    ]
+    if not succeeds([UV, "pip", "sync", *packages]):
+        return fail("The packages of requirements/dev.txt could not be installed; uv says why above.")
+    return 0
+
+
+def explain_unfit_machine(system: str, machine: str, libc: tuple[str, str], python: tuple[int, int]) -> str | None:
+    """Returns the sentence for a machine that cannot run a laptop's commands, or None when it can."""
+    if system != "Linux" or machine not in ("x86_64", "aarch64"):
+        return f"pg-hotfix runs on Linux on x86_64 or aarch64, and this is {system} on {machine}: use a container or WSL 2."
+    if python < (3, 11):
+        return f"pg-hotfix needs python3 3.11 or later, and this is {python[0]}.{python[1]}: apt-get install python3.11"
+    name, number = libc
+    if name != "glibc" or tuple(int(part) for part in number.split(".")[:2]) < (2, 34):
+        return (
+            f"pg-hotfix needs glibc 2.34 or later, and this is {name} {number}: use Debian 12, Ubuntu 22.04 or later."
+        )
+    return None
+
+
+def uv_is_pinned() -> bool:
+    pinned = UV_PINS.read_text().split()[0].removeprefix("uv==")
+    return (TOOLS / f"uv-{pinned}.dist-info").exists() and UV.exists()
+
+
+def install_uv() -> bool:
+    """uv is in .tools/, with the pinned version and hashes; False when nothing here can install it."""
+    print("Installing uv into .tools ...", file=sys.stderr)
+    shutil.rmtree(TOOLS, ignore_errors=True)
+    install: list[str | Path] = ["install", *PINNED_ONLY, "--target", TOOLS, "-r", UV_PINS]
+    pip_options = ["--disable-pip-version-check", "--no-warn-script-location"]
+    if quietly([sys.executable, "-m", "pip", "--version"]):
+        return succeeds([sys.executable, "-m", "pip", *install, *pip_options])
+    venv = TOOLS / "venv"
+    if quietly([sys.executable, "-m", "venv", venv]):
+        return succeeds([venv / "bin" / "python", "-m", "pip", *install, *pip_options])
+    if uv := shutil.which("uv"):
+        return succeeds([uv, "pip", *install, "--python", sys.executable])
+    return False
+
+
+def quietly(command: list[str | Path]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def succeeds(command: list[str | Path]) -> bool:
+    """Says whether the command succeeded; its output is shown only when it did not."""
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        print(result.stdout + result.stderr, file=sys.stderr)
+    return result.returncode == 0
+
+
+def fail(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
