@@ -1,0 +1,159 @@
+"""The Lambda function: translates events into requests, and reports into responses, one log line and metrics."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+import hotfix
+from catalog import TABLE_KINDS
+from errors import HotfixError, LockBusyError
+from request import parse_request
+from settings import read_settings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from hotfix import Report
+    from request import Request
+
+logger = Logger(service="pg-hotfix", use_rfc3339=True, log_uncaught_exceptions=False)
+metrics = Metrics(namespace="PgHotfix", service="pg-hotfix")
+metrics.set_default_dimensions(environment=os.environ.get("ENVIRONMENT") or "unset")
+
+COUNTED_RESULTS = {"applied": "Applied", "already_applied": "AlreadyApplied", "ready": "Ready"}
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics
+def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
+    """The request in `event` was fulfilled; returns the response that the README shows. Any failure is an exception, whose class name state
+    machines match. Exactly one line, `hotfix finished` or `hotfix failed`, was logged.
+
+    Raises:
+        HotfixError: see errors.py.
+    """
+    started_at, started = datetime.now(UTC), time.monotonic()
+    request: Request | None = None
+    try:
+        request = parse_request(event)
+        logger.set_correlation_id(request.correlation_id or context.aws_request_id)
+        report = hotfix.run(request, read_settings(os.environ), context.get_remaining_time_in_millis)
+    except Exception as error:
+        duration_ms = hotfix.elapsed_ms(started)
+        count_failure(error, duration_ms)
+        logger.error(
+            "hotfix failed", **describe_failure(error), **describe_run(request, context, started_at, duration_ms)
+        )
+        raise
+    duration_ms = hotfix.elapsed_ms(started)
+    count_success(report, duration_ms)
+    response = respond(request, report) | describe_run(request, context, started_at, duration_ms)
+    logger.info("hotfix finished", **response)
+    return response
+
+
+def respond(request: Request, report: Report) -> dict[str, Any]:
+    return {
+        "summary": summarise(report),
+        "result": report.result,
+        "columns": [column.describe() for column in report.columns],
+        "tables": describe_tables(report),
+        "database": report.database,
+        "attempts": report.attempts,
+        "lock_wait_ms": report.lock_wait_ms,
+        "lock_held_ms": report.lock_held_ms,
+        "blockers": [blocker.describe() for blocker in report.blockers],
+        "sql": report.sql,
+        "sql_sha256": report.sql_sha256,
+        "plan_hash": report.plan_hash,
+        "hotfixes": list(report.hotfixes),
+    }
+
+
+def summarise(report: Report) -> str:
+    """The result in a sentence, for whoever reads the raw response."""
+    names = ", ".join(column.expectation.name for column in report.columns)
+    match report.result:
+        case "applied":
+            changed = ", ".join(column.expectation.name for column in report.columns if column.changed_here)
+            return f"{changed} applied, committed and proved; the lock was held for {report.lock_held_ms} ms."
+        case "already_applied":
+            return f"{names} already as expected; this run changed nothing."
+        case "would_apply":
+            missing = ", ".join(column.expectation.name for column in report.columns if not column.matches)
+            way = f"{len(report.blockers)} lock(s) in the way now" if report.blockers else "nobody is in the way now"
+            return f"{missing} missing; apply would run the file; {way}."
+        case "verified":
+            return f"{names} as expected, and can be selected."
+        case _:
+            return f"Secret, network, TLS, login and ownership work for {len(report.hotfixes)} packaged hotfix(es)."
+
+
+def describe_tables(report: Report) -> list[dict[str, Any]]:
+    """Each table once. The sizes are the server's estimates as of its last VACUUM or ANALYZE; -1 rows: never."""
+    tables = {
+        column.expectation.qualified_table: {
+            "schema": column.expectation.schema,
+            "table": column.expectation.table,
+            "kind": TABLE_KINDS.get(column.relation_kind or ""),
+            "owner": column.owner,
+            "estimated_rows": column.estimated_rows,
+            "estimated_bytes": column.estimated_bytes,
+        }
+        for column in report.columns
+    }
+    return list(tables.values())
+
+
+def describe_run(
+    request: Request | None, context: LambdaContext, started_at: datetime, duration_ms: float
+) -> dict[str, Any]:
+    """Who asked for what, when. `requested_by`, `reason` and `caller` are self-declared: IAM and CloudTrail know who really called."""
+    return {
+        "hotfix": request.hotfix if request else None,
+        "action": request.action if request else None,
+        "caller": request.caller if request else None,
+        "requested_by": request.requested_by if request else None,
+        "reason": request.reason if request else None,
+        "request_id": context.aws_request_id,
+        "started_at": started_at.isoformat(timespec="milliseconds"),
+        "duration_ms": round(duration_ms),
+    }
+
+
+def describe_failure(error: Exception) -> dict[str, Any]:
+    """What failed, as data. Of an error that is not ours only the class and the place: nobody has checked its text for secrets."""
+    if isinstance(error, HotfixError):
+        return {"error": type(error).__name__, "retryable": error.retryable, "advice": error.message, **error.facts}
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return {
+        "error": type(error).__name__,
+        "retryable": False,
+        "advice": f"A defect, at {Path(place.filename).name}:{place.lineno}.",
+    }
+
+
+def count_success(report: Report, duration_ms: float) -> None:
+    counted = COUNTED_RESULTS.get(report.result)
+    if counted:
+        metrics.add_metric(counted, MetricUnit.Count, 1)
+    if report.attempts:
+        metrics.add_metric("LockWaitMs", MetricUnit.Milliseconds, report.lock_wait_ms)
+        metrics.add_metric("LockHeldMs", MetricUnit.Milliseconds, report.lock_held_ms)
+    metrics.add_metric("DurationMs", MetricUnit.Milliseconds, round(duration_ms))
+
+
+def count_failure(error: Exception, duration_ms: float) -> None:
+    metrics.add_metric("Failed", MetricUnit.Count, 1)
+    if isinstance(error, LockBusyError):
+        metrics.add_metric("LockBusy", MetricUnit.Count, 1)
+        metrics.add_metric("LockWaitMs", MetricUnit.Milliseconds, error.facts.get("lock_wait_ms", 0))
+    metrics.add_metric("DurationMs", MetricUnit.Milliseconds, round(duration_ms))

@@ -1,0 +1,176 @@
+"""The database's address and login, from Secrets Manager. The only module that knows boto3."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import boto3
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.config import Config
+from botocore.exceptions import ClientError, NoCredentialsError
+
+import errors
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+# An endpoint that can't be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
+AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
+# A rotated password shows as 28P01 and is read afresh then, so age alone needs no short limit.
+SECRET_MAX_AGE_SECONDS = 3600
+
+THROTTLED = {
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "InternalServiceError",
+    "InternalServiceErrorException",
+    "ServiceUnavailable",
+}
+ADVICE = {
+    "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist in this region.",
+    "AccessDeniedException": "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of its own.",
+    "DecryptionFailure": "Pass the key of the secret as SecretKmsKeyArn in the template's parameters.",
+    "InvalidRequestException": "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id <arn>",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to connect and as whom. The password is in no representation of it."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        return f"{self.database} at {self.host}:{self.port}"
+
+
+def read_target(settings: Settings, *, afresh: bool = False) -> Target:
+    """The target that the secret names, from the cache of a warm function unless `afresh`.
+
+    Raises:
+        SecretError: missing, denied or unreadable. SecretUnavailableError: no answer. The database was not contacted.
+    """
+    try:
+        value = secrets_provider().get(settings.secret_arn, max_age=SECRET_MAX_AGE_SECONDS, force_fetch=afresh)
+    except GetParameterError as error:
+        raise translate(settings.secret_arn, error.__context__ or error) from error
+    return parse_secret(value, settings)
+
+
+@cache
+def secrets_provider() -> SecretsProvider:
+    return SecretsProvider(boto3_client=boto3.client("secretsmanager", config=AWS_CONFIG))
+
+
+def translate(arn: str, error: BaseException) -> errors.HotfixError:
+    """https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html#API_GetSecretValue_Errors"""
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code in THROTTLED:
+            return errors.secret_unavailable(arn, code)
+        return errors.secret_refused(
+            arn,
+            code,
+            ADVICE.get(
+                code,
+                f"Read it with the function's role to see why:  aws secretsmanager get-secret-value --secret-id {arn}",
+            ),
+        )
+    if isinstance(error, NoCredentialsError):
+        return errors.secret_refused(arn, "no AWS credentials", "Run the function with an execution role.")
+    return errors.secret_unavailable(arn, type(error).__name__)
+
+
+def parse_secret(value: object, settings: Settings) -> Target:
+    """The target, from any of the shapes that a secret may have; the settings fill what it lacks. Parameters of a URL such as `schema`,
+    `sslmode` or `connection_limit` are for other clients: TLS is verified whatever they say.
+
+    Raises:
+        SecretError: it can't be read; the text and the chain hold nothing of its value.
+    """
+    arn = settings.secret_arn
+    fields = read_fields(value, arn)
+    host = fields.get("host") or settings.db_host
+    if not host:
+        raise errors.secret_lacks(arn, "host", "DB_HOST")
+    database = fields.get("dbname") or settings.db_name
+    if not database:
+        raise errors.secret_lacks(arn, "dbname", "DB_NAME")
+    for name in ("username", "password"):
+        if not fields.get(name):
+            raise errors.secret_unreadable(arn, f"holds no {name}")
+    if not fields.get("engine", "postgres").startswith(("postgres", "aurora-postgres")):
+        raise errors.secret_unreadable(arn, "is for another database engine than PostgreSQL")
+    if any("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text) for text in fields.values()):
+        raise errors.secret_unreadable(arn, "holds characters that no PostgreSQL login can have")
+    return Target(host, read_port(fields.get("port"), settings), database, fields["username"], fields["password"])
+
+
+def read_port(text: str | None, settings: Settings) -> int:
+    if not text:
+        return settings.db_port or 5432
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536):
+        raise errors.secret_unreadable(settings.secret_arn, "holds a port that is not a number from 1 to 65535")
+    return int(text)
+
+
+def read_fields(value: object, arn: str) -> dict[str, str]:
+    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could quote the secret."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise errors.secret_unreadable(arn, "is binary") from None
+    if not isinstance(value, str):
+        raise errors.secret_unreadable(arn, "is empty")
+    text = value.strip()
+    if text.startswith(("postgres://", "postgresql://")):
+        return read_url(text, arn)
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise errors.secret_unreadable(arn, "is neither JSON nor a postgresql:// URL") from None
+    if not isinstance(document, dict):
+        raise errors.secret_unreadable(arn, "is JSON, but not an object")
+    url = document.get("DATABASE_URL")
+    if isinstance(url, str):
+        return read_url(url.strip(), arn)
+    fields = {
+        name: document[name]
+        for name in ("username", "password", "host", "port", "dbname", "engine")
+        if document.get(name) is not None
+    }
+    if any(isinstance(field, bool) or not isinstance(field, str | int) for field in fields.values()):
+        raise errors.secret_unreadable(arn, "holds a field that is neither text nor number")
+    return {name: str(field) for name, field in fields.items()}
+
+
+def read_url(text: str, arn: str) -> dict[str, str]:
+    """https://www.prisma.io/docs/orm/overview/databases/postgresql#connection-url"""
+    try:
+        url = urlsplit(text)
+        parts = {
+            "username": url.username,
+            "password": url.password,
+            "host": url.hostname,
+            "dbname": url.path.removeprefix("/"),
+        }
+        port = url.port
+        fields = {name: unquote(part, errors="strict") for name, part in parts.items() if part}
+    except ValueError:
+        raise errors.secret_unreadable(arn, "holds a URL that can't be read") from None
+    if url.scheme not in ("postgres", "postgresql"):
+        raise errors.secret_unreadable(arn, "holds a DATABASE_URL that is not postgresql://")
+    if url.fragment:
+        raise errors.secret_unreadable(arn, "holds a URL with a bare # (write %23)")
+    return fields | ({"port": str(port)} if port is not None else {})

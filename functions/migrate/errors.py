@@ -1,0 +1,392 @@
+"""Every error an operator can meet, with its whole text, in one place.
+
+The class name is the error's name: state machines, alarms and scripts match it. Each text has three parts: what happened, what state the
+database is in, what to do next. "Nothing was changed." stands only where no COMMIT was sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+UNTOUCHED = "Nothing was contacted and nothing was changed."
+UNCHANGED = "Nothing was changed."
+
+
+class HotfixError(Exception):
+    """A failure with a text for people and, in `facts`, the same as data for the log. Neither holds a secret or row data."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts: dict[str, Any] = facts
+
+
+class RequestError(HotfixError):
+    """The event is not a request. Nothing was contacted."""
+
+
+class UnknownHotfixError(HotfixError):
+    """No packaged file has this id. Nothing was contacted."""
+
+
+class HotfixFileError(HotfixError):
+    """A packaged file can't be used as it is. Nothing was contacted."""
+
+
+class ConfigurationError(HotfixError):
+    """A setting of the function is missing or out of bounds. Nothing was contacted."""
+
+
+class SecretError(HotfixError):
+    """The secret is missing, denied or unreadable. The database was not contacted."""
+
+
+class SecretUnavailableError(HotfixError):
+    """Secrets Manager did not answer. The database was not contacted."""
+
+    retryable = True
+
+
+class DatabaseUnavailableError(HotfixError):
+    """There is no usable connection, or it was lost before COMMIT was sent: the server rolls back."""
+
+    retryable = True
+
+
+class TlsError(HotfixError):
+    """The server could not be verified. No credentials were sent."""
+
+
+class LoginError(HotfixError):
+    """The server refused the login, also with a secret read afresh."""
+
+
+class NotOwnerError(HotfixError):
+    """The role lacks the right to do this (SQLSTATE 42501). Nothing was changed."""
+
+
+class ReadOnlyDatabaseError(HotfixError):
+    """The server is a replica or read-only. Nothing was changed."""
+
+
+class LockBusyError(HotfixError):
+    """The lock was not free within the budget. Nothing was changed."""
+
+    retryable = True
+
+
+class StatementTimeoutError(HotfixError):
+    """The server cancelled a statement (SQLSTATE 57014) and rolled back. Nothing was changed."""
+
+
+class SqlRefusedError(HotfixError):
+    """PostgreSQL refused the SQL and rolled back. Nothing was changed."""
+
+
+class ColumnMismatchError(HotfixError):
+    """A column is not what the file expects. No DDL was run, or it was rolled back."""
+
+
+class RelationError(HotfixError):
+    """The table is missing, or the name is not a table's. Nothing was run."""
+
+
+class PlanChangedError(HotfixError):
+    """The plan no longer describes the database. Nothing was changed."""
+
+
+class OutcomeUnknownError(HotfixError):
+    """The connection was lost around COMMIT. The column is there, or not; nothing is half done."""
+
+    retryable = True
+
+
+RETRYABLE = frozenset(error.__name__ for error in HotfixError.__subclasses__() if error.retryable)
+
+
+# Requests
+
+
+def bad_request(what: str, allowed: str) -> RequestError:
+    return RequestError(f"{what}. {UNTOUCHED} {allowed}")
+
+
+def unknown_hotfix(hotfix: str, known: Sequence[str]) -> UnknownHotfixError:
+    packaged = "\n".join(f"  {name}" for name in known) or "  (none)"
+    return UnknownHotfixError(
+        f"There is no packaged hotfix {hotfix}. {UNTOUCHED} The packaged ones are:\n{packaged}\n"
+        f"Send one of these, or add sql/{hotfix}.sql, have it reviewed, and deploy."
+    )
+
+
+def bad_file(hotfix: str, what: str, advice: str) -> HotfixFileError:
+    return HotfixFileError(f"sql/{hotfix}.sql {what}. {UNTOUCHED} {advice}")
+
+
+def bad_setting(name: str, what: str, advice: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} {what}. {UNTOUCHED} {advice}")
+
+
+def too_little_time(remaining_ms: int, needed_ms: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"The function has {remaining_ms} ms left, and needs at least {needed_ms} ms to work and to report. "
+        "The database was not contacted and nothing was changed. "
+        "Raise the function's Timeout in template.yaml."
+    )
+
+
+# The secret
+
+
+def secret_refused(arn: str, code: str, advice: str) -> SecretError:
+    return SecretError(f"Secrets Manager refused {arn} ({code}). The database was not contacted. {advice}")
+
+
+def secret_unreadable(arn: str, what: str) -> SecretError:
+    return SecretError(
+        f"The secret {arn} {what}. The database was not contacted. Store the JSON that RDS writes (username, password, host, "
+        'port, dbname), or a URL postgresql://user:password@host:5432/name with %XX for special characters, or {"DATABASE_URL": "<that URL>"}.'
+    )
+
+
+def secret_lacks(arn: str, field: str, setting: str) -> SecretError:
+    return SecretError(
+        f"The secret {arn} holds no {field}, and {setting} is not set. The database was not contacted. "
+        f"Set {setting} in the template's parameters and deploy."
+    )
+
+
+def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
+    return SecretUnavailableError(
+        f"Secrets Manager did not answer for {arn} ({code}). The database was not contacted. A function in a VPC reaches it only "
+        "through an interface endpoint or a NAT gateway: deploy with CreateSecretsManagerEndpoint=true if the VPC has neither, "
+        "else run the same request again."
+    )
+
+
+# The connection
+
+
+def database_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"There is no connection to the database {address} ({reason}). {UNCHANGED} "
+        "Run the same request again; if it stays so, check that the instance is available and that its security group lets the function in."
+    )
+
+
+def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The connection to the database {address} was lost before COMMIT ({reason}). Nothing was changed: the server rolls back. "
+        "Run the same request again."
+    )
+
+
+def certificate_not_verified(host: str, port: int, reason: str) -> TlsError:
+    return TlsError(
+        f"The certificate of {host}:{port} does not verify: {reason}. No credentials were sent. {UNCHANGED} "
+        "Update the bundle (make update-ca-bundle) and deploy if RDS has a new root; else find out who answers at this address."
+    )
+
+
+def host_name_mismatch(host: str, port: int, reason: str) -> TlsError:
+    return TlsError(
+        f"The server at {host}:{port} presents another name's certificate: {reason}. No credentials were sent. {UNCHANGED} "
+        "Put the endpoint's own name into the secret or DB_HOST, not an IP address or an alias."
+    )
+
+
+def tls_not_offered(host: str, port: int) -> TlsError:
+    return TlsError(
+        f"The server at {host}:{port} offers no TLS. No credentials were sent, and plaintext is never spoken. {UNCHANGED} "
+        "Turn TLS on at the server (RDS offers it always), or correct the address in the secret or DB_HOST."
+    )
+
+
+def tls_failed(host: str, port: int, reason: str) -> TlsError:
+    return TlsError(
+        f"TLS with {host}:{port} failed: {reason}. No credentials were sent. {UNCHANGED} "
+        "The server must speak TLS 1.2 or later: check its ssl_min_protocol_version and what stands between."
+    )
+
+
+def login_refused(address: str, user: str, sqlstate: str, arn: str) -> LoginError:
+    return LoginError(
+        f"The database {address} refused the login of {user} ({sqlstate}), also with the secret read afresh. {UNCHANGED} "
+        f"Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
+    )
+
+
+def database_refused(address: str, user: str, sqlstate: str, message: str) -> LoginError:
+    return LoginError(
+        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} "
+        "Correct dbname in the secret or DB_NAME, or grant it:  GRANT CONNECT ON DATABASE ... TO ..."
+    )
+
+
+def scram_failed(address: str, user: str) -> LoginError:
+    return LoginError(
+        f"The login of {user} to the database {address} failed: the server did not prove that it knows the password, or the password "
+        f"holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits for the role, and store it in the secret."
+    )
+
+
+def read_only(address: str, reason: str) -> ReadOnlyDatabaseError:
+    return ReadOnlyDatabaseError(
+        f"The database {address} can't be changed: {reason}. {UNCHANGED} "
+        "Put the writer's endpoint into the secret or DB_HOST; after a failover, run the same request again."
+    )
+
+
+# The table and its columns
+
+
+def relation_missing(table: str, database: str, similar: Sequence[str]) -> RelationError:
+    advice = (
+        f"There is {', '.join(similar)}: correct the name."
+        if similar
+        else "Correct the file, or the database it is meant for."
+    )
+    return RelationError(f"The table {table} does not exist in the database {database}. Nothing was run. {advice}")
+
+
+def relation_of_other_kind(table: str, kind: str) -> RelationError:
+    return RelationError(
+        f"{table} is a {kind}, not a table. Nothing was run. A hotfix changes ordinary and partitioned tables: name the table beneath in the file."
+    )
+
+
+def not_owner(table: str, owner: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} "
+        f"Make it a member of the owner:  GRANT {quoted(owner)} TO {quoted(user)};"
+    )
+
+
+def permission_denied(user: str, message: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} lacks a permission (42501: {message}). {UNCHANGED} Grant it, or use the role that owns the table."
+    )
+
+
+def column_mismatch(
+    hotfix: str, differing: Sequence[Mapping[str, Any]], *, rolled_back: bool = False, read_only: bool = False
+) -> ColumnMismatchError:
+    """`differing`: the columns as in the response, each with `name` (as in the file) and `actual` ("missing" when it is not there)."""
+    lines = []
+    for column in differing:
+        there = "is not there" if column["actual"] == "missing" else "exists but is not what"
+        what = f"{column['name']} {there}" + (
+            f", though {hotfix} expects it." if column["actual"] == "missing" else f" {hotfix} expects."
+        )
+        lines += [what, f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
+    state = "The SQL was run and rolled back. Nothing was changed." if rolled_back else UNCHANGED
+    lines[0] = f"{lines[0]} {state}"
+    present = [column for column in differing if column["actual"] != "missing"]
+    if present:
+        keeps = "The SQL made it so, or kept it so." if rolled_back else "IF NOT EXISTS would keep the column as it is."
+        lines += [f"{'This is what is there.' if read_only else keeps} Correct the file if that is right:"]
+        lines += [f"  -- expect: column {column['name']} {column['actual']}" for column in present]
+        lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
+    elif rolled_back:
+        lines += [
+            f"The SQL of sql/{hotfix}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."
+        ]
+    else:
+        lines += [f'Apply it:  {{"hotfix": "{hotfix}", "action": "apply"}}']
+    return ColumnMismatchError("\n".join(lines), columns=list(differing))
+
+
+def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
+    lines = [
+        f"{hotfix} was applied and committed, but the look after COMMIT shows something else: somebody has changed it since."
+    ]
+    for column in differing:
+        lines += [f"{column['name']}", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
+    lines += [f'Find out who did, and look again:  {{"hotfix": "{hotfix}", "action": "plan"}}']
+    return ColumnMismatchError("\n".join(lines), columns=list(differing))
+
+
+def plan_changed(hotfix: str, table: str) -> PlanChangedError:
+    return PlanChangedError(
+        f"The plan_hash given to apply {hotfix} no longer describes what is there: the file, the database or {table} has changed since. "
+        f'{UNCHANGED} Look again, and apply with the new plan_hash:  {{"hotfix": "{hotfix}", "action": "plan"}}'
+    )
+
+
+# The SQL
+
+
+def lock_busy(
+    hotfix: str, tables: str, waited_ms: int, blockers: Sequence[Mapping[str, Any]], attempts: int
+) -> LockBusyError:
+    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not applied. {UNCHANGED}"]
+    if blockers:
+        lines += [f"In the way: {describe_blocker(blocker)}" for blocker in blockers]
+        pids = [blocker["pid"] for blocker in blockers if blocker["pid"]]
+        ending = "  ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
+        lines += ["Run the same hotfix again when it ends." + (f" To end it now:  {ending}" if ending else "")]
+    else:
+        lines += ["Nobody holds it at this moment: run the same hotfix again."]
+    return LockBusyError("\n".join(lines), blockers=list(blockers), attempts=attempts, lock_wait_ms=waited_ms)
+
+
+def look_was_blocked(tables: str, blockers: Sequence[Mapping[str, Any]]) -> LockBusyError:
+    lines = [f"{tables} could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. {UNCHANGED}"]
+    lines += [f"In the way: {describe_blocker(blocker)}" for blocker in blockers]
+    return LockBusyError("\n".join([*lines, "Run the same request again when it ends."]), blockers=list(blockers))
+
+
+def describe_blocker(blocker: Mapping[str, Any]) -> str:
+    who = f"pid {blocker['pid']}" if blocker["pid"] else "a prepared transaction"
+    names = ", ".join(name for name in (blocker["user"], blocker["application_name"]) if name)
+    age = blocker["transaction_seconds"]
+    since = f", in a transaction for {age:.0f} s" if age is not None else ""
+    return f"{who}{f' ({names})' if names else ''}{since}, {blocker['lock_mode']} on {blocker['table']}."
+
+
+def statement_timeout(hotfix: str, limit_ms: int) -> StatementTimeoutError:
+    return StatementTimeoutError(
+        f"PostgreSQL cancelled {hotfix} (57014): a statement ran longer than {limit_ms} ms. {UNCHANGED} "
+        "A hotfix takes milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index). "
+        "If the statement is right, raise STATEMENT_TIMEOUT_MS and deploy."
+    )
+
+
+def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str) -> SqlRefusedError:
+    where = f"\n{excerpt}\n" if excerpt else " "
+    return SqlRefusedError(
+        f"PostgreSQL refused {hotfix} ({sqlstate}: {message}). {UNCHANGED}{where}"
+        f"Correct sql/{hotfix}.sql, have it reviewed, deploy, and run it again."
+    )
+
+
+def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
+    return SqlRefusedError(
+        f"PostgreSQL refused a look into its catalog ({sqlstate}: {message}). {UNCHANGED} "
+        "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog."
+    )
+
+
+def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"The connection to the database {address} was lost while COMMIT of {hotfix} was under way ({reason}). "
+        "The change is there as a whole, or not at all. Run the same hotfix again: it is safe, and tells which."
+    )
+
+
+def commit_not_seen(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"{hotfix} was committed at {address}, but the look after COMMIT failed, also on a fresh connection ({reason}). "
+        f'The change was proved inside the transaction. Make sure:  {{"hotfix": "{hotfix}", "action": "verify"}}'
+    )
+
+
+def quoted(name: str) -> str:
+    """The name as an SQL identifier, quoted always."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'

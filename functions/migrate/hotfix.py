@@ -1,0 +1,351 @@
+"""The product, told from top to bottom: look, wait, alter and prove, commit, look again, report.
+
+Nothing here knows of Lambda, events or JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import catalog
+import errors
+import locks
+from credentials import read_target
+from database import LockNotAvailable, LoginRefused, Session, open_session
+from limits import derive_limits
+from sqlfile import Hotfix, list_hotfixes, load_hotfix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from catalog import Column
+    from locks import Blocker
+    from request import Request
+    from settings import Settings
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was there at one moment: the expected columns, and their types as the server understands them."""
+
+    columns: tuple[Column, ...]
+    types: tuple[tuple[int, int] | None, ...]
+
+    @property
+    def matches(self) -> bool:
+        return all(column.matches for column in self.columns)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to COMMIT."""
+
+    result: str
+    columns: tuple[Column, ...]
+    database: dict[str, Any]
+    attempts: int = 0
+    lock_wait_ms: int = 0
+    lock_held_ms: float = 0.0
+    blockers: tuple[Blocker, ...] = ()
+    sql: str | None = None
+    sql_sha256: str | None = None
+    plan_hash: str | None = None
+    hotfixes: tuple[str, ...] = ()
+
+
+def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
+    """The request is fulfilled as its action says. Safe to repeat, and to run twice at once. `remaining_ms` tells what time is left.
+
+    Raises:
+        HotfixError: see errors.py; each text says what state the database is in.
+    """
+    hotfixes = load_hotfixes(request, settings)
+    derive_limits(settings, remaining_ms())
+    with log_in(settings, remaining_ms) as session:
+        try:
+            match request.action:
+                case "apply":
+                    return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash)
+                case "plan":
+                    return plan(session, hotfixes[0])
+                case "verify":
+                    return verify(session, hotfixes[0])
+                case _:
+                    return check(session, hotfixes)
+        except LockNotAvailable as error:
+            tables = " and ".join(dict.fromkeys(hotfix.tables for hotfix in hotfixes))
+            expectations = [expectation for hotfix in hotfixes for expectation in hotfix.expectations]
+            blockers = [blocker.describe() for blocker in locks.find_blockers(session, expectations)]
+            raise errors.look_was_blocked(tables, blockers) from error
+
+
+def apply(
+    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], plan_hash: str | None
+) -> Report:
+    """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no lock was taken and no DDL
+    was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
+
+    https://www.postgresql.org/docs/current/sql-altertable.html
+    """
+    before = look(session, hotfix)
+    if before.matches:
+        return report("already_applied", session, hotfix, before)
+    refuse_stale_plan(session, hotfix, before, plan_hash)
+    refuse_what_cannot_work(session, hotfix, before)
+    altered = alter_and_prove(session, hotfix, before)
+    after = look_again(session, hotfix, settings, remaining_ms)
+    columns = tuple(
+        replace(column, changed_here=proved.changed_here)
+        for column, proved in zip(after.columns, altered.proof, strict=True)
+    )
+    return replace(
+        report(
+            "applied" if any(column.changed_here for column in columns) else "already_applied",
+            session,
+            hotfix,
+            replace(after, columns=columns),
+        ),
+        attempts=altered.attempts,
+        lock_wait_ms=altered.lock_wait_ms,
+        lock_held_ms=altered.lock_held_ms,
+        sql=hotfix.sql,
+    )
+
+
+def plan(session: Session, hotfix: Hotfix) -> Report:
+    """What `apply` would do and meet now. Nothing was changed, no lock was taken.
+
+    Raises: what `apply` would raise for the same state.
+    """
+    seen = look(session, hotfix)
+    if seen.matches:
+        return report("already_applied", session, hotfix, seen)
+    refuse_what_cannot_work(session, hotfix, seen)
+    blockers = locks.find_blockers(session, hotfix.expectations)
+    return replace(report("would_apply", session, hotfix, seen), blockers=blockers, sql=hotfix.sql)
+
+
+def verify(session: Session, hotfix: Hotfix) -> Report:
+    """Every expectation holds and the columns can be selected. Nothing was changed.
+
+    Raises:
+        ColumnMismatchError: one is missing or differs.
+    """
+    seen = look(session, hotfix)
+    if not seen.matches:
+        raise errors.column_mismatch(hotfix.id, differing(seen), read_only=True)
+    for expectation in hotfix.expectations:
+        table = f"{errors.quoted(expectation.schema)}.{errors.quoted(expectation.table)}"
+        session.query(f"SELECT {errors.quoted(expectation.column)} FROM {table} LIMIT 0")  # noqa: S608 - both quoted
+    return report("verified", session, hotfix, seen)
+
+
+def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
+    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of every table."""
+    refuse_read_only(session)
+    columns: list[Column] = []
+    for hotfix in hotfixes:
+        seen = look(session, hotfix)
+        refuse_other_owners(session, seen)
+        columns += seen.columns
+    ids = tuple(hotfix.id for hotfix in hotfixes)
+    return Report("ready", tuple(columns), session.facts.describe(), hotfixes=ids)
+
+
+# The steps
+
+
+def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
+    """The file that is asked for, or all of them; before anything is contacted."""
+    ids = [request.hotfix] if request.hotfix else list_hotfixes(settings.sql_dir)
+    if not ids:
+        raise errors.bad_setting(
+            "SQL_DIR", f"holds no hotfix ({settings.sql_dir})", "Deploy with at least one file in sql/."
+        )
+    return [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
+
+
+def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
+    """A session, with the secret read afresh once if the server refused the one that a warm function remembered."""
+    target = read_target(settings)
+    try:
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused:
+        target = read_target(settings, afresh=True)
+    try:
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused as error:
+        raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
+
+
+def look(session: Session, hotfix: Hotfix) -> Look:
+    """What is there now, without a lock on any table.
+
+    Raises:
+        RelationError: an expected table is missing, or is no table.
+    """
+    exist = catalog.use_schemas(session, hotfix.expectations)
+    types = catalog.read_types(session, hotfix.expectations, exist)
+    rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=False))
+    seen = Look(tuple(map(catalog.compare, hotfix.expectations, rows)), tuple(types))
+    for column in seen.columns:
+        table = column.expectation.qualified_table
+        if column.relation_kind is None:
+            raise errors.relation_missing(
+                table, session.facts.name, catalog.find_similar_tables(session, column.expectation)
+            )
+        if column.relation_kind not in catalog.TABLE_KINDS:
+            raise errors.relation_of_other_kind(
+                table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
+            )
+    return seen
+
+
+def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
+    if plan_hash is not None and plan_hash != hash_plan(session, hotfix, seen):
+        raise errors.plan_changed(hotfix.id, hotfix.tables)
+
+
+def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> None:
+    """What the server would refuse, or IF NOT EXISTS would hide, is refused before any lock is taken."""
+    refuse_read_only(session)
+    wrong = [column for column in differing(seen) if column["actual"] != catalog.MISSING]
+    if wrong:
+        raise errors.column_mismatch(hotfix.id, wrong)
+    refuse_other_owners(session, seen)
+
+
+def refuse_read_only(session: Session) -> None:
+    if session.facts.in_recovery:
+        raise errors.read_only(session.target.address, "it is a replica, in recovery")
+    if session.facts.read_only:
+        raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
+
+
+def refuse_other_owners(session: Session, seen: Look) -> None:
+    for column in seen.columns:
+        if not column.owned:
+            raise errors.not_owner(column.expectation.qualified_table, column.owner or "nobody", session.facts.user)
+
+
+@dataclass(frozen=True)
+class Altered:
+    """What one committed transaction did."""
+
+    proof: tuple[Column, ...]
+    attempts: int
+    lock_wait_ms: int
+    lock_held_ms: float
+
+
+def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
+    """The file's SQL is committed, and was proved before COMMIT under the same lock. Each attempt waits for the lock no longer than lock_timeout.
+
+    Raises:
+        LockBusyError: the budget is spent. ColumnMismatchError: the proof failed, and all was rolled back.
+    """
+    started = time.monotonic()
+    deadline = min(started + session.limits.lock_wait_ms / 1000, session.limits.last_attempt_at)
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            session.begin()
+            proof, locked_for_ms, answered = run_under_lock(session, hotfix, before)
+        except LockNotAvailable:
+            session.roll_back()
+        except errors.HotfixError:
+            session.roll_back()
+            raise
+        else:
+            session.commit(hotfix.id)
+            held_ms = locked_for_ms + elapsed_ms(answered)
+            return Altered(proof, attempts, max(0, round(elapsed_ms(started) - held_ms)), round(held_ms, 1))
+        pause = locks.pause_seconds(session.limits.lock_timeout_ms)
+        if time.monotonic() + pause > deadline:
+            blockers = [blocker.describe() for blocker in locks.find_blockers(session, hotfix.expectations)]
+            raise errors.lock_busy(hotfix.id, hotfix.tables, round(elapsed_ms(started)), blockers, attempts)
+        time.sleep(pause)
+
+
+def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tuple[Column, ...], float, float]:
+    """The transaction holds the lock, the SQL is run and proved, all in one round trip. Returns the proof, how long the server had held the lock by
+    then in ms, and when its answer came.
+
+    Taking the lock by its own statement, in the order of the oids, keeps two runs from a deadlock and tells waiting from holding.
+    """
+    tables = {
+        column.relation_oid: f"{errors.quoted(column.expectation.schema)}.{errors.quoted(column.expectation.table)}"
+        for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
+        if not column.matches
+    }
+    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
+    rows = session.run_file(
+        hotfix.id,
+        f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE; {clock}",
+        hotfix.sql,
+        f"{catalog.read_columns_sql(hotfix.expectations, before.types, in_own_transaction=True)}; {clock}",
+    )
+    answered = time.monotonic()
+    locked_for_ms = (rows[-1][0] - rows[0][0]) * 1000
+    if (
+        None in before.types
+    ):  # The file may have made the type; only then this costs further round trips under the lock.
+        exist = session.query(catalog.types_exist(hotfix.expectations))[0]
+        types = catalog.read_types(session, hotfix.expectations, exist)
+        rows = [*session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=True)), rows[-1]]
+    proof = tuple(map(catalog.compare, hotfix.expectations, rows[-1 - len(hotfix.expectations) : -1]))
+    wrong = differing(Look(proof, before.types))
+    if wrong:
+        raise errors.column_mismatch(hotfix.id, wrong, rolled_back=True)
+    return proof, locked_for_ms, answered
+
+
+def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]) -> Look:
+    """What is there after COMMIT, seen over a fresh connection if this one has failed.
+
+    Raises:
+        OutcomeUnknownError: it can't be seen. ColumnMismatchError: somebody changed it since.
+    """
+    try:
+        after = look(session, hotfix)
+    except (errors.DatabaseUnavailableError, LockNotAvailable):
+        try:
+            with log_in(settings, remaining_ms) as fresh:
+                after = look(fresh, hotfix)
+        except (errors.HotfixError, LockNotAvailable) as error:
+            raise errors.commit_not_seen(hotfix.id, session.target.address, type(error).__name__) from error
+    if not after.matches:
+        raise errors.changed_since(hotfix.id, differing(after))
+    return after
+
+
+def differing(seen: Look) -> list[dict[str, Any]]:
+    return [column.describe() for column in seen.columns if not column.matches]
+
+
+def hash_plan(session: Session, hotfix: Hotfix, seen: Look) -> str:
+    """Binds a plan to the file, the database and the state of its columns."""
+    facts = session.facts
+    states = [[column.expectation.name, column.relation_oid, column.actual] for column in seen.columns]
+    seen_so = [hotfix.id, hotfix.sha256, facts.host, facts.port, facts.name, facts.database_oid, states]
+    return hashlib.sha256(json.dumps(seen_so).encode()).hexdigest()
+
+
+def report(result: str, session: Session, hotfix: Hotfix, seen: Look) -> Report:
+    return Report(
+        result,
+        seen.columns,
+        session.facts.describe(),
+        sql_sha256=hotfix.sha256,
+        plan_hash=hash_plan(session, hotfix, seen),
+        hotfixes=(hotfix.id,),
+    )
+
+
+def elapsed_ms(since: float) -> float:
+    return (time.monotonic() - since) * 1000

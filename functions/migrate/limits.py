@@ -1,0 +1,85 @@
+"""How long anything may take, derived from the time that the function has left.
+
+The limits nest strictly, so that the innermost one always fires first and the server never outlives us:
+lock < statement < transaction < socket < function.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import errors
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+# Kept free of database work: to look at the blockers, write the log line and the metrics, and return.
+REPORT_MS = 2_000
+# What one attempt may stall others: whoever comes after us in the lock queue waits this long at most.
+LOCK_TIMEOUT_MS = 100
+# A client that vanished without a word holds its locks no longer than this between two statements.
+IDLE_IN_TRANSACTION_MS = 2_000
+# How soon the server notices, while it works or waits for a lock, that our socket is closed.
+CONNECTION_CHECK_MS = 500
+# Each outer limit exceeds the inner one by this, enough for a cancelled statement's error to reach us.
+MARGIN_MS = 500
+CONNECT_TIMEOUT_MS = 5_000
+SHORTEST_STATEMENT_MS = 500
+
+
+@dataclass(frozen=True)
+class Limits:
+    """All in milliseconds, but `last_attempt_at`, on the monotonic clock: an attempt that begins later could outlive the function.
+    `lock_wait_ms` is the budget of all attempts together."""
+
+    lock_timeout_ms: int
+    statement_timeout_ms: int
+    transaction_timeout_ms: int
+    idle_in_transaction_ms: int
+    socket_timeout_ms: int
+    connect_timeout_ms: int
+    lock_wait_ms: int
+    last_attempt_at: float
+
+    def startup_parameters(self) -> dict[str, str]:
+        """The limits as server settings of the session. None is 0: that would turn it off.
+
+        `transaction_timeout` is not among them, since a server before 17 would refuse the connection.
+        https://www.postgresql.org/docs/current/runtime-config-client.html
+        """
+        return {
+            "lock_timeout": f"{self.lock_timeout_ms}ms",
+            "statement_timeout": f"{self.statement_timeout_ms}ms",
+            "idle_in_transaction_session_timeout": f"{self.idle_in_transaction_ms}ms",
+            "client_connection_check_interval": f"{CONNECTION_CHECK_MS}ms",
+            "tcp_keepalives_idle": "5s",
+            "tcp_keepalives_interval": "2s",
+            "tcp_keepalives_count": "3",
+            "tcp_user_timeout": f"{self.socket_timeout_ms}ms",
+        }
+
+
+def derive_limits(settings: Settings, remaining_ms: int) -> Limits:
+    """The limits for a run that must have ended, reported and all, within `remaining_ms`.
+
+    Raises:
+        ConfigurationError: there is too little time to do anything safely; the database was not contacted.
+    """
+    longest_socket = remaining_ms - REPORT_MS
+    longest_statement = longest_socket - 2 * MARGIN_MS
+    if longest_statement < SHORTEST_STATEMENT_MS:
+        raise errors.too_little_time(remaining_ms, REPORT_MS + 2 * MARGIN_MS + SHORTEST_STATEMENT_MS)
+    statement = min(settings.statement_timeout_ms, longest_statement)
+    lock = min(LOCK_TIMEOUT_MS, statement // 2)
+    return Limits(
+        lock_timeout_ms=lock,
+        statement_timeout_ms=statement,
+        transaction_timeout_ms=statement + MARGIN_MS,
+        idle_in_transaction_ms=min(IDLE_IN_TRANSACTION_MS, statement),
+        socket_timeout_ms=statement + 2 * MARGIN_MS,
+        connect_timeout_ms=min(CONNECT_TIMEOUT_MS, longest_socket),
+        lock_wait_ms=settings.lock_wait_seconds * 1000,
+        last_attempt_at=time.monotonic() + (longest_socket - statement - 2 * MARGIN_MS) / 1000,
+    )

@@ -1,0 +1,104 @@
+"""What a caller asks for: the event, read and checked before anything is contacted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import errors
+
+ACTIONS = ("check", "plan", "apply", "verify")
+KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id")
+ALLOWED = f'Send only {", ".join(KEYS)}, for example {{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}}.'
+
+# The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. 255 bytes are a file name's limit, less ".sql".
+HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
+PLAN_HASH = re.compile(r"[0-9a-f]{64}")
+
+# Who started us, told from the name of the caller's own run. Self-declared, as requested_by is.
+CALLERS = (
+    ("step_functions", re.compile(r"arn:aws[a-z-]*:states:[^:]*:[^:]*:(express|execution):.+")),
+    ("runbook", re.compile(r"arn:aws[a-z-]*:ssm:[^:]*:[^:]*:automation-execution/.+")),
+    ("ci", re.compile(r"https://[^/]+/[^/]+/[^/]+/actions/runs/.+|arn:aws[a-z-]*:(codebuild|codepipeline):.+")),
+)
+TEXT_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id` are self-declared."""
+
+    hotfix: str | None
+    action: str
+    reason: str | None
+    requested_by: str | None
+    plan_hash: str | None
+    correlation_id: str | None
+    caller: str
+
+
+def parse_request(event: object) -> Request:
+    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the six known keys are accepted: neither a
+    host nor a user nor SQL can come from a caller.
+
+    Raises:
+        RequestError: anything else; nothing was contacted.
+    """
+    body, caller, event_id = unwrap(event)
+    unknown = sorted(str(key) for key in body if key not in KEYS)
+    if unknown:
+        raise errors.bad_request(f"The request has the unknown key {clip(unknown[0])}", ALLOWED)
+    texts = {key: read_text(body, key) for key in KEYS}
+    action = texts["action"] or "plan"
+    if action not in ACTIONS:
+        raise errors.bad_request(f"The action {clip(action)} does not exist", f"The actions are {', '.join(ACTIONS)}.")
+    hotfix = texts["hotfix"]
+    if hotfix is None and action != "check":
+        raise errors.bad_request(f"The request to {action} names no hotfix", ALLOWED)
+    if hotfix is not None and not HOTFIX_ID.fullmatch(hotfix):
+        raise errors.bad_request(
+            f"{clip(hotfix)} is not the id of a hotfix",
+            "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since.",
+        )
+    plan_hash = texts["plan_hash"]
+    if plan_hash is not None and (action != "apply" or not PLAN_HASH.fullmatch(plan_hash)):
+        raise errors.bad_request(
+            "plan_hash is not what a plan returned, or the action is not apply",
+            "Copy the 64 hex digits from the plan's answer.",
+        )
+    correlation_id = texts["correlation_id"] or event_id
+    if caller is None:
+        caller = next((name for name, form in CALLERS if form.fullmatch(correlation_id or "")), "direct")
+    return Request(hotfix, action, texts["reason"], texts["requested_by"], plan_hash, correlation_id, caller)
+
+
+def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
+    """The request itself, the caller as far as the envelope shows it, and the envelope's id.
+
+    https://docs.aws.amazon.com/eventbridge/latest/ref/events-structure.html
+    """
+    if isinstance(event, dict) and "detail-type" in event and "source" in event:
+        event_id = event.get("id")
+        detail = event.get("detail")
+        if not isinstance(detail, dict):
+            raise errors.bad_request(
+                "The EventBridge event has no object as its detail", f"Put the request there. {ALLOWED}"
+            )
+        return detail, "eventbridge", event_id if isinstance(event_id, str) else None
+    if not isinstance(event, dict):
+        raise errors.bad_request(f"The event is a {type(event).__name__}, not an object", ALLOWED)
+    return event, None, None
+
+
+def read_text(body: dict[Any, Any], key: str) -> str | None:
+    value = body.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or len(value) > TEXT_LIMIT or not value.isprintable():
+        raise errors.bad_request(f"{key} is not a text of 1 to {TEXT_LIMIT} printable characters", ALLOWED)
+    return value
+
+
+def clip(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")

@@ -1,0 +1,245 @@
+"""The function, called in-process against a real PostgreSQL; moto stands for Secrets Manager. Nothing of pg8000 is faked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+import app
+import credentials
+from local.postgres import Server, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pg8000.native import Connection
+
+HOTFIX = "20260212092000_add_drivers_active_since"
+DRIVERS = "CREATE TABLE public.drivers (id uuid PRIMARY KEY, name text NOT NULL)"
+# Every password of the session. The fixture `no_secret_in_output` looks for them.
+PASSWORDS: set[str] = set()
+numbers = itertools.count(1)
+
+
+def new_password() -> str:
+    password = secrets.token_urlsafe(24)
+    PASSWORDS.add(password)
+    return password
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    version = os.environ.get("PG_VERSION")
+    with running_server(tmp_path_factory.mktemp("postgres"), version=int(version) if version else None) as server:
+        PASSWORDS.add(server.admin_password)
+        yield server
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of its own for one test, with the incident's table, owned by the role the function logs in as."""
+
+    server: Server
+    name: str
+    user: str
+    password: str = field(repr=False)
+
+    def connect(self, user: str | None = None, password: str | None = None) -> Connection:
+        return self.server.connect(self.name, user, password)
+
+    def run(self, sql: str) -> list[list[Any]]:
+        """As the administrator."""
+        with self.connect() as connection:
+            return connection.run(sql) or []
+
+    def run_as_owner(self, sql: str) -> list[list[Any]]:
+        with self.connect(self.user, self.password) as connection:
+            return connection.run(sql) or []
+
+    def secret(self, **fields: Any) -> dict[str, Any]:
+        whole = {
+            "username": self.user,
+            "password": self.password,
+            "host": self.server.host,
+            "port": self.server.port,
+            "dbname": self.name,
+        }
+        return {name: value for name, value in (whole | {"engine": "postgres"} | fields).items() if value is not None}
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    number = next(numbers)
+    database = Database(server, f"kaviar_{number}", f"kaviar_app_{number}", new_password())
+    with server.connect() as admin:
+        admin.run(f"CREATE ROLE {database.user} LOGIN PASSWORD '{database.password}'")
+        admin.run(f"CREATE DATABASE {database.name} OWNER {database.user}")
+    database.run(f"ALTER SCHEMA public OWNER TO {database.user}")
+    database.run_as_owner(DRIVERS)
+    yield database
+    with server.connect() as admin:
+        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+        admin.run(f"DROP ROLE {database.user}")
+
+
+@pytest.fixture
+def sql_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of the layer."""
+    folder = tmp_path / "opt"
+    folder.mkdir()
+    monkeypatch.setenv("SQL_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def write_hotfix(sql_dir: Path) -> Callable[..., str]:
+    """Packages one hotfix. Returns its id."""
+
+    def write(sql: str, *expectations: str, name: str = "20260301101500_change_something") -> str:
+        lines = [f"-- expect: column {expectation}" for expectation in expectations]
+        (sql_dir / f"{name}.sql").write_text("\n".join([*lines, sql, ""]))
+        return name
+
+    return write
+
+
+@dataclass
+class FakeContext:
+    """What the function uses of Lambda's context."""
+
+    seconds: float = 55.0
+    function_name: str = "MigrateFunction"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:sa-east-1:123456789012:function:MigrateFunction"
+    aws_request_id: str = "aace99c4-a2c3-447b-b7d1-f9cc56e939c0"
+    started: float = field(default_factory=time.monotonic)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self.seconds - (time.monotonic() - self.started)) * 1000)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one invocation gave. `response` is {} when it raised."""
+
+    response: dict[str, Any]
+    error: BaseException | None
+    logs: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+
+    @property
+    def result(self) -> str | None:
+        return self.response.get("result")
+
+    @property
+    def error_name(self) -> str | None:
+        return type(self.error).__name__ if self.error else None
+
+    @property
+    def text(self) -> str:
+        return str(self.error)
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The one `hotfix finished` or `hotfix failed` line."""
+        (line,) = [log for log in self.logs if str(log["message"]).startswith("hotfix f")]
+        return line
+
+    def metric(self, name: str) -> float | None:
+        values = [blob[name] for blob in self.metrics if name in blob]
+        return values[0][0] if values else None
+
+
+@pytest.fixture(autouse=True)
+def no_secret_in_output(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """No password of the session is in anything that the test printed, logged, returned or raised."""
+    transcript: list[str] = []
+    yield transcript
+    captured = capsys.readouterr()
+    seen = "\n".join([*transcript, captured.out, captured.err, caplog.text])
+    leaked = [password[:4] for password in PASSWORDS if password in seen]
+    assert not leaked, f"passwords that begin with {leaked} are in the output"
+
+
+@pytest.fixture
+def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """An empty Secrets Manager; the value returned stores a secret and makes it the function's. Returns its ARN."""
+    for name, value in {
+        "AWS_DEFAULT_REGION": "sa-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        credentials.secrets_provider.cache_clear()
+        client = boto3.client("secretsmanager")
+
+        def store(value: str | dict[str, Any], name: str = "kaviar/database") -> str:
+            text = value if isinstance(value, str) else json.dumps(value)
+            if any(secret["Name"] == name for secret in client.list_secrets()["SecretList"]):
+                arn: str = client.put_secret_value(SecretId=name, SecretString=text)["ARN"]
+            else:
+                arn = client.create_secret(Name=name, SecretString=text)["ARN"]
+            monkeypatch.setenv("DB_SECRET_ARN", arn)
+            return arn
+
+        yield store
+        credentials.secrets_provider.cache_clear()
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], no_secret_in_output: list[str]) -> Callable[..., Outcome]:
+    """Calls the handler as Lambda would, with whatever environment the test has set."""
+
+    def call(event: Any, seconds: float = 55.0) -> Outcome:
+        for handler in app.logger.handlers:
+            handler.setStream(sys.stdout)
+        capsys.readouterr()
+        response: dict[str, Any] = {}
+        error = None
+        try:
+            response = app.lambda_handler(event, FakeContext(seconds))  # type: ignore[arg-type]
+        except Exception as raised:  # noqa: BLE001 - every failure is looked at by the test
+            error = raised
+            no_secret_in_output.append("".join(traceback.format_exception(raised)))
+        printed = capsys.readouterr()
+        no_secret_in_output.extend([printed.out, printed.err, json.dumps(response)])
+        lines = [json.loads(line) for line in printed.out.splitlines() if line]
+        return Outcome(
+            response, error, [line for line in lines if "_aws" not in line], [line for line in lines if "_aws" in line]
+        )
+
+    return call
+
+
+@pytest.fixture
+def invoke(
+    call: Callable[..., Outcome],
+    database: Database,
+    secrets_manager: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Outcome]:
+    """Calls the handler with a working secret and the project's own sql/, or the test's own through `write_hotfix`."""
+    secrets_manager(database.secret())
+    monkeypatch.setenv("DB_CA_BUNDLE", str(database.server.ca_bundle))
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    if not os.environ.get("SQL_DIR"):
+        monkeypatch.setenv("SQL_DIR", "sql")
+
+    def invoke(action: str = "plan", hotfix: str | None = HOTFIX, seconds: float = 55.0, **fields: Any) -> Outcome:
+        request = {"hotfix": hotfix, "action": action, **fields}
+        return call({key: value for key, value in request.items() if value is not None}, seconds)
+
+    return invoke
