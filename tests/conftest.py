@@ -1,9 +1,11 @@
-"""The function, called in-process against a real PostgreSQL; moto stands for Secrets Manager. Nothing of pg8000 is faked."""
+"""The function, called in-process against a real PostgreSQL; moto stands for Secrets Manager. Nothing of pg8000 is "
+"faked."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import secrets
 import sys
@@ -205,12 +207,13 @@ def call(capsys: pytest.CaptureFixture[str], no_secret_in_output: list[str]) -> 
 
     def call(event: Any, seconds: float = 55.0) -> Outcome:
         for handler in app.logger.handlers:
+            assert isinstance(handler, logging.StreamHandler)
             handler.setStream(sys.stdout)
         capsys.readouterr()
         response: dict[str, Any] = {}
         error = None
         try:
-            response = app.lambda_handler(event, FakeContext(seconds))  # type: ignore[arg-type]
+            response = app.lambda_handler(event, FakeContext(seconds))
         except Exception as raised:  # noqa: BLE001 - every failure is looked at by the test
             error = raised
             no_secret_in_output.append("".join(traceback.format_exception(raised)))

@@ -34,8 +34,8 @@ COUNTED_RESULTS = {"applied": "Applied", "already_applied": "AlreadyApplied", "r
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
-    """The request in `event` was fulfilled; returns the response that the README shows. Any failure is an exception, whose class name state
-    machines match. Exactly one line, `hotfix finished` or `hotfix failed`, was logged.
+    """The request in `event` was fulfilled; returns the response that the README shows. Any failure is an exception,
+    whose class name state machines match. Exactly one line, `hotfix finished` or `hotfix failed`, was logged.
 
     Raises:
         HotfixError: see errors.py.
@@ -55,12 +55,12 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         raise
     duration_ms = hotfix.elapsed_ms(started)
     count_success(report, duration_ms)
-    response = respond(request, report) | describe_run(request, context, started_at, duration_ms)
+    response = respond(report) | describe_run(request, context, started_at, duration_ms)
     logger.info("hotfix finished", **response)
     return response
 
 
-def respond(request: Request, report: Report) -> dict[str, Any]:
+def respond(report: Report) -> dict[str, Any]:
     return {
         "summary": summarise(report),
         "result": report.result,
@@ -116,7 +116,8 @@ def describe_tables(report: Report) -> list[dict[str, Any]]:
 def describe_run(
     request: Request | None, context: LambdaContext, started_at: datetime, duration_ms: float
 ) -> dict[str, Any]:
-    """Who asked for what, when. `requested_by`, `reason` and `caller` are self-declared: IAM and CloudTrail know who really called."""
+    """Who asked for what, when. `requested_by`, `reason` and `caller` are self-declared: IAM and CloudTrail know who "
+    "really called."""
     return {
         "hotfix": request.hotfix if request else None,
         "action": request.action if request else None,
@@ -130,7 +131,8 @@ def describe_run(
 
 
 def describe_failure(error: Exception) -> dict[str, Any]:
-    """What failed, as data. Of an error that is not ours only the class and the place: nobody has checked its text for secrets."""
+    """What failed, as data. Of an error that is not ours only the class and the place: nobody has checked its text "
+    "for secrets."""
     if isinstance(error, HotfixError):
         return {"error": type(error).__name__, "retryable": error.retryable, "advice": error.message, **error.facts}
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,7 +1,7 @@
 """What PostgreSQL's catalog says of the expected columns, compared by oid with what a file expects.
 
-pg_catalog, because information_schema hides rows from roles without privileges; by schema and oid, because a bare name is whatever the
-search_path finds first.
+pg_catalog, because information_schema hides rows from roles without privileges; by schema and oid, because a bare name
+is whatever the search_path finds first.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Column:
 
 
 def use_schemas(session: Session, expectations: Sequence[Expectation]) -> list[bool]:
-    """The schemas of the expectations stand first in the session's search_path, so that a bare name in the file is the table that is checked.
-    Returns whether each expectation's type exists."""
+    """The schemas of the expectations stand first in the session's search_path, so that a bare name in the file is the
+    table that is checked. Returns whether each expectation's type exists."""
     schemas = ", ".join(dict.fromkeys(errors.quoted(expectation.schema) for expectation in expectations))
     path = f"{schemas}, {session.facts.search_path}" if session.facts.search_path.strip() else schemas
     rows = session.query(
@@ -88,7 +88,8 @@ def read_types(
 ) -> list[tuple[int, int] | None]:
     """Type oid and modifier of each expectation, normalised by the server; None for a type that does not exist (yet).
 
-    The row description gives the modifier that pg_attribute would hold, but shows a domain as its base type: a domain has no modifier.
+    The row description gives the modifier that pg_attribute would hold, but shows a domain as its base type: a domain
+    has no modifier.
     """
     known = [expectation.type for expectation, exists in zip(expectations, exist, strict=True) if exists]
     if not known:
@@ -108,30 +109,35 @@ def read_columns_sql(
 ) -> str:
     """One row for each expectation, in their order, whatever is or is not there.
 
-    Sizes are the catalog's estimates: pg_relation_size would wait for a lock. A row that this transaction wrote is told by its xmin: our own
-    transaction id, or a later one that is still in progress (a subtransaction of ours, since nobody else can write while we hold the lock).
+    Sizes are the catalog's estimates: pg_relation_size would wait for a lock. A row that this transaction wrote is told
+    by its xmin: our own transaction id, or a later one that is still in progress (a subtransaction of ours, since
+    nobody else can write while we hold the lock).
     """
     values = ", ".join(
-        f"({position}, {literal(expected.schema)}::name, {literal(expected.table)}::name, {literal(expected.column)}::name,"
+        f"({position}, {literal(expected.schema)}::name, {literal(expected.table)}::name, "
+        f"{literal(expected.column)}::name,"
         f" {known[0] if known else 0}::oid, {known[1] if known else -1}, {literal(expected.collation)}::text)"
         for position, (expected, known) in enumerate(zip(expectations, types, strict=True))
     )
     changed_here = (
-        "coalesce(CASE WHEN pg_catalog.age(a.xmin) = 0 THEN true WHEN pg_catalog.age(a.xmin) < 0 THEN pg_catalog.pg_xact_status("
-        "(pg_catalog.pg_current_xact_id()::text::bigint - pg_catalog.age(a.xmin))::text::xid8) = 'in progress' END, false)"
+        "coalesce(CASE WHEN pg_catalog.age(a.xmin) = 0 THEN true WHEN pg_catalog.age(a.xmin) < 0 THEN "
+        "pg_catalog.pg_xact_status("
+        "(pg_catalog.pg_current_xact_id()::text::bigint - pg_catalog.age(a.xmin))::text::xid8) = 'in progress' END, "
+        "false)"
         if in_own_transaction
         else "false"
     )
     return f"""
-SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner), coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false),
+SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner), coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+false),
     c.reltuples::bigint, c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint,
     CASE WHEN e.type <> 0 THEN pg_catalog.format_type(e.type, e.modifier) END,
     a.atttypid = e.type AND a.atttypmod = e.modifier,
-    a.attcollation = coalesce(pg_catalog.to_regcollation(e.wanted_collation)::oid, CASE WHEN e.wanted_collation IS NULL THEN t.typcollation END),
-    pg_catalog.format_type(a.atttypid, a.atttypmod),
-    CASE WHEN a.attcollation <> t.typcollation THEN
-        CASE WHEN k.collnamespace <> 'pg_catalog'::pg_catalog.regnamespace THEN pg_catalog.quote_ident(kn.nspname) || '.' ELSE '' END
-        || pg_catalog.quote_ident(k.collname) END,
+    a.attcollation = coalesce(pg_catalog.to_regcollation(e.wanted_collation)::oid, CASE WHEN e.wanted_collation IS NULL
+    THEN t.typcollation END), pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attcollation <>
+    t.typcollation THEN
+        CASE WHEN k.collnamespace <> 'pg_catalog'::pg_catalog.regnamespace THEN pg_catalog.quote_ident(kn.nspname) ||
+        '.' ELSE '' END || pg_catalog.quote_ident(k.collname) END,
     a.attnotnull,
     EXISTS (SELECT FROM pg_catalog.pg_constraint v WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated
         AND v.conkey = ARRAY[a.attnum]),
@@ -139,12 +145,10 @@ SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner), coalesce(pg_cat
 FROM (VALUES {values}) AS e (position, schema, relation, attribute, type, modifier, wanted_collation)
 LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = e.schema
 LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = e.relation
-LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = e.attribute AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
-LEFT JOIN pg_catalog.pg_namespace kn ON kn.oid = k.collnamespace
-LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-ORDER BY e.position"""
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = e.attribute AND a.attnum > 0 AND NOT
+a.attisdropped LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_collation k ON k.oid =
+a.attcollation LEFT JOIN pg_catalog.pg_namespace kn ON kn.oid = k.collnamespace LEFT JOIN pg_catalog.pg_attrdef d ON
+d.adrelid = a.attrelid AND d.adnum = a.attnum ORDER BY e.position"""
 
 
 def compare(expectation: Expectation, row: Row) -> Column:
@@ -206,7 +210,8 @@ def describe_column(
 def find_similar_tables(session: Session, expectation: Expectation) -> list[str]:
     """Tables of the same name in another schema, or that differ in upper and lower case only."""
     rows = session.query(
-        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = "
+        "c.relnamespace"
         f" WHERE c.relkind IN ('r', 'p') AND pg_catalog.lower(c.relname) = {literal(expectation.table.lower())}"
         " AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2 LIMIT 5"
     )

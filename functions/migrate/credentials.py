@@ -32,8 +32,10 @@ THROTTLED = {
     "ServiceUnavailable",
 }
 ADVICE = {
-    "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist in this region.",
-    "AccessDeniedException": "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of its own.",
+    "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist "
+    "in this region.",
+    "AccessDeniedException": "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of "
+    "its own.",
     "DecryptionFailure": "Pass the key of the secret as SecretKmsKeyArn in the template's parameters.",
     "InvalidRequestException": "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id <arn>",
 }
@@ -92,8 +94,8 @@ def translate(arn: str, error: BaseException) -> errors.HotfixError:
 
 
 def parse_secret(value: object, settings: Settings) -> Target:
-    """The target, from any of the shapes that a secret may have; the settings fill what it lacks. Parameters of a URL such as `schema`,
-    `sslmode` or `connection_limit` are for other clients: TLS is verified whatever they say.
+    """The target, from any of the shapes that a secret may have; the settings fill what it lacks. Parameters of a URL
+    such as `schema`, `sslmode` or `connection_limit` are for other clients: TLS is verified whatever they say.
 
     Raises:
         SecretError: it can't be read; the text and the chain hold nothing of its value.
@@ -125,7 +127,8 @@ def read_port(text: str | None, settings: Settings) -> int:
 
 
 def read_fields(value: object, arn: str) -> dict[str, str]:
-    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could quote the secret."""
+    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could "
+    "quote the secret."""
     if isinstance(value, bytes):
         try:
             value = value.decode()

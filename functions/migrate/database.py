@@ -1,6 +1,7 @@
 """One verified connection to PostgreSQL. The only module that knows pg8000.
 
-Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a file unchanged.
+Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a
+file unchanged.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -32,7 +34,8 @@ type Row = list[Any]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
-# 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle in transaction for too long.
+# 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle in transaction
+# for too long.
 UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
 # Data exceptions quote the value that did not fit, and that value may be a row's.
 QUOTES_ROW_DATA = re.compile(r"22...")
@@ -53,7 +56,8 @@ class LoginRefused(Exception):  # noqa: N818 - never leaves the function
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What the server says of itself and of us. `database_oid` tells a restored or recreated database of the same name apart."""
+    """What the server says of itself and of us. `database_oid` tells a restored or recreated database of the same "
+    "name apart."""
 
     host: str
     port: int
@@ -75,7 +79,8 @@ class ServerFacts:
 
 
 class Session:
-    """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction is rolled back by that."""
+    """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction "
+    "is rolled back by that."""
 
     def __init__(self, connection: Connection, target: Target, limits: Limits, ca_bundle: Path) -> None:
         self.connection = connection
@@ -93,15 +98,14 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        try:
+        with suppress(InterfaceError, OSError):  # It is gone already, and so is everything it held.
             self.connection.close()
-        except (InterfaceError, OSError):
-            pass  # It is gone already, and so is everything it held.
 
     def read_facts(self) -> ServerFacts:
         (row,) = self.query(
             "SELECT pg_catalog.current_database(), current_user, d.oid, pg_catalog.pg_is_in_recovery(),"
-            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'), s.version"
+            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'), "
+            "s.version"
             " FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_stat_ssl s ON s.pid = pg_catalog.pg_backend_pid()"
             " WHERE d.datname = pg_catalog.current_database()"
         )
@@ -144,7 +148,8 @@ class Session:
         """
         prefix = f"{before};\n"
         try:
-            # The line break ends a comment in the file's last line; a second semicolon is an empty statement, which is allowed.
+            # The line break ends a comment in the file's last line; a second semicolon is an empty statement, which is
+            # allowed.
             return self.connection.run(f"{prefix}{sql}\n;{after}") or []
         except (DatabaseError, InterfaceError, OSError) as error:
             raise self.translate(error, (hotfix, sql), len(prefix)) from error
@@ -153,7 +158,8 @@ class Session:
         """The transaction is committed.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. SqlRefusedError: a deferred constraint failed; rolled back.
+            OutcomeUnknownError: the connection was lost meanwhile. SqlRefusedError: a deferred constraint failed;
+            rolled back.
         """
         try:
             self.connection.run("COMMIT")
@@ -165,14 +171,16 @@ class Session:
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
 
     def roll_back(self) -> None:
-        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which has the same effect."""
+        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which "
+        "has the same effect."""
         try:
             self.connection.run("ROLLBACK")
         except (DatabaseError, InterfaceError, OSError):
             self.close()
 
     def translate(self, error: Exception, file: tuple[str, str] | None, offset: int) -> Exception:
-        """The contract's error for pg8000's. `file` is the hotfix and its SQL when it was the file that ran; `offset` is where it began."""
+        """The contract's error for pg8000's. `file` is the hotfix and its SQL when it was the file that ran; "
+        "`offset` is where it began."""
         if not isinstance(error, DatabaseError):
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
@@ -199,7 +207,8 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
     """A session whose server's certificate and name are verified, with the limits in force.
 
     Raises:
-        LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified nothing secret was sent.
+        LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
+        nothing secret was sent.
     """
     plain = connect_socket(target, limits)
     try:
@@ -251,7 +260,8 @@ def connect_socket(target: Target, limits: Limits) -> socket.socket:
 
 @cache
 def tls_context(ca_bundle: Path) -> ssl.SSLContext:
-    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots; against nothing else."""
+    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots; "
+    "against nothing else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(ca_bundle)
@@ -296,7 +306,8 @@ def reason_of(error: Exception) -> str:
 
 
 def excerpt(sql: str, position: int) -> str:
-    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; empty when it lies outside."""
+    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; empty when it "
+    "lies outside."""
     if not 1 <= position <= len(sql) + 1:
         return ""
     start = sql.rfind("\n", 0, position - 1) + 1

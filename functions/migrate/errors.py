@@ -1,7 +1,7 @@
 """Every error an operator can meet, with its whole text, in one place.
 
-The class name is the error's name: state machines, alarms and scripts match it. Each text has three parts: what happened, what state the
-database is in, what to do next. "Nothing was changed." stands only where no COMMIT was sent.
+The class name is the error's name: state machines, alarms and scripts match it. Each text has three parts: what
+happened, what state the database is in, what to do next. "Nothing was changed." stands only where no COMMIT was sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ UNCHANGED = "Nothing was changed."
 
 
 class HotfixError(Exception):
-    """A failure with a text for people and, in `facts`, the same as data for the log. Neither holds a secret or row data."""
+    """A failure with a text for people and, in `facts`, the same as data for the log. Neither holds a secret or row "
+    "data."""
 
     retryable: ClassVar[bool] = False
 
@@ -149,8 +150,10 @@ def secret_refused(arn: str, code: str, advice: str) -> SecretError:
 
 def secret_unreadable(arn: str, what: str) -> SecretError:
     return SecretError(
-        f"The secret {arn} {what}. The database was not contacted. Store the JSON that RDS writes (username, password, host, "
-        'port, dbname), or a URL postgresql://user:password@host:5432/name with %XX for special characters, or {"DATABASE_URL": "<that URL>"}.'
+        f"The secret {arn} {what}. The database was not contacted. Store the JSON that RDS writes (username, "
+        f"password, host, "
+        "port, dbname), or a URL postgresql://user:password@host:5432/name with %XX for special characters, "
+        'or {"DATABASE_URL": "<that URL>"}.'
     )
 
 
@@ -163,8 +166,10 @@ def secret_lacks(arn: str, field: str, setting: str) -> SecretError:
 
 def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
     return SecretUnavailableError(
-        f"Secrets Manager did not answer for {arn} ({code}). The database was not contacted. A function in a VPC reaches it only "
-        "through an interface endpoint or a NAT gateway: deploy with CreateSecretsManagerEndpoint=true if the VPC has neither, "
+        f"Secrets Manager did not answer for {arn} ({code}). The database was not contacted. A function in a VPC "
+        f"reaches it only "
+        "through an interface endpoint or a NAT gateway: deploy with CreateSecretsManagerEndpoint=true if the VPC has "
+        "neither, "
         "else run the same request again."
     )
 
@@ -175,13 +180,15 @@ def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
 def database_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
         f"There is no connection to the database {address} ({reason}). {UNCHANGED} "
-        "Run the same request again; if it stays so, check that the instance is available and that its security group lets the function in."
+        "Run the same request again; if it stays so, check that the instance is available and that its security group "
+        "lets the function in."
     )
 
 
 def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
-        f"The connection to the database {address} was lost before COMMIT ({reason}). Nothing was changed: the server rolls back. "
+        f"The connection to the database {address} was lost before COMMIT ({reason}). Nothing was changed: the server "
+        f"rolls back. "
         "Run the same request again."
     )
 
@@ -189,20 +196,23 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
 def certificate_not_verified(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
         f"The certificate of {host}:{port} does not verify: {reason}. No credentials were sent. {UNCHANGED} "
-        "Update the bundle (make update-ca-bundle) and deploy if RDS has a new root; else find out who answers at this address."
+        "Update the bundle (make update-ca-bundle) and deploy if RDS has a new root; else find out who answers at "
+        "this address."
     )
 
 
 def host_name_mismatch(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
-        f"The server at {host}:{port} presents another name's certificate: {reason}. No credentials were sent. {UNCHANGED} "
+        f"The server at {host}:{port} presents another name's certificate: {reason}. No credentials were sent. "
+        f"{UNCHANGED} "
         "Put the endpoint's own name into the secret or DB_HOST, not an IP address or an alias."
     )
 
 
 def tls_not_offered(host: str, port: int) -> TlsError:
     return TlsError(
-        f"The server at {host}:{port} offers no TLS. No credentials were sent, and plaintext is never spoken. {UNCHANGED} "
+        f"The server at {host}:{port} offers no TLS. No credentials were sent, and plaintext is never spoken. "
+        f"{UNCHANGED} "
         "Turn TLS on at the server (RDS offers it always), or correct the address in the secret or DB_HOST."
     )
 
@@ -216,7 +226,8 @@ def tls_failed(host: str, port: int, reason: str) -> TlsError:
 
 def login_refused(address: str, user: str, sqlstate: str, arn: str) -> LoginError:
     return LoginError(
-        f"The database {address} refused the login of {user} ({sqlstate}), also with the secret read afresh. {UNCHANGED} "
+        f"The database {address} refused the login of {user} ({sqlstate}), also with the secret read afresh. "
+        f"{UNCHANGED} "
         f"Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
     )
 
@@ -230,8 +241,10 @@ def database_refused(address: str, user: str, sqlstate: str, message: str) -> Lo
 
 def scram_failed(address: str, user: str) -> LoginError:
     return LoginError(
-        f"The login of {user} to the database {address} failed: the server did not prove that it knows the password, or the password "
-        f"holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits for the role, and store it in the secret."
+        f"The login of {user} to the database {address} failed: the server did not prove that it knows the password, "
+        f"or the password "
+        f"holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits for the role, and "
+        f"store it in the secret."
     )
 
 
@@ -256,7 +269,8 @@ def relation_missing(table: str, database: str, similar: Sequence[str]) -> Relat
 
 def relation_of_other_kind(table: str, kind: str) -> RelationError:
     return RelationError(
-        f"{table} is a {kind}, not a table. Nothing was run. A hotfix changes ordinary and partitioned tables: name the table beneath in the file."
+        f"{table} is a {kind}, not a table. Nothing was run. A hotfix changes ordinary and partitioned tables: name "
+        f"the table beneath in the file."
     )
 
 
@@ -276,7 +290,8 @@ def permission_denied(user: str, message: str) -> NotOwnerError:
 def column_mismatch(
     hotfix: str, differing: Sequence[Mapping[str, Any]], *, rolled_back: bool = False, read_only: bool = False
 ) -> ColumnMismatchError:
-    """`differing`: the columns as in the response, each with `name` (as in the file) and `actual` ("missing" when it is not there)."""
+    """`differing`: the columns as in the response, each with `name` (as in the file) and `actual` ("missing" when it "
+    "is not there)."""
     lines = []
     for column in differing:
         there = "is not there" if column["actual"] == "missing" else "exists but is not what"
@@ -294,7 +309,8 @@ def column_mismatch(
         lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
     elif rolled_back:
         lines += [
-            f"The SQL of sql/{hotfix}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."
+            f"The SQL of sql/{hotfix}.sql does not add it: correct the file, have it reviewed, deploy, and run it "
+            f"again."
         ]
     else:
         lines += [f'Apply it:  {{"hotfix": "{hotfix}", "action": "apply"}}']
@@ -303,7 +319,8 @@ def column_mismatch(
 
 def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
     lines = [
-        f"{hotfix} was applied and committed, but the look after COMMIT shows something else: somebody has changed it since."
+        f"{hotfix} was applied and committed, but the look after COMMIT shows something else: somebody has changed it "
+        f"since."
     ]
     for column in differing:
         lines += [f"{column['name']}", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
@@ -313,7 +330,8 @@ def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> Column
 
 def plan_changed(hotfix: str, table: str) -> PlanChangedError:
     return PlanChangedError(
-        f"The plan_hash given to apply {hotfix} no longer describes what is there: the file, the database or {table} has changed since. "
+        f"The plan_hash given to apply {hotfix} no longer describes what is there: the file, the database or {table} "
+        f"has changed since. "
         f'{UNCHANGED} Look again, and apply with the new plan_hash:  {{"hotfix": "{hotfix}", "action": "plan"}}'
     )
 
@@ -381,7 +399,8 @@ def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownErr
 
 def commit_not_seen(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"{hotfix} was committed at {address}, but the look after COMMIT failed, also on a fresh connection ({reason}). "
+        f"{hotfix} was committed at {address}, but the look after COMMIT failed, also on a fresh connection "
+        f"({reason}). "
         f'The change was proved inside the transaction. Make sure:  {{"hotfix": "{hotfix}", "action": "verify"}}'
     )
 

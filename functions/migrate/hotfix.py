@@ -42,7 +42,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to COMMIT."""
+    """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to "
+    "COMMIT."""
 
     result: str
     columns: tuple[Column, ...]
@@ -58,7 +59,8 @@ class Report:
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
-    """The request is fulfilled as its action says. Safe to repeat, and to run twice at once. `remaining_ms` tells what time is left.
+    """The request is fulfilled as its action says. Safe to repeat, and to run twice at once. `remaining_ms` tells what
+    time is left.
 
     Raises:
         HotfixError: see errors.py; each text says what state the database is in.
@@ -86,8 +88,8 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
 def apply(
     session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], plan_hash: str | None
 ) -> Report:
-    """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no lock was taken and no DDL
-    was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
+    """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no
+    lock was taken and no DDL was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
@@ -140,12 +142,13 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
         raise errors.column_mismatch(hotfix.id, differing(seen), read_only=True)
     for expectation in hotfix.expectations:
         table = f"{errors.quoted(expectation.schema)}.{errors.quoted(expectation.table)}"
-        session.query(f"SELECT {errors.quoted(expectation.column)} FROM {table} LIMIT 0")  # noqa: S608 - both quoted
+        session.query(f"SELECT {errors.quoted(expectation.column)} FROM {table} LIMIT 0")
     return report("verified", session, hotfix, seen)
 
 
 def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
-    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of every table."""
+    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of "
+    "every table."""
     refuse_read_only(session)
     columns: list[Column] = []
     for hotfix in hotfixes:
@@ -243,7 +246,8 @@ class Altered:
 
 
 def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
-    """The file's SQL is committed, and was proved before COMMIT under the same lock. Each attempt waits for the lock no longer than lock_timeout.
+    """The file's SQL is committed, and was proved before COMMIT under the same lock. Each attempt waits for the lock no
+    longer than lock_timeout.
 
     Raises:
         LockBusyError: the budget is spent. ColumnMismatchError: the proof failed, and all was rolled back.
@@ -273,10 +277,11 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
 
 
 def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tuple[Column, ...], float, float]:
-    """The transaction holds the lock, the SQL is run and proved, all in one round trip. Returns the proof, how long the server had held the lock by
-    then in ms, and when its answer came.
+    """The transaction holds the lock, the SQL is run and proved, all in one round trip. Returns the proof, how long the
+    server had held the lock by then in ms, and when its answer came.
 
-    Taking the lock by its own statement, in the order of the oids, keeps two runs from a deadlock and tells waiting from holding.
+    Taking the lock by its own statement, in the order of the oids, keeps two runs from a deadlock and tells waiting
+    from holding.
     """
     tables = {
         column.relation_oid: f"{errors.quoted(column.expectation.schema)}.{errors.quoted(column.expectation.table)}"

@@ -31,8 +31,8 @@ SHORTEST_STATEMENT_MS = 500
 
 @dataclass(frozen=True)
 class Limits:
-    """All in milliseconds, but `last_attempt_at`, on the monotonic clock: an attempt that begins later could outlive the function.
-    `lock_wait_ms` is the budget of all attempts together."""
+    """All in milliseconds, but `last_attempt_at`, on the monotonic clock: an attempt that begins later could outlive
+    the function. `lock_wait_ms` is the budget of all attempts together."""
 
     lock_timeout_ms: int
     statement_timeout_ms: int

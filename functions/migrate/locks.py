@@ -1,7 +1,7 @@
 """Who holds the tables, and when to try for the lock.
 
-This is the place of the lock strategy. Today: short attempts, whose stall for others is bounded by lock_timeout, with pauses of several
-times their length, until the budget is spent.
+This is the place of the lock strategy. Today: short attempts, whose stall for others is bounded by lock_timeout, with
+pauses of several times their length, until the budget is spent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from database import Session
     from sqlfile import Expectation
 
-# Others get at least this many times as long undisturbed as an attempt may stall them. The jitter keeps several runs from marching in step.
+# Others get at least this many times as long undisturbed as an attempt may stall them. The jitter keeps several runs
+# from marching in step.
 PAUSE_FACTOR = (3.0, 6.0)
 
 
 @dataclass(frozen=True)
 class Blocker:
-    """A transaction that holds or awaits a lock on one of the tables. `pid` is None for a prepared transaction; `application_name`, `state` and
-    `transaction_seconds` are None where the role lacks pg_read_all_stats. No query text: it would hold people's data."""
+    """A transaction that holds or awaits a lock on one of the tables. `pid` is None for a prepared transaction;
+    `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. No query
+    text: it would hold people's data."""
 
     pid: int | None
     user: str | None
@@ -41,7 +43,8 @@ class Blocker:
 
 
 def find_blockers(session: Session, expectations: Sequence[Expectation]) -> tuple[Blocker, ...]:
-    """Every other session with or in wait for a lock on one of the tables, the oldest transaction first: each conflicts with ACCESS EXCLUSIVE. Waits for nobody.
+    """Every other session with or in wait for a lock on one of the tables, the oldest transaction first: each conflicts
+    with ACCESS EXCLUSIVE. Waits for nobody.
 
     https://www.postgresql.org/docs/current/view-pg-locks.html
     """
@@ -49,14 +52,16 @@ def find_blockers(session: Session, expectations: Sequence[Expectation]) -> tupl
     rows = session.query(f"""
 SELECT l.pid, coalesce(a.usename, p.owner), nullif(a.application_name, ''), a.state,
     extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8,
-    pg_catalog.upper(pg_catalog.regexp_replace(pg_catalog.replace(l.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
+    pg_catalog.upper(pg_catalog.regexp_replace(
+        pg_catalog.replace(l.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
     l.granted, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
 FROM pg_catalog.pg_locks l
 JOIN pg_catalog.pg_class c ON c.oid = l.relation
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
-WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)} AND (n.nspname, c.relname) IN ({tables})
+WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)} AND (n.nspname, c.relname) IN
+({tables})
     AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ORDER BY l.granted DESC, 5 DESC NULLS LAST, l.pid""")
     return tuple(Blocker(*row) for row in rows)

@@ -10,9 +10,11 @@ import errors
 
 ACTIONS = ("check", "plan", "apply", "verify")
 KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id")
-ALLOWED = f'Send only {", ".join(KEYS)}, for example {{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}}.'
+EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
+ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
 
-# The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. 255 bytes are a file name's limit, less ".sql".
+# The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. 255 bytes are a file name's
+# limit, less ".sql".
 HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -27,7 +29,8 @@ TEXT_LIMIT = 1000
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id` are self-declared."""
+    """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id` "
+    "are self-declared."""
 
     hotfix: str | None
     action: str
@@ -39,8 +42,8 @@ class Request:
 
 
 def parse_request(event: object) -> Request:
-    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the six known keys are accepted: neither a
-    host nor a user nor SQL can come from a caller.
+    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the six known keys are
+    accepted: neither a host nor a user nor SQL can come from a caller.
 
     Raises:
         RequestError: anything else; nothing was contacted.

@@ -1,6 +1,7 @@
 """One reviewed file of sql/: its SQL, and what it promises, read without a database.
 
-psql can run a file as it is. What is checked here is only what must hold before anything connects; PostgreSQL itself judges the SQL.
+psql can run a file as it is. What is checked here is only what must hold before anything connects; PostgreSQL itself
+judges the SQL.
 """
 
 from __future__ import annotations
@@ -34,21 +35,14 @@ TOKEN = re.compile(
 DIRECTIVE = re.compile(r"--[ \t]*expect[ \t]*:[ \t]*(.*)", re.IGNORECASE)
 MISSPELT = re.compile(r"--[ \t]*exp\w*[ \t]*:?[ \t]*column\b", re.IGNORECASE)
 
-TRANSACTION_CONTROL = (
-    "BEGIN",
-    "START TRANSACTION",
-    "COMMIT",
-    "END",
-    "ROLLBACK",
-    "ABORT",
-    "SAVEPOINT",
-    "RELEASE",
-    "PREPARE TRANSACTION",
+TRANSACTION_CONTROL = "BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE TRANSACTION"
+TIME_LIMITS = (
+    "(?:LOCK_TIMEOUT|STATEMENT_TIMEOUT|TRANSACTION_TIMEOUT|IDLE_IN_TRANSACTION_SESSION_TIMEOUT"
+    "|CLIENT_CONNECTION_CHECK_INTERVAL|ALL)"
 )
-TIME_LIMITS = r"(?:LOCK_TIMEOUT|STATEMENT_TIMEOUT|TRANSACTION_TIMEOUT|IDLE_IN_TRANSACTION_SESSION_TIMEOUT|CLIENT_CONNECTION_CHECK_INTERVAL|ALL)"
 REFUSED = (
     (
-        re.compile(rf"(?:{'|'.join(TRANSACTION_CONTROL)})\b"),
+        re.compile(rf"(?:{TRANSACTION_CONTROL})\b"),
         "holds transaction control ({})",
         "Leave it out: the whole file runs in one transaction, which is committed only after the proof.",
     ),
@@ -63,7 +57,8 @@ REFUSED = (
 
 @dataclass(frozen=True)
 class Expectation:
-    """What one column must be afterwards. Names as PostgreSQL stores them; `type`, `collation`, `default` and `generated` as written."""
+    """What one column must be afterwards. Names as PostgreSQL stores them; `type`, `collation`, `default` and "
+    "`generated` as written."""
 
     schema: str
     table: str
@@ -85,7 +80,8 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Hotfix:
-    """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same checksum."""
+    """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same "
+    "checksum."""
 
     id: str
     sql: str
@@ -191,7 +187,8 @@ def end_of_comment(sql: str, position: int) -> int:
 
 
 def inside_atomic_body(statement: list[str]) -> bool:
-    """Whether a semicolon here belongs to a function's body in standard SQL, BEGIN ATOMIC ... END, rather than ends the statement."""
+    """Whether a semicolon here belongs to a function's body in standard SQL, BEGIN ATOMIC ... END, rather than ends "
+    "the statement."""
     if statement[:1] != ["CREATE"] or not {"FUNCTION", "PROCEDURE"} & set(statement[:4]) or "ATOMIC" not in statement:
         return False
     body = statement[statement.index("ATOMIC") :]
@@ -226,7 +223,8 @@ def read_directive(comment: str, expectations: list[Expectation], *, first_state
 
 
 def parse_expectation(text: str) -> Expectation:
-    """The expectation in `column <schema>.<table>.<column> <type> [collate <name>] [null | not null] [default <expression> | generated ...]`.
+    """The expectation in `column <schema>.<table>.<column> <type> [collate <name>] [null | not null] [default
+    <expression> | generated ...]`.
 
     Raises:
         Unreadable: it does not follow this form.
@@ -277,7 +275,8 @@ def parse_expectation(text: str) -> Expectation:
         )
     if default == "":
         raise Unreadable("the expression is missing after default", "Write the expression as \\d shows it.")
-    return Expectation(*names, column_type, collation, not_null, default, generated)
+    schema, table, column = names
+    return Expectation(schema, table, column, column_type, collation, not_null, default, generated)
 
 
 class Reader:
@@ -329,8 +328,8 @@ class Reader:
         )
 
     def type_name(self) -> str:
-        """The type as written, its parts joined by single spaces: words, dotted or quoted names, (modifiers) and []. Nothing else gets through,
-        so that it is a type wherever it is put."""
+        """The type as written, its parts joined by single spaces: words, dotted or quoted names, (modifiers) and [].
+        Nothing else gets through, so that it is a type wherever it is put."""
         parts: list[str] = []
         closing: list[str] = []
         while True:
