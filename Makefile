@@ -18,6 +18,9 @@ export AWS_CONFIG_FILE := /dev/null
 export AWS_SHARED_CREDENTIALS_FILE := /dev/null
 export SAM_CLI_TELEMETRY := 0
 unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_REGION VIRTUAL_ENV PYTHONPATH PYTHONHOME
+# The servers of the laptop are on 127.0.0.1: a proxy has no business there.
+export NO_PROXY := 127.0.0.1,localhost,$(NO_PROXY)
+export no_proxy := $(NO_PROXY)
 # sam looks for python3.13 and its pip on the PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 

@@ -3,6 +3,8 @@
 Runs on the machine's own Python, 3.11 or later, with nothing but the standard library. Quiet unless something fails.
 """
 
+from __future__ import annotations
+
 import platform
 import shutil
 import subprocess
@@ -18,22 +20,16 @@ PINNED_ONLY: list[str | Path] = ["--quiet", "--require-hashes", "--only-binary",
 
 
 def main() -> int:
-    if problem := explain_unfit_machine(
-        platform.system(), platform.machine(), platform.libc_ver(), sys.version_info[:2]
-    ):
+    machine = (platform.system(), platform.machine(), platform.libc_ver())
+    if problem := explain_unfit_machine(*machine, sys.version_info[:2]):
         return fail(problem)
     if not uv_is_pinned() and not install_uv():
         return fail("python3 has neither pip nor venv here, so nothing can be installed: apt-get install python3-venv")
     if not (VENV / "bin" / "python").exists() and not succeeds([UV, "venv", "--quiet", "--clear", VENV]):
         return fail("Python 3.13 was neither found nor downloaded; uv says why above.")
     print("Installing the pinned packages into .venv ...", file=sys.stderr)
-    packages: list[str | Path] = [
-        "--python",
-        VENV / "bin" / "python",
-        *PINNED_ONLY,
-        PROJECT / "requirements" / "dev.txt",
-    ]
-    if not succeeds([UV, "pip", "sync", *packages]):
+    pins = PROJECT / "requirements" / "dev.txt"
+    if not succeeds([UV, "pip", "sync", "--python", VENV / "bin" / "python", *PINNED_ONLY, pins]):
         return fail("The packages of requirements/dev.txt could not be installed; uv says why above.")
     return 0
 
@@ -41,14 +37,12 @@ def main() -> int:
 def explain_unfit_machine(system: str, machine: str, libc: tuple[str, str], python: tuple[int, int]) -> str | None:
     """Returns the sentence for a machine that cannot run a laptop's commands, or None when it can."""
     if system != "Linux" or machine not in ("x86_64", "aarch64"):
-        return f"pg-hotfix runs on Linux on x86_64 or aarch64, and this is {system} on {machine}: use a container or WSL 2."
+        return f"pg-hotfix needs Linux on x86_64 or aarch64, and this is {system} on {machine}: use a container."
     if python < (3, 11):
         return f"pg-hotfix needs python3 3.11 or later, and this is {python[0]}.{python[1]}: apt-get install python3.11"
-    name, number = libc
-    if name != "glibc" or tuple(int(part) for part in number.split(".")[:2]) < (2, 34):
-        return (
-            f"pg-hotfix needs glibc 2.34 or later, and this is {name} {number}: use Debian 12, Ubuntu 22.04 or later."
-        )
+    if libc[0] != "glibc" or tuple(int(part) for part in libc[1].split(".")[:2]) < (2, 34):
+        found = " ".join(libc).strip() or "another C library"
+        return f"pg-hotfix needs glibc 2.34 or later, and this is {found}: use Debian 12, Ubuntu 22.04 or later."
     return None
 
 
