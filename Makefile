@@ -8,7 +8,6 @@ PYTHON := .venv/bin/python
 UV := .tools/bin/uv
 GROUPS := uv dev function postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
-EVENT ?= events/check.json
 
 # No target touches a real AWS account: sam and boto3 see these credentials only.
 export AWS_ACCESS_KEY_ID := local
@@ -73,7 +72,7 @@ template: .venv/ready ## Check template.yaml
 
 .PHONY: sql
 sql: .venv/ready ## Check the hotfixes for statements that hurt production
-	@.venv/bin/squawk sql/*.sql
+	@output=$$(.venv/bin/squawk sql/*.sql 2>&1) || { echo "$$output"; exit 1; }
 
 .PHONY: tests
 tests: .venv/ready ## Run the unit, integration and end-to-end tests

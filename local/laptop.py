@@ -1,0 +1,95 @@
+"""Everything that one invocation on a laptop needs, put together: database, secret and function."""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.aws import fake_aws
+from local.binaries import binary_directory
+from local.build import build_if_changed
+from local.emulator import EmulatedFunction, emulated_function
+from local.incident import DATABASE, Login, create_incident, has_incident, renew_login
+from local.places import PROJECT, STATE
+from local.postgres import Server, running_server
+
+SECRET_NAME = "kaviar/database"  # noqa: S105
+
+
+@dataclass(frozen=True)
+class Laptop:
+    server: Server
+    login: Login
+    function: EmulatedFunction
+
+
+@contextlib.contextmanager
+def running_database(*, fresh: bool = False) -> Iterator[tuple[Server, Login]]:
+    """Within the block PostgreSQL serves `kaviar`: as the last command left it, or `fresh`, as the incident began."""
+    with running_server(STATE / "database") as server:
+        if fresh or not has_incident(server):
+            create_incident(server)
+        yield server, renew_login(server)
+
+
+@contextlib.contextmanager
+def running_laptop(*, fresh: bool = False) -> Iterator[Laptop]:
+    """Within the block the built function can be invoked against the laptop's PostgreSQL."""
+    build_if_changed()
+    with running_database(fresh=fresh) as (server, login), fake_aws() as aws:
+        secret_arn = aws.put_secret(SECRET_NAME, write_secret(server, login))
+        with emulated_function(local_environment(server.ca_bundle, secret_arn, aws.endpoint_url)) as function:
+            yield Laptop(server, login, function)
+
+
+def write_secret(server: Server, login: Login, database: str = DATABASE) -> str:
+    """Returns the secret's value as RDS writes it."""
+    return json.dumps(
+        {
+            "engine": "postgres",
+            "username": login.user,
+            "password": login.password,
+            "host": server.host,
+            "port": server.port,
+            "dbname": database,
+        }
+    )
+
+
+def local_environment(ca_bundle: Path, secret_arn: str, endpoint_url: str) -> dict[str, str]:
+    """Returns the variables of the function that stand for what only a deployed stack has."""
+    return {
+        "DB_SECRET_ARN": secret_arn,
+        "DB_CA_BUNDLE": str(ca_bundle),
+        "SQL_DIR": str(PROJECT / "sql"),
+        "AWS_ENDPOINT_URL": endpoint_url,
+    }
+
+
+def describe_table(server: Server, login: Login, table: str) -> str:
+    """Returns what psql's `\\d` shows of the table."""
+    command = psql_command("--no-psqlrc", "--command", f"\\d {table}")
+    result = subprocess.run(command, env=psql_environment(server, login), capture_output=True, text=True, check=True)
+    return result.stdout.rstrip()
+
+
+def psql_command(*arguments: str) -> Sequence[str | Path]:
+    return [binary_directory() / "psql", *arguments]
+
+
+def psql_environment(server: Server, login: Login) -> dict[str, str]:
+    """Returns the environment in which psql logs in to `kaviar`, TLS verified, with no password on a command line."""
+    return os.environ | {
+        "PGHOST": server.host,
+        "PGHOSTADDR": "127.0.0.1",
+        "PGPORT": str(server.port),
+        "PGDATABASE": DATABASE,
+        "PGUSER": login.user,
+        "PGPASSWORD": login.password,
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": str(server.ca_bundle),
+        "PSQL_HISTORY": str(STATE / "psql_history"),
+    }

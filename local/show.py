@@ -1,0 +1,82 @@
+"""How a laptop's commands show what an operator would see: in colour on a terminal, plain when piped."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from local.emulator import Invocation
+
+console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
+
+GOOD = {"ready", "would_apply", "applied", "already_applied", "verified"}
+LOGGED = ("action", "result", "error", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms", "caller")
+LOGGED_OF_THE_CALLER = ("requested_by", "reason", "request_id")
+
+
+def show_title(text: str) -> None:
+    console.print(text, style="bold")
+
+
+def show_step(number: int, name: str, what: str) -> None:
+    console.print()
+    console.print(Text.assemble((f"{number}. {name}", "bold cyan"), f"  {what}"))
+
+
+def show_text(text: str, style: str = "", *, mark: str | None = None) -> None:
+    """Prints the lines indented; the one that holds `mark` stands out."""
+    for line in text.splitlines():
+        console.print(f"   {line}", style="bold green" if mark and mark in line else style)
+
+
+def show_invocation(invocation: Invocation) -> None:
+    """Prints the answer that the caller gets and the line that the log group gets."""
+    if invocation.error_type:
+        show_text(invocation.error_type, "bold red")
+        show_text(invocation.error_message or "", "red")
+    else:
+        show_answer(invocation.payload, invocation.seconds)
+    for record in invocation.logs:
+        if str(record.get("message", "")).startswith("hotfix "):
+            show_text(format_log_line(record), "dim")
+
+
+def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
+    result = str(answer["result"])
+    console.print(
+        Text.assemble(
+            "   ", (result, "bold green" if result in GOOD else "bold"), f"  {describe_times(answer, seconds)}"
+        )
+    )
+    for column in answer["columns"]:
+        name = ".".join(str(column[part]) for part in ("schema", "table", "column"))
+        actual = ("", "") if column["matches"] else (f", found: {column['actual']}", "yellow")
+        console.print(Text.assemble(f"   {name}  {column['expected']}", actual))
+
+
+def show_json(value: Any) -> None:
+    console.print_json(json.dumps(value))
+
+
+def describe_times(answer: Mapping[str, Any], seconds: float) -> str:
+    """Returns how long the run took, how long the caller waited for it, and what became of the lock."""
+    if answer["result"] == "applied":
+        lock = f"ACCESS EXCLUSIVE held for {answer['lock_held_ms']} ms"
+    elif answer["action"] == "apply":
+        lock = "no lock taken, no DDL run"
+    else:
+        lock = "read only"
+    return f"in {answer['duration_ms']} ms, answered after {seconds * 1000:.0f} ms; {lock}"
+
+
+def format_log_line(record: Mapping[str, Any]) -> str:
+    """Returns the log line abridged to what is read first; it is JSON, and longer, in CloudWatch."""
+    keys = [key for key in (*LOGGED, *LOGGED_OF_THE_CALLER) if record.get(key) is not None]
+    facts = " ".join(f"{key}={quote(str(record[key]))}" for key in keys)
+    return f"log: {record.get('level')} {record.get('message')} {facts}"
+
+
+def quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if " " in value else value
