@@ -11,6 +11,8 @@ import secrets
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
+# The function reads it once, at its import, as a cold start does.
+os.environ["ENVIRONMENT"] = "test"
 import app
 import credentials
 from local.postgres import Server, running_server
@@ -47,6 +51,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("postgres"), version=int(version) if version else None) as server:
         PASSWORDS.add(server.admin_password)
         yield server
+
+
+@contextmanager
+def call_later(seconds: float, action: Callable[[], object]) -> Iterator[None]:
+    """Calls `action` in a thread once that time has passed, and waits for it at the end of the block. Its failure is raised."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(lambda: (time.sleep(seconds), action()))
+        yield
+        done.result(30)
 
 
 @dataclass(frozen=True)
@@ -208,7 +221,7 @@ def call(capsys: pytest.CaptureFixture[str], no_secret_in_output: list[str]) -> 
     def call(event: Any, seconds: float = 55.0) -> Outcome:
         for handler in app.logger.handlers:
             assert isinstance(handler, logging.StreamHandler)
-            handler.setStream(sys.stdout)
+            handler.stream = sys.stdout
         capsys.readouterr()
         response: dict[str, Any] = {}
         error = None
@@ -237,7 +250,6 @@ def invoke(
     """Calls the handler with a working secret and the project's own sql/, or the test's own through `write_hotfix`."""
     secrets_manager(database.secret())
     monkeypatch.setenv("DB_CA_BUNDLE", str(database.server.ca_bundle))
-    monkeypatch.setenv("ENVIRONMENT", "test")
     if not os.environ.get("SQL_DIR"):
         monkeypatch.setenv("SQL_DIR", "sql")
 

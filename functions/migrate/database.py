@@ -298,6 +298,8 @@ def sqlstate_of(error: DatabaseError) -> str:
 def reason_of(error: Exception) -> str:
     """Why a connection failed, in the words of the system; pg8000 wraps them in its own."""
     cause = error.__cause__ if isinstance(error, InterfaceError) and error.__cause__ else error
+    if isinstance(cause, InterfaceError):
+        return "the server closed it"
     if isinstance(cause, TimeoutError):
         return "timed out"
     if isinstance(cause, OSError) and cause.strerror:

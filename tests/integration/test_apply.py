@@ -1,28 +1,53 @@
-"""`apply`: the incident's column, for real."""
+"""`apply`: the incident's column, for real, and every way in which it must not happen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tests.conftest import HOTFIX
+import pytest
+
+import database as database_module
+import hotfix
+from request import parse_request
+from settings import read_settings
+from tests.conftest import HOTFIX, call_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import Database, Outcome
 
-ACTIVE_SINCE = (
-    "SELECT format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
-    " WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since' AND NOT attisdropped"
-)
+    Invoke = Callable[..., Outcome]
+    WriteHotfix = Callable[..., str]
+
+ADD_NOTE = "ALTER TABLE public.drivers ADD COLUMN IF NOT EXISTS note text;"
+NOTE = "public.drivers.note text"
 
 
-def test_the_incident_is_fixed(invoke: Callable[..., Outcome], database: Database) -> None:
+def columns_of(database: Database, table: str = "public.drivers") -> list[str]:
+    rows = database.run(
+        f"SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+    )
+    return [name for (name,) in rows]
+
+
+def test_the_incident_is_fixed(invoke: Invoke, database: Database) -> None:
     outcome = invoke("apply", reason="INC-4711", requested_by="ana")
     assert outcome.error is None, outcome.text
-    assert outcome.result == "applied"
-    assert database.run(ACTIVE_SINCE) == [["timestamp with time zone", False]]
-    assert outcome.response["columns"] == [
+    assert database.run(
+        "SELECT format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
+        " WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since'"
+    ) == [["timestamp with time zone", False]]
+    response = outcome.response
+    held_ms = response["lock_held_ms"]
+    assert 0 < held_ms < 1000
+    assert response["summary"] == (
+        f"public.drivers.active_since applied, committed and proved; the lock was held for {held_ms} ms."
+    )
+    assert response["columns"] == [
         {
             "schema": "public",
             "table": "drivers",
@@ -34,5 +59,489 @@ def test_the_incident_is_fixed(invoke: Callable[..., Outcome], database: Databas
             "changed": True,
         }
     ]
-    assert outcome.response["attempts"] == 1
-    assert outcome.response["hotfix"] == HOTFIX
+    assert response["database"] == {
+        "host": "localhost",
+        "port": database.server.port,
+        "name": database.name,
+        "user": database.user,
+        "server_version": database.run("SHOW server_version")[0][0].split()[0],
+        "tls": "TLSv1.3",
+    }
+    words = {
+        key: response[key] for key in ("hotfix", "action", "result", "attempts", "caller", "requested_by", "reason")
+    }
+    assert words == {
+        "hotfix": HOTFIX,
+        "action": "apply",
+        "result": "applied",
+        "attempts": 1,
+        "caller": "direct",
+        "requested_by": "ana",
+        "reason": "INC-4711",
+    }
+    assert response["sql"] == Path(f"sql/{HOTFIX}.sql").read_text()
+    assert response["blockers"] == []
+
+
+def test_a_second_run_takes_no_lock_and_runs_nothing(invoke: Invoke, database: Database) -> None:
+    invoke("apply")
+    with database.connect() as other:
+        other.run("BEGIN; LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE")
+        outcome = invoke("apply")
+    assert (outcome.result, outcome.response["attempts"], outcome.response["lock_held_ms"]) == ("already_applied", 0, 0)
+    assert outcome.response["sql"] is None
+    assert [column["changed"] for column in outcome.response["columns"]] == [False]
+
+
+@pytest.mark.parametrize("action", ["plan", "apply"])
+def test_an_existing_column_of_another_type_is_refused(invoke: Invoke, database: Database, action: str) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text DEFAULT ''")
+    outcome = invoke(action)
+    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.text == (
+        f"public.drivers.active_since exists but is not what {HOTFIX} expects. Nothing was changed.\n"
+        "  expected  timestamp with time zone null\n"
+        "  actual    text null default ''::text\n"
+        "IF NOT EXISTS would keep the column as it is. Correct the file if that is right:\n"
+        "  -- expect: column public.drivers.active_since text null default ''::text\n"
+        "or change the column by a migration of its own: a hotfix never rewrites an existing column."
+    )
+    assert database.run("SELECT attname FROM pg_attribute WHERE attname = 'active_since' AND atttypid = 25") != []
+
+
+def test_sql_that_makes_something_else_is_rolled_back(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    hotfix_id = write_hotfix(ADD_NOTE, "public.drivers.note varchar(10)")
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.text == (
+        f"public.drivers.note exists but is not what {hotfix_id} expects."
+        " The SQL was run and rolled back. Nothing was changed.\n"
+        "  expected  character varying(10) null\n"
+        "  actual    text null\n"
+        "The SQL made it so, or kept it so. Correct the file if that is right:\n"
+        "  -- expect: column public.drivers.note text null\n"
+        "or change the column by a migration of its own: a hotfix never rewrites an existing column."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_sql_that_does_not_make_the_column_is_rolled_back(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    hotfix_id = write_hotfix("ALTER TABLE public.drivers ADD COLUMN nota text;", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.text == (
+        f"public.drivers.note is not there, though {hotfix_id} expects it."
+        " The SQL was run and rolled back. Nothing was changed.\n"
+        "  expected  text null\n"
+        "  actual    missing\n"
+        f"The SQL of sql/{hotfix_id}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_of_two_expected_columns_only_the_missing_one_counts_as_this_runs_doing(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN rating int")
+    hotfix_id = write_hotfix(
+        f"{ADD_NOTE} ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating int;", NOTE, "public.drivers.rating int"
+    )
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.result == "applied"
+    assert {column["column"]: column["changed"] for column in outcome.response["columns"]} == {
+        "note": True,
+        "rating": False,
+    }
+
+
+def test_a_column_added_in_a_subtransaction_counts_as_this_runs_doing(
+    invoke: Invoke, write_hotfix: WriteHotfix
+) -> None:
+    hotfix_id = write_hotfix(f"DO $$ BEGIN {ADD_NOTE} EXCEPTION WHEN duplicate_column THEN NULL; END $$;", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert (outcome.error, outcome.result) == (None, "applied")
+
+
+def test_runs_at_once_end_as_one_applied_and_else_already_applied(invoke: Invoke) -> None:
+    invoke("plan")  # Stores the secret's value in the cache, and proves that all is set up.
+    request, settings = parse_request({"hotfix": HOTFIX, "action": "apply"}), read_settings(__import__("os").environ)
+    start = threading.Barrier(8)
+
+    def run(_: int) -> str:
+        start.wait()
+        return hotfix.run(request, settings, lambda: 55_000).result
+
+    with ThreadPoolExecutor(8) as pool:
+        results = sorted(pool.map(run, range(8)))
+    assert results == ["already_applied"] * 7 + ["applied"]
+
+
+def test_a_bare_name_is_the_checked_table_whatever_the_search_path_says(invoke: Invoke, database: Database) -> None:
+    database.run_as_owner("CREATE SCHEMA audit; CREATE TABLE audit.drivers (id int)")
+    database.run(f"ALTER ROLE {database.user} SET search_path = audit, public")
+    assert invoke("apply").result == "applied"
+    assert columns_of(database) == ["id", "name", "active_since"]
+    assert columns_of(database, "audit.drivers") == ["id"]
+
+
+def test_a_column_of_a_same_named_table_in_another_schema_proves_nothing(invoke: Invoke, database: Database) -> None:
+    database.run_as_owner("CREATE SCHEMA audit; CREATE TABLE audit.drivers (active_since timestamptz)")
+    database.run(f"ALTER ROLE {database.user} SET search_path = audit, public")
+    assert invoke("plan").result == "would_apply"
+    assert invoke("verify").error_name == "ColumnMismatchError"
+
+
+def test_a_type_that_the_file_itself_creates_is_proved(invoke: Invoke, write_hotfix: WriteHotfix) -> None:
+    create = "DO $$ BEGIN CREATE TYPE mood AS ENUM ('ok'); EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+    hotfix_id = write_hotfix(
+        f"{create} ALTER TABLE drivers ADD COLUMN IF NOT EXISTS mood mood;", "public.drivers.mood public.mood"
+    )
+    planned = invoke("plan", hotfix_id)
+    assert planned.response["columns"][0]["expected"] == "public.mood (no such type) null"
+    assert invoke("apply", hotfix_id).result == "applied"
+    assert invoke("apply", hotfix_id).result == "already_applied"
+
+
+def test_a_type_that_never_appears_is_a_mismatch(invoke: Invoke, write_hotfix: WriteHotfix, database: Database) -> None:
+    outcome = invoke("apply", write_hotfix(ADD_NOTE, "public.drivers.note public.mood"))
+    assert outcome.error_name == "ColumnMismatchError"
+    assert "expected  public.mood (no such type) null" in outcome.text
+    assert columns_of(database) == ["id", "name"]
+
+
+# Relations and rights
+
+
+@pytest.mark.parametrize(
+    ("create", "kind"),
+    [
+        ("CREATE VIEW public.riders AS SELECT 1 AS id", "view"),
+        ("CREATE MATERIALIZED VIEW public.riders AS SELECT 1 AS id", "materialized view"),
+        (
+            "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE public.riders (id int) SERVER s",
+            "foreign table",
+        ),
+        ("CREATE SEQUENCE public.riders", "sequence"),
+        ("CREATE TYPE public.riders AS (id int)", "composite type"),
+    ],
+)
+@pytest.mark.parametrize("action", ["plan", "apply", "verify", "check"])
+def test_what_is_no_table_is_refused_by_its_kind(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, create: str, kind: str, action: str
+) -> None:
+    database.run(create)
+    outcome = invoke(action, write_hotfix("ALTER TABLE riders ADD COLUMN IF NOT EXISTS a int;", "public.riders.a int"))
+    assert outcome.error_name == "RelationError"
+    assert outcome.text == (
+        f"public.riders is a {kind}, not a table. Nothing was run."
+        " A hotfix changes ordinary and partitioned tables: name the table beneath in the file."
+    )
+
+
+def test_a_partitioned_table_is_altered_with_its_partitions(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner(
+        "CREATE TABLE rides (id int) PARTITION BY RANGE (id); CREATE TABLE rides_1 PARTITION OF rides DEFAULT"
+    )
+    hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
+    assert invoke("apply", hotfix_id).result == "applied"
+    assert columns_of(database, "public.rides_1") == ["id", "a"]
+
+
+def test_a_missing_table_is_named_with_its_look_alikes(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner('CREATE TABLE "Riders" (id int); CREATE SCHEMA audit; CREATE TABLE audit.riders (id int)')
+    outcome = invoke("apply", write_hotfix("ALTER TABLE riders ADD COLUMN a int;", "public.riders.a int"))
+    assert outcome.error_name == "RelationError"
+    assert outcome.text == (
+        f"The table public.riders does not exist in the database {database.name}. Nothing was run."
+        ' There is audit.riders, public."Riders": correct the name.'
+    )
+
+
+def test_a_missing_schema_is_a_missing_table(invoke: Invoke, write_hotfix: WriteHotfix, database: Database) -> None:
+    outcome = invoke("apply", write_hotfix("ALTER TABLE nowhere.t ADD COLUMN a int;", "nowhere.t.a int"))
+    assert outcome.error_name == "RelationError"
+    assert outcome.text == (
+        f"The table nowhere.t does not exist in the database {database.name}. Nothing was run."
+        " Correct the file, or the database it is meant for."
+    )
+
+
+@pytest.mark.parametrize("action", ["plan", "apply", "check"])
+def test_a_table_of_another_owner_is_refused_before_any_lock(invoke: Invoke, database: Database, action: str) -> None:
+    database.run("ALTER TABLE public.drivers OWNER TO postgres")
+    outcome = invoke(action)
+    assert outcome.error_name == "NotOwnerError"
+    assert outcome.text == (
+        f"{database.user} does not own public.drivers: postgres does, and ALTER TABLE needs the owner. Nothing was changed."
+        f' Make it a member of the owner:  GRANT "postgres" TO "{database.user}";'
+    )
+
+
+def test_a_member_of_the_owning_group_may_apply(invoke: Invoke, database: Database) -> None:
+    group = f"{database.user}_group"
+    database.run(f"CREATE ROLE {group}; GRANT {group} TO {database.user}; GRANT ALL ON SCHEMA public TO {group}")
+    database.run(f"ALTER TABLE public.drivers OWNER TO {group}")
+    try:
+        assert invoke("check").result == "ready"
+        assert invoke("apply").result == "applied"
+    finally:
+        database.run(f"DROP OWNED BY {group}; DROP ROLE {group}")
+
+
+def test_a_missing_permission_is_shown_in_postgresqls_words(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run("CREATE TABLE public.fleet (id int PRIMARY KEY)")
+    hotfix_id = write_hotfix(
+        "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS fleet_id int REFERENCES fleet;", "public.drivers.fleet_id int"
+    )
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "NotOwnerError"
+    assert outcome.text == (
+        f"{database.user} lacks a permission (42501: permission denied for table fleet). Nothing was changed."
+        " Grant it, or use the role that owns the table."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+# The lock
+
+
+def test_a_lock_that_stays_is_reported_with_who_holds_it(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+    database.run(f"GRANT pg_read_all_stats TO {database.user}")
+    with database.connect() as other:
+        other.run("SET application_name = 'nightly-report'")
+        ((pid,),) = other.run("SELECT pg_backend_pid()")
+        other.run("BEGIN; SELECT * FROM public.drivers")
+        outcome = invoke("apply")
+        assert invoke("plan").response["blockers"][0]["pid"] == pid
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.text == (
+        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for 1 s, ACCESS SHARE on public.drivers.\n"
+        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+    )
+    (blocker,) = outcome.line["blockers"]
+    assert 0.5 < blocker.pop("transaction_seconds") < 5
+    assert blocker == {
+        "pid": pid,
+        "user": "postgres",
+        "application_name": "nightly-report",
+        "state": "idle in transaction",
+        "lock_mode": "ACCESS SHARE",
+        "granted": True,
+        "table": "public.drivers",
+    }
+    assert (outcome.metric("LockBusy"), outcome.metric("Failed")) == (1, 1)
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_a_lock_that_is_let_go_is_taken(invoke: Invoke, database: Database) -> None:
+    with database.connect() as other:
+        other.run("BEGIN; SELECT * FROM public.drivers")
+        with call_later(0.4, lambda: other.run("COMMIT")):
+            outcome = invoke("apply")
+    assert (outcome.error, outcome.result) == (None, "applied")
+    assert outcome.response["attempts"] > 1
+    assert outcome.response["lock_wait_ms"] >= 300
+    assert outcome.response["lock_held_ms"] < outcome.response["lock_wait_ms"]
+
+
+@pytest.mark.parametrize("action", ["plan", "apply", "check", "verify"])
+def test_a_look_that_needs_a_locked_table_gives_up_at_once(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, action: str
+) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN note text DEFAULT 'x'")
+    hotfix_id = write_hotfix(ADD_NOTE, "public.drivers.note text null default 'x'::text")
+    with database.connect() as other:
+        other.run("BEGIN; LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE")
+        outcome = invoke(action, hotfix_id)
+    assert outcome.error_name in (None, "LockBusyError")  # Some versions print a default without a lock.
+    if action == "verify":
+        assert outcome.error_name == "LockBusyError"
+        assert outcome.text.startswith("public.drivers could not be read: somebody holds or awaits ACCESS EXCLUSIVE")
+
+
+def test_nothing_is_left_of_a_run_that_gave_up(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+    with database.connect() as other:
+        other.run("BEGIN; LOCK TABLE public.drivers IN ACCESS SHARE MODE")
+        invoke("apply")
+        left = database.run("SELECT state FROM pg_stat_activity WHERE application_name = 'pg-hotfix'")
+        other.run("COMMIT")
+    assert left == []
+    assert columns_of(database) == ["id", "name"]
+
+
+# The SQL
+
+
+def test_refused_sql_is_shown_with_line_and_caret(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    hotfix_id = write_hotfix("ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note txt", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "SqlRefusedError"
+    assert outcome.text == (
+        f'PostgreSQL refused {hotfix_id} (42704: type "txt" does not exist). Nothing was changed.\n'
+        "LINE 2: ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note txt\n"
+        "                                                          ^\n"
+        f"Correct sql/{hotfix_id}.sql, have it reviewed, deploy, and run it again."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_a_message_that_quotes_row_data_is_withheld(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("INSERT INTO drivers VALUES (gen_random_uuid(), 'Ana Confidential')")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} ALTER TABLE drivers ALTER COLUMN name TYPE int USING name::int;", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "SqlRefusedError"
+    assert "(22P02: its text may quote row data and is withheld)" in outcome.text
+    assert "Confidential" not in str(outcome.logs)
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_a_statement_that_takes_too_long_is_cancelled(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "300")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT pg_sleep(20);", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "StatementTimeoutError"
+    assert outcome.text == (
+        f"PostgreSQL cancelled {hotfix_id} (57014): a statement ran longer than 300 ms. Nothing was changed."
+        " A hotfix takes milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index)."
+        " If the statement is right, raise STATEMENT_TIMEOUT_MS and deploy."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_rows_that_the_file_selects_disturb_nothing(invoke: Invoke, write_hotfix: WriteHotfix) -> None:
+    hotfix_id = write_hotfix(f"SELECT 1, 2; {ADD_NOTE} SELECT generate_series(1, 5) -- no semicolon", NOTE)
+    assert invoke("apply", hotfix_id).result == "applied"
+
+
+def test_a_constraint_that_fails_at_commit_rolls_back(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    add_deferred_trigger(database, "RAISE EXCEPTION 'refused at COMMIT'")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "SqlRefusedError"
+    assert "(P0001: refused at COMMIT). Nothing was changed." in outcome.text
+    assert columns_of(database) == ["id", "name"]
+
+
+def add_deferred_trigger(database: Database, statement: str) -> None:
+    database.run_as_owner(
+        f"CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON drivers DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION at_commit()"
+    )
+
+
+# Lost connections
+
+
+def terminate_when_it_sleeps(database: Database) -> list[list[Any]]:
+    """Ends the function's session once it sleeps; the test's SQL lets it."""
+    return database.run(
+        "DO $$ BEGIN LOOP PERFORM pg_stat_clear_snapshot();"
+        " EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix' AND wait_event = 'PgSleep');"
+        " PERFORM pg_sleep(0.01); END LOOP; END $$;"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
+    )
+
+
+def test_a_connection_lost_before_commit_changes_nothing(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT pg_sleep(4);", NOTE)
+    with call_later(0, lambda: terminate_when_it_sleeps(database)):
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "DatabaseUnavailableError"
+    assert outcome.text == (
+        f"The connection to the database {database.name} at localhost:{database.server.port} was lost before COMMIT"
+        " (the server closed it). Nothing was changed: the server rolls back."
+        " Run the same request again."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    add_deferred_trigger(database, "PERFORM pg_sleep(4)")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
+    with call_later(0, lambda: terminate_when_it_sleeps(database)):
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "OutcomeUnknownError"
+    assert outcome.text == (
+        f"The connection to the database {database.name} at localhost:{database.server.port} was lost while COMMIT of"
+        f" {hotfix_id} was under way (the server closed it). The change is there as a whole, or not at all."
+        " Run the same hotfix again: it is safe, and tells which."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_a_connection_lost_after_commit_is_replaced_for_the_second_look(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_session_after_commit(database, monkeypatch)
+    assert invoke("apply").result == "applied"
+    assert columns_of(database) == ["id", "name", "active_since"]
+
+
+def test_a_second_look_that_fails_twice_leaves_the_outcome_unknown(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_session_after_commit(database, monkeypatch, f"ALTER ROLE {database.user} NOLOGIN")
+    outcome = invoke("apply")
+    assert outcome.error_name == "OutcomeUnknownError"
+    assert outcome.text == (
+        f"{HOTFIX} was committed at {database.name} at localhost:{database.server.port}, but the look after COMMIT failed,"
+        " also on a fresh connection (LoginError). The change was proved inside the transaction."
+        f' Make sure:  {{"hotfix": "{HOTFIX}", "action": "verify"}}'
+    )
+
+
+def test_a_column_changed_right_after_commit_is_noticed(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_session_after_commit(database, monkeypatch, "ALTER TABLE public.drivers DROP COLUMN active_since")
+    outcome = invoke("apply")
+    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.text == (
+        f"{HOTFIX} was applied and committed, but the look after COMMIT shows something else: somebody has changed it since.\n"
+        "public.drivers.active_since\n"
+        "  expected  timestamp with time zone null\n"
+        "  actual    missing\n"
+        f'Find out who did, and look again:  {{"hotfix": "{HOTFIX}", "action": "plan"}}'
+    )
+
+
+def end_session_after_commit(database: Database, monkeypatch: pytest.MonkeyPatch, sql: str = "SELECT 1") -> None:
+    """The server loses the function's session between COMMIT and the second look, after an administrator's `sql`."""
+    commit = database_module.Session.commit
+
+    def commit_and_lose(session: database_module.Session, hotfix_id: str) -> None:
+        commit(session, hotfix_id)
+        database.run(sql)
+        database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'")
+
+    monkeypatch.setattr(database_module.Session, "commit", commit_and_lose)
