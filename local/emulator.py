@@ -133,7 +133,7 @@ def read_settings(template: dict[str, Any], environment: Mapping[str, str]) -> F
             reference = value.get("Ref")
             if "Default" not in parameters.get(reference, {}):
                 raise LocalError(
-                    f"template.yaml computes {name} of {FUNCTION}: local/emulator.py needs a value for it."
+                    f"template.yaml computes {name} of {FUNCTION} in a stack only: give it a value in local/laptop.py."
                 )
             value = parameters[reference]["Default"]
         return str(value)

@@ -45,11 +45,8 @@ def show_invocation(invocation: Invocation) -> None:
 
 def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
     result = str(answer["result"])
-    console.print(
-        Text.assemble(
-            "   ", (result, "bold green" if result in GOOD else "bold"), f"  {describe_times(answer, seconds)}"
-        )
-    )
+    style = "bold green" if result in GOOD else "bold"
+    console.print(Text.assemble("   ", (result, style), f"  {describe_times(answer, seconds)}"))
     for column in answer["columns"]:
         name = ".".join(str(column[part]) for part in ("schema", "table", "column"))
         actual = ("", "") if column["matches"] else (f", found: {column['actual']}", "yellow")

@@ -1,0 +1,108 @@
+"""The function as `sam build` built it, invoked under Lambda's emulator against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from local.aws import fake_aws
+from local.build import build_if_changed
+from local.emulator import emulated_function
+from local.laptop import local_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from local.emulator import EmulatedFunction, Invocation
+    from tests.conftest import Database
+
+HOTFIX = "20260212092000_add_drivers_active_since"
+COLUMN = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'drivers' AND column_name = 'active_since'"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def artifact() -> None:
+    """The artifact is that of the sources as they are now."""
+    build_if_changed()
+
+
+@pytest.fixture
+def start(database: Database) -> Iterator[Callable[..., EmulatedFunction]]:
+    """Starts the function with a secret for the test's database, changed by the fields given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**fields: Any) -> EmulatedFunction:
+            aws = stack.enter_context(fake_aws())
+            secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret(**fields)))
+            environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url)
+            return stack.enter_context(emulated_function(environment))
+
+        yield start
+
+
+@pytest.fixture
+def invoke(start: Callable[..., EmulatedFunction], no_secret_in_output: list[str]) -> Callable[[str], Invocation]:
+    """Invokes one warm function with a request for the action; no password may be in anything it answers or writes."""
+    function = start()
+
+    def invoke(action: str) -> Invocation:
+        invocation = function.invoke({"hotfix": HOTFIX, "action": action, "reason": "INC-4711", "requested_by": "ana"})
+        no_secret_in_output.extend([invocation.output, json.dumps(invocation.payload)])
+        return invocation
+
+    return invoke
+
+
+def read_lines(invocation: Invocation, message: str) -> list[dict[str, Any]]:
+    return [record for record in invocation.logs if record.get("message") == message]
+
+
+def test_check_is_ready_and_counts_it(invoke: Callable[[str], Invocation]) -> None:
+    invocation = invoke("check")
+    assert (invocation.error_type, invocation.payload["result"]) == (None, "ready")
+    assert invocation.payload["database"]["tls"] == "TLSv1.3"
+    assert [metric["Ready"] for metric in invocation.metrics if "Ready" in metric] == [[1.0]]
+
+
+def test_plan_tells_what_would_run_and_changes_nothing(invoke: Callable[[str], Invocation], database: Database) -> None:
+    invocation = invoke("plan")
+    assert (invocation.error_type, invocation.payload["result"]) == (None, "would_apply")
+    assert 'ADD COLUMN IF NOT EXISTS "active_since"' in invocation.payload["sql"]
+    assert database.run(COLUMN) == [[0]]
+
+
+def test_apply_adds_the_column_once_and_logs_what_it_answers(
+    invoke: Callable[[str], Invocation], database: Database
+) -> None:
+    first, second = invoke("apply"), invoke("apply")
+    assert (first.payload["result"], second.payload["result"]) == ("applied", "already_applied")
+    assert database.run(COLUMN) == [[1]]
+    (line,) = read_lines(first, "hotfix finished")
+    assert {key: line[key] for key in first.payload} == first.payload
+    assert (line["cold_start"], read_lines(second, "hotfix finished")[0]["cold_start"]) == (True, False)
+
+
+def test_verify_proves_the_column(invoke: Callable[[str], Invocation], database: Database) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since timestamptz")
+    invocation = invoke("verify")
+    assert (invocation.error_type, invocation.payload["result"]) == (None, "verified")
+
+
+def test_verify_of_a_missing_column_fails_with_the_text_for_the_operator(invoke: Callable[[str], Invocation]) -> None:
+    invocation = invoke("verify")
+    assert invocation.error_type == "ColumnMismatchError"
+    assert invocation.error_message is not None
+    assert "public.drivers.active_since" in invocation.error_message
+    (line,) = read_lines(invocation, "hotfix failed")
+    assert (line["error"], line["advice"]) == ("ColumnMismatchError", invocation.error_message)
+    assert [metric["Failed"] for metric in invocation.metrics if "Failed" in metric] == [[1.0]]
+
+
+def test_a_refused_password_is_shown_nowhere(start: Callable[..., EmulatedFunction]) -> None:
+    refused = "correct-horse-battery-staple"
+    invocation = start(password=refused).invoke({"hotfix": HOTFIX, "action": "plan"})
+    assert invocation.error_type == "LoginError"
+    assert refused not in invocation.output + json.dumps(invocation.payload)

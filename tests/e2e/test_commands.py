@@ -1,0 +1,140 @@
+"""The commands of a laptop: what they print, their exit codes, and that they leave nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local.errors import LocalError
+from local.places import PROJECT
+from local.postgres import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOTFIX = "20260212092000_add_drivers_active_since"
+
+
+def make(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    # Without the variables of the make that runs these tests.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", "--silent", *arguments],
+        cwd=PROJECT,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_invoke_exits_zero_with_the_answer() -> None:
+    result = make("invoke", "EVENT=events/plan.json")
+    assert result.returncode == 0, result.stderr
+    assert HOTFIX in result.stdout
+    assert "log: INFO hotfix finished action=plan" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_invoke_exits_non_zero_with_the_whole_error_when_the_function_failed(tmp_path: Path) -> None:
+    event = tmp_path / "event.json"
+    event.write_text('{"hotfix": "20260101000000_no_such_file", "action": "apply"}')
+    result = make("invoke", f"EVENT={event}")
+    assert result.returncode != 0
+    assert "UnknownHotfixError" in result.stdout
+    assert "20260101000000_no_such_file" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_invoke_without_a_usable_event_says_which_there_are(tmp_path: Path) -> None:
+    missing = make("invoke")
+    assert missing.returncode != 0
+    assert missing.stderr.startswith("Which event? make invoke EVENT=events/plan.json, or one of: events/apply.json ")
+    event = tmp_path / "event.json"
+    event.write_text("{")
+    broken = make("invoke", f"EVENT={event}")
+    assert broken.returncode != 0
+    assert broken.stderr.startswith(f"{event} is not JSON: ")
+
+
+def test_psql_opens_the_database_of_the_incident() -> None:
+    result = make("psql", stdin="SELECT count(*) AS drivers FROM drivers;\n")
+    assert result.returncode == 0, result.stderr
+    assert "drivers" in result.stdout
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from local.postgres import running_server
+with running_server(Path(sys.argv[1])) as server:
+    print(server.process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Another process that runs a server in `tmp_path`, and that server's process id."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, int(process.stdout.readline())
+        process.kill()
+
+
+def is_running(pid: int) -> bool:
+    # A zombie, which nobody has waited for yet, has no directory any more.
+    try:
+        Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until_ended(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"process {pid} is still running"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_server_too(holder: tuple[subprocess.Popen[str], int], number: signal.Signals) -> None:
+    process, server_pid = holder
+    process.send_signal(number)
+    process.wait(10)
+    wait_until_ended(server_pid)
+
+
+def test_a_server_left_by_a_killed_run_is_stopped_and_its_data_kept(
+    holder: tuple[subprocess.Popen[str], int], tmp_path: Path
+) -> None:
+    process, server_pid = holder
+    process.kill()
+    process.wait(10)
+    assert is_running(server_pid)
+    with running_server(tmp_path) as server, server.connect() as admin:
+        assert admin.run("SELECT 1") == [[1]]
+    wait_until_ended(server_pid)
+
+
+def test_a_second_command_is_told_who_uses_the_database(
+    holder: tuple[subprocess.Popen[str], int], tmp_path: Path
+) -> None:
+    process, _ = holder
+    with pytest.raises(LocalError) as refused, running_server(tmp_path):
+        pass
+    assert str(refused.value) == (
+        f"The embedded PostgreSQL of {tmp_path} is in use by process {process.pid}: quit that first."
+    )
