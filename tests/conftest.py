@@ -55,9 +55,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def call_later(seconds: float, action: Callable[[], object]) -> Iterator[None]:
-    """Calls `action` in a thread once that time has passed, and waits for it at the end of the block. Its failure is raised."""
+    """Calls `action` in a thread after that time, and waits for it at the end of the block. Its failure is raised."""
+
+    def wait_and_act() -> None:
+        time.sleep(seconds)
+        action()
+
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(lambda: (time.sleep(seconds), action()))
+        done = pool.submit(wait_and_act)
         yield
         done.result(30)
 

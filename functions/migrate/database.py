@@ -273,9 +273,8 @@ def translate_connect(error: Exception, target: Target) -> Exception:
     host, port = target.host, target.port
     if isinstance(error, ssl.SSLCertVerificationError):
         mismatch = error.verify_code in (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-        return (errors.host_name_mismatch if mismatch else errors.certificate_not_verified)(
-            host, port, error.verify_message
-        )
+        explain = errors.host_name_mismatch if mismatch else errors.certificate_not_verified
+        return explain(host, port, error.verify_message.rstrip("."))
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return errors.tls_failed(host, port, error.reason or "protocol error")
     if isinstance(error, InterfaceError) and str(error) == "Server refuses SSL":

@@ -120,8 +120,8 @@ def bad_request(what: str, allowed: str) -> RequestError:
 def unknown_hotfix(hotfix: str, known: Sequence[str]) -> UnknownHotfixError:
     packaged = "\n".join(f"  {name}" for name in known) or "  (none)"
     return UnknownHotfixError(
-        f"There is no packaged hotfix {hotfix}. {UNTOUCHED} The packaged ones are:\n{packaged}\n"
-        f"Send one of these, or add sql/{hotfix}.sql, have it reviewed, and deploy."
+        f"There is no packaged hotfix {hotfix}. {UNTOUCHED} The packaged ones are:\n{packaged}\nSend one of these, or "
+        f"add sql/{hotfix}.sql, have it reviewed, and deploy."
     )
 
 
@@ -135,9 +135,8 @@ def bad_setting(name: str, what: str, advice: str) -> ConfigurationError:
 
 def too_little_time(remaining_ms: int, needed_ms: int) -> ConfigurationError:
     return ConfigurationError(
-        f"The function has {remaining_ms} ms left, and needs at least {needed_ms} ms to work and to report. "
-        "The database was not contacted and nothing was changed. "
-        "Raise the function's Timeout in template.yaml."
+        f"The function has {remaining_ms} ms left, and needs at least {needed_ms} ms to work and to report. The "
+        "database was not contacted and nothing was changed. Raise the function's Timeout in template.yaml."
     )
 
 
@@ -150,27 +149,24 @@ def secret_refused(arn: str, code: str, advice: str) -> SecretError:
 
 def secret_unreadable(arn: str, what: str) -> SecretError:
     return SecretError(
-        f"The secret {arn} {what}. The database was not contacted. Store the JSON that RDS writes (username, "
-        f"password, host, "
-        "port, dbname), or a URL postgresql://user:password@host:5432/name with %XX for special characters, "
+        f"The secret {arn} {what}. The database was not contacted. Store the JSON that RDS writes (username, password, "
+        "host, port, dbname), or a URL postgresql://user:password@host:5432/name with %XX for special characters, "
         'or {"DATABASE_URL": "<that URL>"}.'
     )
 
 
 def secret_lacks(arn: str, field: str, setting: str) -> SecretError:
     return SecretError(
-        f"The secret {arn} holds no {field}, and {setting} is not set. The database was not contacted. "
-        f"Set {setting} in the template's parameters and deploy."
+        f"The secret {arn} holds no {field}, and {setting} is not set. The database was not contacted. Set {setting} "
+        "in the template's parameters and deploy."
     )
 
 
 def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
     return SecretUnavailableError(
         f"Secrets Manager did not answer for {arn} ({code}). The database was not contacted. A function in a VPC "
-        f"reaches it only "
-        "through an interface endpoint or a NAT gateway: deploy with CreateSecretsManagerEndpoint=true if the VPC has "
-        "neither, "
-        "else run the same request again."
+        "reaches it only through an interface endpoint or a NAT gateway: deploy with "
+        "CreateSecretsManagerEndpoint=true if the VPC has neither, else run the same request again."
     )
 
 
@@ -179,79 +175,74 @@ def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
 
 def database_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
-        f"There is no connection to the database {address} ({reason}). {UNCHANGED} "
-        "Run the same request again; if it stays so, check that the instance is available and that its security group "
-        "lets the function in."
+        f"There is no connection to the database {address} ({reason}). {UNCHANGED} Run the same request again; if it "
+        "stays so, check that the instance is available and that its security group lets the function in."
     )
 
 
 def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
         f"The connection to the database {address} was lost before COMMIT ({reason}). Nothing was changed: the server "
-        f"rolls back. "
-        "Run the same request again."
+        "rolls back. Run the same request again."
     )
 
 
 def certificate_not_verified(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
-        f"The certificate of {host}:{port} does not verify: {reason}. No credentials were sent. {UNCHANGED} "
-        "Update the bundle (make update-ca-bundle) and deploy if RDS has a new root; else find out who answers at "
-        "this address."
+        f"The certificate of {host}:{port} does not verify: {reason}. No credentials were sent. {UNCHANGED} Update the "
+        "bundle (make update-ca-bundle) and deploy if RDS has a new root; else find out who answers at this address."
     )
 
 
 def host_name_mismatch(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
         f"The server at {host}:{port} presents another name's certificate: {reason}. No credentials were sent. "
-        f"{UNCHANGED} "
-        "Put the endpoint's own name into the secret or DB_HOST, not an IP address or an alias."
+        f"{UNCHANGED} Put the endpoint's own name into the secret or DB_HOST, not an IP address or an alias."
     )
 
 
 def tls_not_offered(host: str, port: int) -> TlsError:
     return TlsError(
         f"The server at {host}:{port} offers no TLS. No credentials were sent, and plaintext is never spoken. "
-        f"{UNCHANGED} "
-        "Turn TLS on at the server (RDS offers it always), or correct the address in the secret or DB_HOST."
+        f"{UNCHANGED} Turn TLS on at the server (RDS offers it always), or correct the address in the secret or "
+        "DB_HOST."
     )
 
 
 def tls_failed(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
-        f"TLS with {host}:{port} failed: {reason}. No credentials were sent. {UNCHANGED} "
-        "The server must speak TLS 1.2 or later: check its ssl_min_protocol_version and what stands between."
+        f"TLS with {host}:{port} failed: {reason}. No credentials were sent. {UNCHANGED} The server must speak TLS 1.2 "
+        "or later: check its ssl_min_protocol_version and what stands between."
     )
 
 
 def login_refused(address: str, user: str, sqlstate: str, arn: str) -> LoginError:
     return LoginError(
         f"The database {address} refused the login of {user} ({sqlstate}), also with the secret read afresh. "
-        f"{UNCHANGED} "
-        f"Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
+        f"{UNCHANGED} Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id "
+        f"{arn}"
     )
 
 
 def database_refused(address: str, user: str, sqlstate: str, message: str) -> LoginError:
     return LoginError(
-        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} "
-        "Correct dbname in the secret or DB_NAME, or grant it:  GRANT CONNECT ON DATABASE ... TO ..."
+        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} Correct dbname in the "
+        "secret or DB_NAME, or grant it:  GRANT CONNECT ON DATABASE ... TO ..."
     )
 
 
 def scram_failed(address: str, user: str) -> LoginError:
     return LoginError(
         f"The login of {user} to the database {address} failed: the server did not prove that it knows the password, "
-        f"or the password "
-        f"holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits for the role, and "
-        f"store it in the secret."
+        f"or the password holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits "
+        "for the role, and store it in the secret."
     )
 
 
 def read_only(address: str, reason: str) -> ReadOnlyDatabaseError:
     return ReadOnlyDatabaseError(
-        f"The database {address} can't be changed: {reason}. {UNCHANGED} "
-        "Put the writer's endpoint into the secret or DB_HOST; after a failover, run the same request again."
+        f"The database {address} can't be changed: {reason}. {UNCHANGED} Put the writer's endpoint into the secret or "
+        "DB_HOST; after a failover, run the same request again."
     )
 
 
@@ -270,14 +261,14 @@ def relation_missing(table: str, database: str, similar: Sequence[str]) -> Relat
 def relation_of_other_kind(table: str, kind: str) -> RelationError:
     return RelationError(
         f"{table} is a {kind}, not a table. Nothing was run. A hotfix changes ordinary and partitioned tables: name "
-        f"the table beneath in the file."
+        "the table beneath in the file."
     )
 
 
 def not_owner(table: str, owner: str, user: str) -> NotOwnerError:
     return NotOwnerError(
-        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} "
-        f"Make it a member of the owner:  GRANT {quoted(owner)} TO {quoted(user)};"
+        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} Make it a member of "
+        f"the owner:  GRANT {quoted(owner)} TO {quoted(user)};"
     )
 
 
@@ -290,37 +281,34 @@ def permission_denied(user: str, message: str) -> NotOwnerError:
 def column_mismatch(
     hotfix: str, differing: Sequence[Mapping[str, Any]], *, rolled_back: bool = False, read_only: bool = False
 ) -> ColumnMismatchError:
-    """`differing`: the columns as in the response, each with `name` (as in the file) and `actual` ("missing" when it "
-    "is not there)."""
+    """`differing`: the columns as the response shows them, those that are missing with "missing" as `actual`."""
     lines = []
     for column in differing:
-        there = "is not there" if column["actual"] == "missing" else "exists but is not what"
-        what = f"{column['name']} {there}" + (
-            f", though {hotfix} expects it." if column["actual"] == "missing" else f" {hotfix} expects."
-        )
-        lines += [what, f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
-    state = "The SQL was run and rolled back. Nothing was changed." if rolled_back else UNCHANGED
-    lines[0] = f"{lines[0]} {state}"
+        is_missing = column["actual"] == "missing"
+        what = f"is not there, though {hotfix} expects it" if is_missing else f"exists but is not what {hotfix} expects"
+        lines += [f"{column['name']} {what}.", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
+    lines[0] += f" The SQL was run and rolled back. {UNCHANGED}" if rolled_back else f" {UNCHANGED}"
     present = [column for column in differing if column["actual"] != "missing"]
-    if present:
-        keeps = "The SQL made it so, or kept it so." if rolled_back else "IF NOT EXISTS would keep the column as it is."
-        lines += [f"{'This is what is there.' if read_only else keeps} Correct the file if that is right:"]
-        lines += [f"  -- expect: column {column['name']} {column['actual']}" for column in present]
-        lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
+    if present and rolled_back:
+        lines += ["The SQL made it so, or kept it so. Correct the file if that is right:"]
+    elif present and read_only:
+        lines += ["This is what is there. Correct the file if that is right:"]
+    elif present:
+        lines += ["IF NOT EXISTS would keep the column as it is. Correct the file if that is right:"]
     elif rolled_back:
-        lines += [
-            f"The SQL of sql/{hotfix}.sql does not add it: correct the file, have it reviewed, deploy, and run it "
-            f"again."
-        ]
+        lines += [f"sql/{hotfix}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."]
     else:
         lines += [f'Apply it:  {{"hotfix": "{hotfix}", "action": "apply"}}']
+    if present:
+        lines += [f"  -- expect: column {column['name']} {column['actual']}" for column in present]
+        lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
 
 def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
     lines = [
         f"{hotfix} was applied and committed, but the look after COMMIT shows something else: somebody has changed it "
-        f"since."
+        "since."
     ]
     for column in differing:
         lines += [f"{column['name']}", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
@@ -331,7 +319,7 @@ def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> Column
 def plan_changed(hotfix: str, table: str) -> PlanChangedError:
     return PlanChangedError(
         f"The plan_hash given to apply {hotfix} no longer describes what is there: the file, the database or {table} "
-        f"has changed since. "
+        "has changed since. "
         f'{UNCHANGED} Look again, and apply with the new plan_hash:  {{"hotfix": "{hotfix}", "action": "plan"}}'
     )
 
@@ -369,31 +357,31 @@ def describe_blocker(blocker: Mapping[str, Any]) -> str:
 
 def statement_timeout(hotfix: str, limit_ms: int) -> StatementTimeoutError:
     return StatementTimeoutError(
-        f"PostgreSQL cancelled {hotfix} (57014): a statement ran longer than {limit_ms} ms. {UNCHANGED} "
-        "A hotfix takes milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index). "
-        "If the statement is right, raise STATEMENT_TIMEOUT_MS and deploy."
+        f"PostgreSQL cancelled {hotfix} (57014): a statement ran longer than {limit_ms} ms. {UNCHANGED} A hotfix takes "
+        "milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index). If the statement is "
+        "right, raise STATEMENT_TIMEOUT_MS and deploy."
     )
 
 
 def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str) -> SqlRefusedError:
     where = f"\n{excerpt}\n" if excerpt else " "
     return SqlRefusedError(
-        f"PostgreSQL refused {hotfix} ({sqlstate}: {message}). {UNCHANGED}{where}"
-        f"Correct sql/{hotfix}.sql, have it reviewed, deploy, and run it again."
+        f"PostgreSQL refused {hotfix} ({sqlstate}: {message}). {UNCHANGED}{where}Correct sql/{hotfix}.sql, have it "
+        "reviewed, deploy, and run it again."
     )
 
 
 def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
     return SqlRefusedError(
-        f"PostgreSQL refused a look into its catalog ({sqlstate}: {message}). {UNCHANGED} "
-        "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog."
+        f"PostgreSQL refused a look into its catalog ({sqlstate}: {message}). {UNCHANGED} Supported are PostgreSQL 14 "
+        "to 18: check the server's version and the role's rights on pg_catalog."
     )
 
 
 def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"The connection to the database {address} was lost while COMMIT of {hotfix} was under way ({reason}). "
-        "The change is there as a whole, or not at all. Run the same hotfix again: it is safe, and tells which."
+        f"The connection to the database {address} was lost while COMMIT of {hotfix} was under way ({reason}). The "
+        "change is there as a whole, or not at all. Run the same hotfix again: it is safe, and tells which."
     )
 
 

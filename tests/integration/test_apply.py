@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_sql_that_does_not_make_the_column_is_rolled_back(
         " The SQL was run and rolled back. Nothing was changed.\n"
         "  expected  text null\n"
         "  actual    missing\n"
-        f"The SQL of sql/{hotfix_id}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."
+        f"sql/{hotfix_id}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."
     )
     assert columns_of(database) == ["id", "name"]
 
@@ -168,7 +169,7 @@ def test_a_column_added_in_a_subtransaction_counts_as_this_runs_doing(
 
 def test_runs_at_once_end_as_one_applied_and_else_already_applied(invoke: Invoke) -> None:
     invoke("plan")  # Stores the secret's value in the cache, and proves that all is set up.
-    request, settings = parse_request({"hotfix": HOTFIX, "action": "apply"}), read_settings(__import__("os").environ)
+    request, settings = parse_request({"hotfix": HOTFIX, "action": "apply"}), read_settings(os.environ)
     start = threading.Barrier(8)
 
     def run(_: int) -> str:
@@ -222,7 +223,8 @@ def test_a_type_that_never_appears_is_a_mismatch(invoke: Invoke, write_hotfix: W
         ("CREATE VIEW public.riders AS SELECT 1 AS id", "view"),
         ("CREATE MATERIALIZED VIEW public.riders AS SELECT 1 AS id", "materialized view"),
         (
-            "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE public.riders (id int) SERVER s",
+            "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+            "CREATE FOREIGN TABLE public.riders (id int) SERVER s",
             "foreign table",
         ),
         ("CREATE SEQUENCE public.riders", "sequence"),
@@ -280,8 +282,8 @@ def test_a_table_of_another_owner_is_refused_before_any_lock(invoke: Invoke, dat
     outcome = invoke(action)
     assert outcome.error_name == "NotOwnerError"
     assert outcome.text == (
-        f"{database.user} does not own public.drivers: postgres does, and ALTER TABLE needs the owner. Nothing was changed."
-        f' Make it a member of the owner:  GRANT "postgres" TO "{database.user}";'
+        f"{database.user} does not own public.drivers: postgres does, and ALTER TABLE needs the owner."
+        f' Nothing was changed. Make it a member of the owner:  GRANT "postgres" TO "{database.user}";'
     )
 
 
@@ -462,7 +464,8 @@ def terminate_when_it_sleeps(database: Database) -> list[list[Any]]:
     """Ends the function's session once it sleeps; the test's SQL lets it."""
     return database.run(
         "DO $$ BEGIN LOOP PERFORM pg_stat_clear_snapshot();"
-        " EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix' AND wait_event = 'PgSleep');"
+        " EXIT WHEN EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE application_name = 'pg-hotfix' AND wait_event = 'PgSleep');"
         " PERFORM pg_sleep(0.01); END LOOP; END $$;"
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
     )
@@ -514,8 +517,8 @@ def test_a_second_look_that_fails_twice_leaves_the_outcome_unknown(
     outcome = invoke("apply")
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
-        f"{HOTFIX} was committed at {database.name} at localhost:{database.server.port}, but the look after COMMIT failed,"
-        " also on a fresh connection (LoginError). The change was proved inside the transaction."
+        f"{HOTFIX} was committed at {database.name} at localhost:{database.server.port}, but the look after COMMIT"
+        " failed, also on a fresh connection (LoginError). The change was proved inside the transaction."
         f' Make sure:  {{"hotfix": "{HOTFIX}", "action": "verify"}}'
     )
 
@@ -527,7 +530,8 @@ def test_a_column_changed_right_after_commit_is_noticed(
     outcome = invoke("apply")
     assert outcome.error_name == "ColumnMismatchError"
     assert outcome.text == (
-        f"{HOTFIX} was applied and committed, but the look after COMMIT shows something else: somebody has changed it since.\n"
+        f"{HOTFIX} was applied and committed, but the look after COMMIT shows something else:"
+        " somebody has changed it since.\n"
         "public.drivers.active_since\n"
         "  expected  timestamp with time zone null\n"
         "  actual    missing\n"
