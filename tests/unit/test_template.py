@@ -225,11 +225,11 @@ def test_kept_log_group_stands_in_no_new_stacks_way() -> None:
     assert "LogGroupName" not in properties("MigrateLogGroup")
 
 
-def test_no_log_level_hides_the_proof_or_the_metrics() -> None:
-    assert set(PARAMETERS["LogLevel"]["AllowedValues"]) == {"INFO", "DEBUG"}
+def test_logs_show_the_proof_and_no_setting_makes_boto3_log_the_secret() -> None:
     config = properties("MigrateFunction")["LoggingConfig"]
-    assert config["ApplicationLogLevel"] == {"Ref": "LogLevel"}
-    assert properties("MigrateFunction")["Environment"]["Variables"]["POWERTOOLS_LOG_LEVEL"] == {"Ref": "LogLevel"}
+    assert config["LogFormat"] == "Text"
+    assert "ApplicationLogLevel" not in config
+    assert properties("MigrateFunction")["Environment"]["Variables"]["POWERTOOLS_LOG_LEVEL"] == "INFO"
 
 
 # Rights
@@ -271,7 +271,7 @@ def test_function_reads_exactly_one_secret() -> None:
 def test_key_decrypts_only_that_secret_and_only_by_secrets_manager() -> None:
     (statement,) = allowing("kms:")
     assert statement["Action"] == "kms:Decrypt"
-    assert statement["Resource"] == {"Ref": "DatabaseSecretKmsKeyArn"}
+    assert statement["Resource"] == {"Ref": "SecretKmsKeyArn"}
     assert statement["Condition"] == {
         "StringEquals": {
             "kms:ViaService": {"Fn::Sub": "secretsmanager.${AWS::Region}.amazonaws.com"},
