@@ -306,10 +306,8 @@ def column_mismatch(
 
 
 def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
-    lines = [
-        f"{hotfix} was applied and committed, but the look after COMMIT shows something else: somebody has changed it "
-        "since."
-    ]
+    what = "but the look after COMMIT shows something else: somebody has changed it since."
+    lines = [f"{hotfix} was applied and committed, {what}"]
     for column in differing:
         lines += [f"{column['name']}", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
     lines += [f'Find out who did, and look again:  {{"hotfix": "{hotfix}", "action": "plan"}}']

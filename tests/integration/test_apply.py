@@ -217,16 +217,17 @@ def test_a_type_that_never_appears_is_a_mismatch(invoke: Invoke, write_hotfix: W
 # Relations and rights
 
 
+FOREIGN_TABLE = """
+CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+CREATE FOREIGN TABLE public.riders (id int) SERVER s"""
+
+
 @pytest.mark.parametrize(
     ("create", "kind"),
     [
         ("CREATE VIEW public.riders AS SELECT 1 AS id", "view"),
         ("CREATE MATERIALIZED VIEW public.riders AS SELECT 1 AS id", "materialized view"),
-        (
-            "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
-            "CREATE FOREIGN TABLE public.riders (id int) SERVER s",
-            "foreign table",
-        ),
+        (FOREIGN_TABLE, "foreign table"),
         ("CREATE SEQUENCE public.riders", "sequence"),
         ("CREATE TYPE public.riders AS (id int)", "composite type"),
     ],

@@ -420,7 +420,8 @@ def test_a_replica_is_refused(
     assert {outcome.error_name for outcome in outcomes.values()} == {"ReadOnlyDatabaseError"}
     assert outcomes["apply"].text == (
         f"The database postgres at localhost:{port} can't be changed: it is a replica, in recovery."
-        " Nothing was changed. Put the writer's endpoint into the secret or DB_HOST; after a failover, run the same request again."
+        " Nothing was changed. Put the writer's endpoint into the secret or DB_HOST;"
+        " after a failover, run the same request again."
     )
 
 
