@@ -87,7 +87,7 @@ test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests 
 	done
 
 .PHONY: requirements
-requirements: .venv/ready ## Compile requirements/*.txt anew from pyproject.toml
+requirements: .venv/ready ## Compile requirements/*.txt anew; COMPILE=--upgrade takes newer versions
 	@for group in $(GROUPS); do \
 		constraint=; test $$group != function || constraint="--constraint requirements/dev.txt"; \
 		$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
