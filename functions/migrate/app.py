@@ -116,8 +116,8 @@ def describe_tables(report: Report) -> list[dict[str, Any]]:
 def describe_run(
     request: Request | None, context: LambdaContext, started_at: datetime, duration_ms: float
 ) -> dict[str, Any]:
-    """Who asked for what, when. `requested_by`, `reason` and `caller` are self-declared: IAM and CloudTrail know who "
-    "really called."""
+    """Who asked for what, when. `requested_by`, `reason` and `caller` are self-declared: IAM and CloudTrail know who
+    really called."""
     return {
         "hotfix": request.hotfix if request else None,
         "action": request.action if request else None,
@@ -131,8 +131,8 @@ def describe_run(
 
 
 def describe_failure(error: Exception) -> dict[str, Any]:
-    """What failed, as data. Of an error that is not ours only the class and the place: nobody has checked its text "
-    "for secrets."""
+    """What failed, as data. Of an error that is not ours only the class and the place: nobody has checked its text
+    for secrets."""
     if isinstance(error, HotfixError):
         return {"error": type(error).__name__, "retryable": error.retryable, "advice": error.message, **error.facts}
     place = traceback.extract_tb(error.__traceback__)[-1]

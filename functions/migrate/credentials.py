@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ import errors
 
 if TYPE_CHECKING:
     from settings import Settings
+
+# At DEBUG botocore logs what Secrets Manager answers, the password included. No log level of the function may do that.
+for noisy in ("botocore", "urllib3"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
 
 # An endpoint that can't be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
 AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
@@ -127,8 +132,8 @@ def read_port(text: str | None, settings: Settings) -> int:
 
 
 def read_fields(value: object, arn: str) -> dict[str, str]:
-    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could "
-    "quote the secret."""
+    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could
+    quote the secret."""
     if isinstance(value, bytes):
         try:
             value = value.decode()

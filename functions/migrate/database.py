@@ -56,8 +56,8 @@ class LoginRefused(Exception):  # noqa: N818 - never leaves the function
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What the server says of itself and of us. `database_oid` tells a restored or recreated database of the same "
-    "name apart."""
+    """What the server says of itself and of us. `database_oid` tells a restored or recreated database of the same
+    name apart."""
 
     host: str
     port: int
@@ -79,8 +79,8 @@ class ServerFacts:
 
 
 class Session:
-    """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction "
-    "is rolled back by that."""
+    """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
+    is rolled back by that."""
 
     def __init__(self, connection: Connection, target: Target, limits: Limits, ca_bundle: Path) -> None:
         self.connection = connection
@@ -104,8 +104,8 @@ class Session:
     def read_facts(self) -> ServerFacts:
         (row,) = self.query(
             "SELECT pg_catalog.current_database(), current_user, d.oid, pg_catalog.pg_is_in_recovery(),"
-            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'), "
-            "s.version"
+            " pg_catalog.current_setting('transaction_read_only') = 'on',"
+            " pg_catalog.current_setting('search_path'), s.version"
             " FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_stat_ssl s ON s.pid = pg_catalog.pg_backend_pid()"
             " WHERE d.datname = pg_catalog.current_database()"
         )
@@ -171,16 +171,16 @@ class Session:
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
 
     def roll_back(self) -> None:
-        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which "
-        "has the same effect."""
+        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which
+        has the same effect."""
         try:
             self.connection.run("ROLLBACK")
         except (DatabaseError, InterfaceError, OSError):
             self.close()
 
     def translate(self, error: Exception, file: tuple[str, str] | None, offset: int) -> Exception:
-        """The contract's error for pg8000's. `file` is the hotfix and its SQL when it was the file that ran; "
-        "`offset` is where it began."""
+        """The contract's error for pg8000's. `file` is the hotfix and its SQL when it was the file that ran;
+        `offset` is where it began."""
         if not isinstance(error, DatabaseError):
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
@@ -260,8 +260,8 @@ def connect_socket(target: Target, limits: Limits) -> socket.socket:
 
 @cache
 def tls_context(ca_bundle: Path) -> ssl.SSLContext:
-    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots; "
-    "against nothing else."""
+    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots;
+    against nothing else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(ca_bundle)
@@ -307,8 +307,8 @@ def reason_of(error: Exception) -> str:
 
 
 def excerpt(sql: str, position: int) -> str:
-    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; empty when it "
-    "lies outside."""
+    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; empty when it
+    lies outside."""
     if not 1 <= position <= len(sql) + 1:
         return ""
     start = sql.rfind("\n", 0, position - 1) + 1

@@ -16,8 +16,8 @@ UNCHANGED = "Nothing was changed."
 
 
 class HotfixError(Exception):
-    """A failure with a text for people and, in `facts`, the same as data for the log. Neither holds a secret or row "
-    "data."""
+    """A failure with a text for people and, in `facts`, the same as data for the log. Neither holds a secret or row
+    data."""
 
     retryable: ClassVar[bool] = False
 

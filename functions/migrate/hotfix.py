@@ -42,8 +42,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to "
-    "COMMIT."""
+    """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to
+    COMMIT."""
 
     result: str
     columns: tuple[Column, ...]
@@ -147,8 +147,8 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
 
 
 def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
-    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of "
-    "every table."""
+    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of
+    every table."""
     refuse_read_only(session)
     columns: list[Column] = []
     for hotfix in hotfixes:

@@ -29,8 +29,8 @@ TEXT_LIMIT = 1000
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id` "
-    "are self-declared."""
+    """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id`
+    are self-declared."""
 
     hotfix: str | None
     action: str

@@ -57,8 +57,8 @@ REFUSED = (
 
 @dataclass(frozen=True)
 class Expectation:
-    """What one column must be afterwards. Names as PostgreSQL stores them; `type`, `collation`, `default` and "
-    "`generated` as written."""
+    """What one column must be afterwards. Names as PostgreSQL stores them; `type`, `collation`, `default` and
+    `generated` as written."""
 
     schema: str
     table: str
@@ -80,8 +80,8 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Hotfix:
-    """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same "
-    "checksum."""
+    """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same
+    checksum."""
 
     id: str
     sql: str
@@ -187,8 +187,8 @@ def end_of_comment(sql: str, position: int) -> int:
 
 
 def inside_atomic_body(statement: list[str]) -> bool:
-    """Whether a semicolon here belongs to a function's body in standard SQL, BEGIN ATOMIC ... END, rather than ends "
-    "the statement."""
+    """Whether a semicolon here belongs to a function's body in standard SQL, BEGIN ATOMIC ... END, rather than ends
+    the statement."""
     if statement[:1] != ["CREATE"] or not {"FUNCTION", "PROCEDURE"} & set(statement[:4]) or "ATOMIC" not in statement:
         return False
     body = statement[statement.index("ATOMIC") :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import logging
 import os
 import socket
 import threading
@@ -108,6 +109,12 @@ def test_a_malformed_secret_is_named_and_never_shown(invoke: Invoke, secrets_man
     assert outcome.error_name == "SecretError"
     assert outcome.text.startswith(f"The secret {arn} ")
     assert "The database was not contacted." in outcome.text
+
+
+def test_a_debug_log_level_does_not_show_the_secret(invoke: Invoke, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)  # As Lambda's JSON log format would set it; the password is looked for at the end.
+    credentials.secrets_provider.cache_clear()
+    assert invoke("check").result == "ready"
 
 
 def test_a_missing_secret_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
