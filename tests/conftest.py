@@ -188,7 +188,8 @@ def no_secret_in_output(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCa
     transcript: list[str] = []
     yield transcript
     captured = capsys.readouterr()
-    seen = "\n".join([*transcript, captured.out, captured.err, caplog.text])
+    logged = [record.getMessage() for phase in ("setup", "call") for record in caplog.get_records(phase)]
+    seen = "\n".join([*transcript, captured.out, captured.err, *logged])
     leaked = [password[:4] for password in PASSWORDS if password in seen]
     assert not leaked, f"passwords that begin with {leaked} are in the output"
 
