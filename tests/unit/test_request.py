@@ -1,0 +1,286 @@
+"""Any event is either a request of the contract or refused; nothing is contacted to tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from errors import RequestError
+from request import ACTIONS, HOTFIX_ID, KEYS, PLAN_HASH, Request, parse_request
+
+ID = "20260212092000_add_drivers_active_since"
+HASH = "0123456789abcdef" * 4
+EVENTS = Path(__file__).parents[2] / "events"
+
+UNTOUCHED = "Nothing was contacted and nothing was changed."
+ALLOWED = (
+    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, for example"
+    ' {"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}.'
+)
+FORM = "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since."
+COPY = "Copy the 64 hex digits from the plan's answer."
+
+
+def envelope(detail: Any, **fields: Any) -> dict[str, Any]:
+    """An event as EventBridge delivers it."""
+    return {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": "Hotfix requested",
+        "source": "pg-hotfix.request",
+        "account": "123456789012",
+        "time": "2026-02-12T09:20:00Z",
+        "region": "sa-east-1",
+        "resources": [],
+        "detail": detail,
+        **fields,
+    }
+
+
+def refuse(event: object) -> str:
+    with pytest.raises(RequestError) as caught:
+        parse_request(event)
+    return str(caught.value)
+
+
+# What is accepted
+
+
+def test_a_whole_request_is_read() -> None:
+    event = {
+        "hotfix": ID,
+        "action": "apply",
+        "reason": "INC-4711",
+        "requested_by": "ana",
+        "plan_hash": HASH,
+        "correlation_id": "run-1",
+    }
+    assert parse_request(event) == Request(ID, "apply", "INC-4711", "ana", HASH, "run-1", "direct")
+
+
+def test_a_request_without_an_action_is_a_plan_since_dashboards_refresh() -> None:
+    assert parse_request({"hotfix": ID}) == Request(ID, "plan", None, None, None, None, "direct")
+
+
+def test_only_check_needs_no_id() -> None:
+    assert parse_request({"action": "check"}) == Request(None, "check", None, None, None, None, "direct")
+    assert parse_request({"action": "check", "hotfix": ID}).hotfix == ID
+
+
+def test_null_is_a_field_left_out() -> None:
+    assert parse_request({"hotfix": ID, **dict.fromkeys(["action", "reason", "plan_hash"])}) == parse_request(
+        {"hotfix": ID}
+    )
+
+
+def test_the_request_is_the_detail_of_an_event_of_eventbridge() -> None:
+    request = parse_request(envelope({"hotfix": ID, "action": "apply"}))
+    assert request == Request(ID, "apply", None, None, None, "17793124-05d4-b198-2fde-7ededc63b103", "eventbridge")
+
+
+def test_a_correlation_id_of_the_detail_goes_before_the_id_of_the_envelope() -> None:
+    arn = "arn:aws:states:sa-east-1:123456789012:execution:Hotfix:run-1"
+    request = parse_request(envelope({"hotfix": ID, "correlation_id": arn}))
+    assert (request.correlation_id, request.caller) == (arn, "eventbridge")
+
+
+@pytest.mark.parametrize(
+    ("correlation_id", "caller"),
+    [
+        (None, "direct"),
+        ("INC-4711", "direct"),
+        ("arn:aws:states:sa-east-1:123456789012:execution:Hotfix:3f2a", "step_functions"),
+        ("arn:aws-us-gov:states:us-gov-west-1:123456789012:express:Hotfix:3f2a:9c1b", "step_functions"),
+        ("arn:aws:states:sa-east-1:123456789012:stateMachine:Hotfix", "direct"),
+        ("arn:aws:ssm:sa-east-1:123456789012:automation-execution/3f2a", "runbook"),
+        ("arn:aws:ssm:sa-east-1:123456789012:parameter/3f2a", "direct"),
+        ("https://github.com/kaviar/api/actions/runs/4711", "ci"),
+        ("https://git.kaviar.example/kaviar/api/actions/runs/4711/attempts/2", "ci"),
+        ("https://github.com/kaviar/api/pull/4711", "direct"),
+        ("arn:aws:codebuild:sa-east-1:123456789012:build/hotfix:3f2a", "ci"),
+        ("arn:aws:codepipeline:sa-east-1:123456789012:hotfix", "ci"),
+        ("see arn:aws:states:sa-east-1:123456789012:execution:Hotfix:3f2a", "direct"),
+    ],
+)
+def test_the_caller_is_told_from_the_name_of_its_run(correlation_id: str | None, caller: str) -> None:
+    assert parse_request({"hotfix": ID, "correlation_id": correlation_id}).caller == caller
+
+
+@pytest.mark.parametrize(
+    ("name", "caller"),
+    [
+        ("operator", "direct"),
+        ("eventbridge", "eventbridge"),
+        ("step_functions", "step_functions"),
+        ("runbook", "runbook"),
+        ("ci", "ci"),
+    ],
+)
+def test_the_packaged_event_of_each_caller_is_known_as_its(name: str, caller: str) -> None:
+    assert parse_request(json.loads((EVENTS / f"{name}.json").read_text())).caller == caller
+
+
+@pytest.mark.parametrize("reason", ["INC-4711: coluna não existe", "500 on /drivers 🚕", "x" * 1000])
+def test_a_reason_may_be_in_any_language(reason: str) -> None:
+    assert parse_request({"hotfix": ID, "reason": reason}).reason == reason
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (None, f"The event is a NoneType, not an object. {UNTOUCHED} {ALLOWED}"),
+        ([{"hotfix": ID}], f"The event is a list, not an object. {UNTOUCHED} {ALLOWED}"),
+        (ID, f"The event is a str, not an object. {UNTOUCHED} {ALLOWED}"),
+        ({}, f"The request to plan names no hotfix. {UNTOUCHED} {ALLOWED}"),
+        ({"action": "apply"}, f"The request to apply names no hotfix. {UNTOUCHED} {ALLOWED}"),
+        ({"action": "verify", "hotfix": None}, f"The request to verify names no hotfix. {UNTOUCHED} {ALLOWED}"),
+        (
+            {"hotfix": ID, "action": "drop"},
+            f"The action 'drop' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify.",
+        ),
+        (
+            {"hotfix": ID, "action": "APPLY"},
+            f"The action 'APPLY' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify.",
+        ),
+        (
+            {"hotfix": ID, "action": ["apply"]},
+            f"action is not a text of 1 to 1000 printable characters. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": 20260212092000},
+            f"hotfix is not a text of 1 to 1000 printable characters. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "reason": ""},
+            f"reason is not a text of 1 to 1000 printable characters. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "reason": "x" * 1001},
+            f"reason is not a text of 1 to 1000 printable characters. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "requested_by": 'ana"}\n{"level": "INFO"'},
+            f"requested_by is not a text of 1 to 1000 printable characters. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "correlation_id": "a\x1b[2J"},
+            f"correlation_id is not a text of 1 to 1000 printable characters. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "host": "db.example"},
+            f"The request has the unknown key 'host'. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "user": "postgres", "secret_arn": "arn:aws:secretsmanager:x"},
+            f"The request has the unknown key 'secret_arn'. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "sql": "DROP TABLE drivers"},
+            f"The request has the unknown key 'sql'. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "action": "apply", "Plan_Hash": HASH},
+            f"The request has the unknown key 'Plan_Hash'. {UNTOUCHED} {ALLOWED}",
+        ),
+        ({"x" * 81: 1}, f"The request has the unknown key '{'x' * 80}...'. {UNTOUCHED} {ALLOWED}"),
+        (
+            {"hotfix": ID, "action": "plan", "plan_hash": HASH},
+            f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
+        ),
+        (
+            {"hotfix": ID, "action": "apply", "plan_hash": HASH[:-1]},
+            f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
+        ),
+        (
+            envelope(json.dumps({"hotfix": ID})),
+            f"The EventBridge event has no object as its detail. {UNTOUCHED} Put the request there. {ALLOWED}",
+        ),
+        (
+            envelope({"hotfix": ID, "host": "db.example"}),
+            f"The request has the unknown key 'host'. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "detail-type": "Hotfix requested"},
+            f"The request has the unknown key 'detail-type'. {UNTOUCHED} {ALLOWED}",
+        ),
+    ],
+)
+def test_what_is_no_request_is_refused_with_what_to_send(event: object, text: str) -> None:
+    assert refuse(event) == text
+
+
+@pytest.mark.parametrize(
+    ("hotfix", "shown"),
+    [
+        ("../../etc/passwd", "'../../etc/passwd'"),
+        (f"../{ID}", f"'../{ID}'"),
+        (f"/opt/{ID}", f"'/opt/{ID}'"),
+        (f"{ID}.sql", f"'{ID}.sql'"),
+        (f"{ID}/../x", f"'{ID}/../x'"),
+        (f"{ID}; DROP TABLE drivers", f"'{ID}; DROP TABLE drivers'"),
+        ("ALTER TABLE drivers ADD COLUMN note text", "'ALTER TABLE drivers ADD COLUMN note text'"),
+        (f" {ID}", f"' {ID}'"),
+        (ID.upper(), f"'{ID.upper()}'"),
+        ("٢٠٢٦٠٢١٢٠٩٢٠٠٠_add_drivers_active_since", "'٢٠٢٦٠٢١٢٠٩٢٠٠٠_add_drivers_active_since'"),
+        (ID[:14], f"'{ID[:14]}'"),
+        (f"{ID[:15]}{'a' * 201}", f"'{ID[:15]}{'a' * 65}...'"),
+        ("a'b", '"a\'b"'),
+    ],
+)
+def test_an_id_can_hold_neither_a_path_nor_sql(hotfix: str, shown: str) -> None:
+    assert refuse({"hotfix": hotfix, "action": "apply"}) == f"{shown} is not the id of a hotfix. {UNTOUCHED} {FORM}"
+
+
+def test_an_id_that_ends_in_a_line_break_is_refused() -> None:
+    assert "hotfix is not a text" in refuse({"hotfix": f"{ID}\n"})
+
+
+# Any event
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=5,
+)
+nearly = st.fixed_dictionaries(
+    {},
+    optional={
+        "hotfix": st.just(ID) | st.from_regex(HOTFIX_ID) | json_values,
+        "action": st.sampled_from(ACTIONS) | json_values,
+        "plan_hash": st.just(HASH) | st.from_regex(PLAN_HASH) | json_values,
+        "reason": json_values,
+        "requested_by": json_values,
+        "correlation_id": json_values,
+        "host": st.nothing() | st.text(max_size=5),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(json_values, nearly, nearly.map(envelope), st.builds(envelope, nearly, id=json_values)))
+def test_any_event_is_a_request_or_refused(event: object) -> None:
+    try:
+        request = parse_request(event)
+    except RequestError as refused:
+        text = str(refused)
+    else:
+        text = UNTOUCHED
+        assert request.action in ACTIONS
+        assert request.hotfix is None or HOTFIX_ID.fullmatch(request.hotfix)
+        assert request.hotfix is not None or request.action == "check"
+        assert request.plan_hash is None or request.action == "apply"
+    assert UNTOUCHED in text
+    assert len(text) < 1000
+
+
+def test_the_contract_has_six_keys_and_four_actions() -> None:
+    assert KEYS == ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id")
+    assert ACTIONS == ("check", "plan", "apply", "verify")
