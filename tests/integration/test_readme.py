@@ -1,0 +1,125 @@
+"""What the README promises, done: its hotfixes on the real server, its answers compared with real ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import errors
+from tests.conftest import HOTFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Database, Outcome
+
+    Invoke = Callable[..., Outcome]
+
+README = Path("README.md").read_text()
+
+
+def blocks(word: str) -> list[str]:
+    """The SQL blocks of the README that follow a paragraph which begins with that word."""
+    found = re.findall(r"^(Bad|Good):.*?```sql\n(.*?)```", README, re.MULTILINE | re.DOTALL)
+    return [sql for mark, sql in found if mark == word]
+
+
+def block_after(comment: str) -> str:
+    found = re.search(rf"<!-- {comment} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, comment
+    return found[1]
+
+
+def package(sql_dir: Path, sql: str) -> str:
+    (sql_dir / "20260301101500_from_the_readme.sql").write_text(sql)
+    return "20260301101500_from_the_readme"
+
+
+def file_node(database: Database) -> int:
+    """Changes when the table is rewritten."""
+    node: int = database.run("SELECT relfilenode FROM pg_class WHERE oid = 'public.drivers'::regclass")[0][0]
+    return node
+
+
+def test_there_is_a_good_block_for_each_bad_one() -> None:
+    assert (len(blocks("Bad")), len(blocks("Good"))) == (3, 3)
+
+
+@pytest.mark.parametrize("sql", blocks("Good"))
+def test_each_good_hotfix_is_applied_without_a_rewrite(
+    invoke: Invoke, sql_dir: Path, database: Database, sql: str
+) -> None:
+    node = file_node(database)
+    hotfix_id = package(sql_dir, sql)
+    assert [invoke("apply", hotfix_id).result for _ in range(2)] == ["applied", "already_applied"]
+    assert file_node(database) == node
+
+
+def test_each_bad_hotfix_is_as_bad_as_it_says(invoke: Invoke, sql_dir: Path, database: Database) -> None:
+    without_expectation, rewrite, with_commit = blocks("Bad")
+    assert invoke("apply", package(sql_dir, without_expectation)).error_name == "HotfixFileError"
+    assert invoke("apply", package(sql_dir, with_commit)).error_name == "HotfixFileError"
+    node = file_node(database)
+    assert invoke("apply", package(sql_dir, rewrite)).result == "applied"
+    assert file_node(database) != node
+
+
+def test_the_first_hotfix_is_the_packaged_one() -> None:
+    assert Path(f"sql/{HOTFIX}.sql").read_text() in README
+
+
+def test_the_response_has_the_shape_of_a_real_one(invoke: Invoke) -> None:
+    shown = json.loads(block_after("response"))
+    real = invoke("apply", reason="INC-4711", requested_by="ana").response
+    assert shape(shown) == shape(real)
+    same = (
+        "hotfix",
+        "action",
+        "result",
+        "columns",
+        "sql",
+        "sql_sha256",
+        "caller",
+        "requested_by",
+        "reason",
+        "attempts",
+    )
+    assert {key: shown[key] for key in same} == {key: real[key] for key in same}
+
+
+def shape(value: Any) -> Any:
+    """Keys and types, without the values."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(item) for item in value]
+    return type(value).__name__
+
+
+def test_the_errors_shown_are_real_texts() -> None:
+    blocker = {
+        "pid": 4711,
+        "user": "billing",
+        "application_name": "nightly-report",
+        "state": "idle in transaction",
+        "transaction_seconds": 340.2,
+        "lock_mode": "ACCESS SHARE",
+        "granted": True,
+        "table": "public.drivers",
+    }
+    mismatch = {
+        "name": "public.drivers.active_since",
+        "expected": "timestamp with time zone null",
+        "actual": "text null default ''::text",
+    }
+    excerpt = "LINE 2: ALTER TABLE public.orders ADD COLUMN IF NOT EXISTS note txt\n" + " " * 64 + "^"
+    texts = [
+        errors.lock_busy(HOTFIX, "public.drivers", 30_000, [blocker], attempts=61),
+        errors.column_mismatch(HOTFIX, [mismatch]),
+        errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),
+    ]
+    assert block_after("errors") == "\n".join(f"{type(error).__name__}: {error}\n" for error in texts)

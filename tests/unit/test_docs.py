@@ -1,0 +1,81 @@
+"""The documents say what is so: targets, paths, requests, errors and limits that they name exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import limits
+from errors import HotfixError
+from request import ACTIONS, parse_request
+from settings import read_settings
+
+DOCUMENTS = [
+    Path(name) for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/runbook.md", "docs/decisions.md")
+]
+README = Path("README.md").read_text()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_every_make_target_that_is_named_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z][a-z-]+)\b(?! (?:the|it|one|sure))", code_of(path.read_text())))
+    assert named <= targets
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_every_path_that_is_named_exists(path: Path) -> None:
+    text = path.read_text()
+    links = [path.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    files = [Path(name) for name in re.findall(r"`((?:events|sql|docs|tests|functions|local)/[\w./]*)`", text)]
+    files += [Path(name) for name in re.findall(r"\b(events/\w+\.json)", text)]
+    assert [str(file) for file in [*links, *files] if not file.exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_every_request_that_is_shown_is_accepted(path: Path) -> None:
+    text = path.read_text()
+    requests = re.findall(r"--payload '([^']+)'", text) + re.findall(r'```json\n(\{"hotfix"[^\n]+)\n```', text)
+    assert requests or path.name not in ("README.md", "runbook.md")
+    for request in requests:
+        parse_request(json.loads(request))
+
+
+def test_the_readme_has_every_error_with_its_retry() -> None:
+    rows = re.findall(r"^\| `(\w+Error)` \| (yes|no) \|", README, re.MULTILINE)
+    assert sorted(rows) == sorted(
+        (error.__name__, "yes" if error.retryable else "no") for error in HotfixError.__subclasses__()
+    )
+
+
+def test_the_readme_has_every_action() -> None:
+    assert re.findall(r"^\| `(\w+)` \(?", README, re.MULTILINE)[: len(ACTIONS)] == list(ACTIONS)
+
+
+def test_the_readme_has_the_limits_in_force() -> None:
+    settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
+    derived = limits.derive_limits(settings, 55_000)
+    step = README[README.index("2. **Connects**") : README.index("3. **Looks**")]
+    assert f"`lock_timeout` {derived.lock_timeout_ms} ms" in step
+    assert f"`statement_timeout` {derived.statement_timeout_ms // 1000} s" in step
+    assert f"`idle_in_transaction_session_timeout` {derived.idle_in_transaction_ms // 1000} s" in step.replace(
+        "\n   ", " "
+    )
+    assert f"`client_connection_check_interval` {limits.CONNECTION_CHECK_MS} ms" in step
+    assert f"at most {settings.lock_wait_seconds} s\n   (`LOCK_WAIT_SECONDS`)" in README
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name == "decisions.md"], ids=str)
+def test_a_decision_is_dated_and_short(path: Path) -> None:
+    for decision in path.read_text().split("\n## ")[1:]:
+        title, *lines = decision.strip().split("\n")
+        assert re.match(r"20\d\d-\d\d-\d\d \S", title)
+        assert len([line for line in lines if line]) <= 8, title
+
+
+def code_of(text: str) -> str:
+    """Only what stands in code: fenced blocks and between backticks."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
