@@ -1,0 +1,204 @@
+"""What operators read, whole. The texts that a server or a file causes are in the tests of these."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+import errors
+from errors import RETRYABLE, HotfixError
+
+HOTFIX = "20260212092000_add_drivers_active_since"
+ADDRESS = "kaviar at db.example:5432"
+
+# State machines, alarms and scripts match these names: a change breaks them.
+NEVER_RETRIED = {
+    "RequestError",
+    "UnknownHotfixError",
+    "HotfixFileError",
+    "ConfigurationError",
+    "SecretError",
+    "TlsError",
+    "LoginError",
+    "NotOwnerError",
+    "ReadOnlyDatabaseError",
+    "StatementTimeoutError",
+    "SqlRefusedError",
+    "ColumnMismatchError",
+    "RelationError",
+    "PlanChangedError",
+}
+RETRIED = {"SecretUnavailableError", "DatabaseUnavailableError", "LockBusyError", "OutcomeUnknownError"}
+
+
+def blocker(**fields: Any) -> dict[str, Any]:
+    return {
+        "pid": 4711,
+        "user": "billing",
+        "application_name": "nightly-report",
+        "state": "active",
+        "transaction_seconds": 340.4,
+        "lock_mode": "ACCESS SHARE",
+        "granted": True,
+        "table": "public.drivers",
+        **fields,
+    }
+
+
+def column(name: str, expected: str, actual: str) -> dict[str, Any]:
+    return {"name": name, "expected": expected, "actual": actual}
+
+
+def test_the_names_are_the_contract_and_only_some_may_be_retried() -> None:
+    assert {error.__name__ for error in HotfixError.__subclasses__()} == NEVER_RETRIED | RETRIED
+    assert RETRYABLE == RETRIED
+    assert {error.__name__ for error in HotfixError.__subclasses__() if error.retryable} == RETRIED
+
+
+def test_no_error_has_a_child_that_a_state_machine_would_not_match() -> None:
+    assert [error for error in HotfixError.__subclasses__() if error.__subclasses__()] == []
+
+
+def test_an_error_carries_its_text_and_the_same_as_data() -> None:
+    error = errors.lock_busy(HOTFIX, "public.drivers", 30_000, [blocker()], 7)
+    assert str(error) == error.message
+    assert error.facts == {"blockers": [blocker()], "attempts": 7, "lock_wait_ms": 30_000}
+
+
+TEXTS: list[tuple[HotfixError, str]] = [
+    (
+        errors.unknown_hotfix(HOTFIX, []),
+        (
+            f"There is no packaged hotfix {HOTFIX}. Nothing was contacted and nothing was changed."
+            " The packaged ones are:\n"
+            "  (none)\n"
+            f"Send one of these, or add sql/{HOTFIX}.sql, have it reviewed, and deploy."
+        ),
+    ),
+    (
+        errors.database_unavailable(ADDRESS, "57P03: the database system is starting up"),
+        (
+            f"There is no connection to the database {ADDRESS} (57P03: the database system is starting up)."
+            " Nothing was changed. Run the same request again; if it stays so, check that the instance is available and"
+            " that its security group lets the function in."
+        ),
+    ),
+    (
+        errors.connection_lost(ADDRESS, "Connection reset by peer"),
+        (
+            f"The connection to the database {ADDRESS} was lost before COMMIT (Connection reset by peer)."
+            " Nothing was changed: the server rolls back. Run the same request again."
+        ),
+    ),
+    (
+        errors.lock_busy(HOTFIX, "public.drivers", 30_100, [blocker(), blocker(pid=4712, application_name=None)], 7),
+        (
+            f"public.drivers stayed locked for 30 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, ACCESS SHARE on"
+            " public.drivers.\n"
+            "In the way: pid 4712 (billing), in a transaction for 340 s, ACCESS SHARE on public.drivers.\n"
+            "Run the same hotfix again when it ends. To end it now:"
+            "  SELECT pg_terminate_backend(4711);  SELECT pg_terminate_backend(4712);"
+        ),
+    ),
+    (
+        errors.lock_busy(
+            HOTFIX, "public.drivers", 1_000, [blocker(user=None, application_name=None, transaction_seconds=None)], 3
+        ),
+        (
+            f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+            "In the way: pid 4711, ACCESS SHARE on public.drivers.\n"
+            "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);"
+        ),
+    ),
+    (
+        errors.lock_busy(
+            HOTFIX, "public.drivers", 1_000, [blocker(pid=None, application_name=None, transaction_seconds=None)], 3
+        ),
+        (
+            f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+            "In the way: a prepared transaction (billing), ACCESS SHARE on public.drivers.\n"
+            "Run the same hotfix again when it ends."
+        ),
+    ),
+    (
+        errors.lock_busy(HOTFIX, "public.drivers", 30_000, [], 9),
+        (
+            f"public.drivers stayed locked for 30 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+            "Nobody holds it at this moment: run the same hotfix again."
+        ),
+    ),
+    (
+        errors.column_mismatch(
+            HOTFIX,
+            [
+                column("public.drivers.active_since", "timestamp with time zone null", "text null default ''::text"),
+                column('public.drivers."Rating"', "integer not null", "integer null"),
+            ],
+        ),
+        (
+            f"public.drivers.active_since exists but is not what {HOTFIX} expects. Nothing was changed.\n"
+            "  expected  timestamp with time zone null\n"
+            "  actual    text null default ''::text\n"
+            f'public.drivers."Rating" exists but is not what {HOTFIX} expects.\n'
+            "  expected  integer not null\n"
+            "  actual    integer null\n"
+            "IF NOT EXISTS would keep the column as it is. Correct the file if that is right:\n"
+            "  -- expect: column public.drivers.active_since text null default ''::text\n"
+            '  -- expect: column public.drivers."Rating" integer null\n'
+            "or change the column by a migration of its own: a hotfix never rewrites an existing column."
+        ),
+    ),
+    (
+        errors.column_mismatch(HOTFIX, [column("public.drivers.active_since", "text null", "missing")], read_only=True),
+        (
+            f"public.drivers.active_since is not there, though {HOTFIX} expects it. Nothing was changed.\n"
+            "  expected  text null\n"
+            "  actual    missing\n"
+            f'Apply it:  {{"hotfix": "{HOTFIX}", "action": "apply"}}'
+        ),
+    ),
+    (
+        errors.plan_changed(HOTFIX, "public.drivers"),
+        (
+            f"The plan_hash given to apply {HOTFIX} no longer describes what is there: the file, the database or"
+            " public.drivers has changed since. Nothing was changed. Look again, and apply with the new plan_hash:"
+            f'  {{"hotfix": "{HOTFIX}", "action": "plan"}}'
+        ),
+    ),
+    (
+        errors.sql_refused(HOTFIX, "25001", "CREATE INDEX CONCURRENTLY cannot run inside a transaction block", ""),
+        (
+            f"PostgreSQL refused {HOTFIX} (25001: CREATE INDEX CONCURRENTLY cannot run inside a transaction block)."
+            f" Nothing was changed. Correct sql/{HOTFIX}.sql, have it reviewed, deploy, and run it again."
+        ),
+    ),
+    (
+        errors.outcome_unknown(HOTFIX, ADDRESS, "timed out"),
+        (
+            f"The connection to the database {ADDRESS} was lost while COMMIT of {HOTFIX} was under way"
+            " (timed out). The change is there as a whole, or not at all. Run the same hotfix again: it is safe,"
+            " and tells which."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), TEXTS, ids=[f"{type(error).__name__}-{i}" for i, (error, _) in enumerate(TEXTS)]
+)
+def test_a_text_says_what_happened_what_is_and_what_to_do(error: HotfixError, text: str) -> None:
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", [error for error, _ in TEXTS])
+def test_a_text_neither_begs_nor_wonders(error: HotfixError) -> None:
+    assert not re.search(r"\b(please|sorry|oops|something went wrong|failed to|unable to)\b", str(error), re.IGNORECASE)
+    assert not re.search(r"[^.:;\n] {2,}\S", re.sub(r"^  \S+ +", "", str(error), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize(("name", "sql"), [("app", '"app"'), ("App", '"App"'), ('a"b', '"a""b"'), ("", '""')])
+def test_a_quoted_name_is_one_identifier(name: str, sql: str) -> None:
+    assert errors.quoted(name) == sql
