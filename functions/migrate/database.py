@@ -37,6 +37,8 @@ LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
 # 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle in transaction
 # for too long.
 UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
+# What `literal` and the reading of files rely on, whatever the role's own settings say.
+SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
 # Data exceptions quote the value that did not fit, and that value may be a row's.
 QUOTES_ROW_DATA = re.compile(r"22...")
 WITHHELD = "its text may quote row data and is withheld"
@@ -220,7 +222,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
             password=target.password,
             ssl_context=tls_context(ca_bundle),
             application_name="pg-hotfix",
-            startup_params=limits.startup_parameters(),
+            startup_params=SESSION_PARAMETERS | limits.startup_parameters(),
             sock=plain,
         )
     except (DatabaseError, InterfaceError, OSError) as error:
@@ -232,7 +234,8 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
     try:
         return Session(connection, target, limits, ca_bundle)
     except BaseException:
-        connection.close()
+        with suppress(InterfaceError, OSError):
+            connection.close()
         raise
 
 

@@ -465,6 +465,18 @@ def test_too_little_time_is_refused_before_anything_is_contacted(invoke: Invoke)
     assert "and needs at least 3500 ms to work and to report." in outcome.text
 
 
+def test_a_role_whose_own_settings_change_quoting_and_encoding_is_served_all_the_same(
+    invoke: Invoke, database: Database, write_hotfix: Callable[..., str]
+) -> None:
+    encoding = f"ALTER ROLE {database.user} SET client_encoding = 'LATIN1'"
+    database.run(f"{encoding}; ALTER ROLE {database.user} SET standard_conforming_strings = off")
+    hotfix_id = write_hotfix(
+        r"""ALTER TABLE drivers ADD COLUMN IF NOT EXISTS "größe\ 😀" text DEFAULT 'a\b';""",
+        r"""public.drivers."größe\ 😀" text default 'a\b'::text""",
+    )
+    assert invoke("apply", hotfix_id).result == "applied"
+
+
 def test_a_role_whose_own_settings_turn_limits_off_is_limited_all_the_same(
     invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
