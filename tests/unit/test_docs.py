@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from samcli.yamlhelper import yaml_parse
 
 import limits
 from errors import HotfixError
@@ -49,6 +50,16 @@ def test_the_readme_has_every_error_with_its_retry() -> None:
     assert sorted(rows) == sorted(
         (error.__name__, "yes" if error.retryable else "no") for error in HotfixError.__subclasses__()
     )
+
+
+def test_the_readme_has_every_parameter_with_its_default_and_question() -> None:
+    template = yaml_parse(Path("template.yaml").read_text())
+    questions = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterLabels"]
+    expected = []
+    for name, parameter in template["Parameters"].items():
+        default = "(asked)" if "Default" not in parameter else f"`{parameter['Default']}`"
+        expected.append((name, default.replace("``", "(empty)"), questions[name]["default"]))
+    assert re.findall(r"^\| `([A-Z]\w+)` \| (\S+) \| (.+\?) \|$", README, re.MULTILINE) == expected
 
 
 def test_the_readme_has_every_action() -> None:
