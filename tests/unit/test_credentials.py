@@ -42,7 +42,7 @@ STORE = (
     ' or {"DATABASE_URL": "<that URL>"}.'
 )
 
-modest = hypothesis_settings(max_examples=100, deadline=None)
+modest = hypothesis_settings(max_examples=60, deadline=None)
 
 
 def without(*names: str) -> str:

@@ -264,7 +264,7 @@ nearly = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.one_of(json_values, nearly, nearly.map(envelope), st.builds(envelope, nearly, id=json_values)))
 def test_any_event_is_a_request_or_refused(event: object) -> None:
     try:
