@@ -14,7 +14,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 import hotfix
 from catalog import TABLE_KINDS
-from errors import HotfixError, LockBusyError
+from errors import HotfixError, LockBusyError, defect
 from request import parse_request
 from settings import read_settings
 
@@ -47,12 +47,15 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         logger.set_correlation_id(request.correlation_id or context.aws_request_id)
         report = hotfix.run(request, read_settings(os.environ), context.get_remaining_time_in_millis)
     except Exception as error:
+        failure = error if isinstance(error, HotfixError) else defect(error, place_of(error))
         duration_ms = hotfix.elapsed_ms(started)
-        count_failure(error, duration_ms)
+        count_failure(failure, duration_ms)
         logger.error(
-            "hotfix failed", **describe_failure(error), **describe_run(request, context, started_at, duration_ms)
+            "hotfix failed", **describe_failure(failure), **describe_run(request, context, started_at, duration_ms)
         )
-        raise
+        if failure is error:
+            raise
+        raise failure from None  # Nobody has checked the original's text for secrets, and Lambda would log it.
     duration_ms = hotfix.elapsed_ms(started)
     count_success(report, duration_ms)
     response = respond(report) | describe_run(request, context, started_at, duration_ms)
@@ -130,17 +133,18 @@ def describe_run(
     }
 
 
-def describe_failure(error: Exception) -> dict[str, Any]:
-    """What failed, as data. Of an error that is not ours only the class and the place: nobody has checked its text
-    for secrets."""
-    if isinstance(error, HotfixError):
-        return {"error": type(error).__name__, "retryable": error.retryable, "advice": error.message, **error.facts}
-    place = traceback.extract_tb(error.__traceback__)[-1]
+def describe_failure(failure: HotfixError) -> dict[str, Any]:
     return {
-        "error": type(error).__name__,
-        "retryable": False,
-        "advice": f"A defect, at {Path(place.filename).name}:{place.lineno}.",
+        "error": type(failure).__name__,
+        "retryable": failure.retryable,
+        "advice": failure.message,
+        **failure.facts,
     }
+
+
+def place_of(error: Exception) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(place.filename).name}:{place.lineno}"
 
 
 def count_success(report: Report, duration_ms: float) -> None:
@@ -153,9 +157,9 @@ def count_success(report: Report, duration_ms: float) -> None:
     metrics.add_metric("DurationMs", MetricUnit.Milliseconds, round(duration_ms))
 
 
-def count_failure(error: Exception, duration_ms: float) -> None:
+def count_failure(failure: HotfixError, duration_ms: float) -> None:
     metrics.add_metric("Failed", MetricUnit.Count, 1)
-    if isinstance(error, LockBusyError):
+    if isinstance(failure, LockBusyError):
         metrics.add_metric("LockBusy", MetricUnit.Count, 1)
-        metrics.add_metric("LockWaitMs", MetricUnit.Milliseconds, error.facts.get("lock_wait_ms", 0))
+        metrics.add_metric("LockWaitMs", MetricUnit.Milliseconds, failure.facts.get("lock_wait_ms", 0))
     metrics.add_metric("DurationMs", MetricUnit.Milliseconds, round(duration_ms))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import errors
 from database import literal
-from sqlfile import written
+from expectation import written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from database import Row, Session
-    from sqlfile import Expectation
+    from expectation import Expectation
+    from sqlfile import Hotfix
 
 MISSING = "missing"
 TABLE_KINDS = {"r": "table", "p": "partitioned table"}
@@ -74,46 +75,75 @@ class Column:
         }
 
 
-def use_schemas(session: Session, expectations: Sequence[Expectation]) -> list[bool]:
+@dataclass(frozen=True)
+class ColumnType:
+    """A type as pg_attribute holds it: `modifier` is its length, precision or scale, or -1."""
+
+    oid: int
+    modifier: int
+
+
+def use_schemas(session: Session, hotfix: Hotfix) -> None:
     """The schemas of the expectations stand first in the session's search_path, so that a bare name in the file is the
-    table that is checked. Returns whether each expectation's type exists."""
-    schemas = ", ".join(dict.fromkeys(errors.quoted(expectation.schema) for expectation in expectations))
+    table that is checked."""
+    schemas = ", ".join(dict.fromkeys(errors.quoted(expectation.schema) for expectation in hotfix.expectations))
     path = f"{schemas}, {session.facts.search_path}" if session.facts.search_path.strip() else schemas
-    rows = session.query(
-        f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false); {types_exist(expectations)}"
-    )
-    return rows[1]
+    session.query(f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)")
 
 
-def types_exist(expectations: Sequence[Expectation]) -> str:
-    return "SELECT " + ", ".join(
-        f"pg_catalog.to_regtype({literal(expectation.type)}) IS NOT NULL" for expectation in expectations
-    )
+def read_types(session: Session, hotfix: Hotfix) -> list[ColumnType | None]:
+    """Each expectation's type, normalised by the server; None for one that does not exist (yet).
 
+    The row description of a NULL gives the modifier that pg_attribute would hold. A domain has none, and may refuse
+    NULL. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-CATALOG
 
-def read_types(
-    session: Session, expectations: Sequence[Expectation], exist: Sequence[bool]
-) -> list[tuple[int, int] | None]:
-    """Type oid and modifier of each expectation, normalised by the server; None for a type that does not exist (yet).
-
-    The row description gives the modifier that pg_attribute would hold, but shows a domain as its base type: a domain
-    has no modifier.
+    Raises:
+        HotfixFileError: PostgreSQL can't read a type, or no column can have it; nothing was changed.
     """
-    known = [expectation.type for expectation, exists in zip(expectations, exist, strict=True) if exists]
-    if not known:
-        return [None] * len(expectations)
-    (oids,) = session.query(
-        "SELECT " + ", ".join(f"NULL::{name}, pg_catalog.pg_typeof(NULL::{name})::pg_catalog.oid" for name in known)
+    try:
+        (row,) = session.query(find_types_sql(hotfix.expectations))
+        oids, kinds = row[::2], row[1::2]
+        sized = [
+            expectation.type
+            for expectation, kind in zip(hotfix.expectations, kinds, strict=True)
+            if kind not in (None, "d", "p")
+        ]
+        if sized:
+            session.query("SELECT " + ", ".join(f"NULL::{name}" for name in sized))
+        modifiers = iter(session.type_modifiers() if sized else [])
+    except errors.SqlRefusedError as error:
+        raise find_unreadable_type(session, hotfix) or error from None
+    for expectation, kind in zip(hotfix.expectations, kinds, strict=True):
+        if kind == "p":
+            raise errors.bad_type(hotfix.id, expectation.name, expectation.type, "it is a pseudo-type")
+    return [
+        ColumnType(oid, -1 if kind == "d" else next(modifiers)) if kind else None
+        for oid, kind in zip(oids, kinds, strict=True)
+    ]
+
+
+def find_types_sql(expectations: Sequence[Expectation]) -> str:
+    """Oid and kind of each type, both NULL when it does not exist."""
+    found = [f"pg_catalog.to_regtype({literal(expectation.type)})" for expectation in expectations]
+    return "SELECT " + ", ".join(
+        f"{oid}::pg_catalog.oid, (SELECT t.typtype FROM pg_catalog.pg_type t WHERE t.oid = {oid})" for oid in found
     )
-    described = session.type_modifiers()[::2]
-    found = iter(
-        [(oid, modifier if base == oid else -1) for oid, (base, modifier) in zip(oids[1::2], described, strict=True)]
-    )
-    return [next(found) if exists else None for exists in exist]
+
+
+def find_unreadable_type(session: Session, hotfix: Hotfix) -> errors.HotfixFileError | None:
+    """The first of the types that the server refuses on its own, for an error that names it."""
+    for expectation in hotfix.expectations:
+        try:
+            ((_, kind),) = session.query(find_types_sql([expectation]))
+            if kind not in (None, "d", "p"):
+                session.query(f"SELECT NULL::{expectation.type}")
+        except errors.SqlRefusedError as error:
+            return errors.bad_type(hotfix.id, expectation.name, expectation.type, error.facts["reason"])
+    return None
 
 
 def read_columns_sql(
-    expectations: Sequence[Expectation], types: Sequence[tuple[int, int] | None], *, in_own_transaction: bool
+    expectations: Sequence[Expectation], types: Sequence[ColumnType | None], *, in_own_transaction: bool
 ) -> str:
     """One row for each expectation, in their order, whatever is or is not there.
 
@@ -121,7 +151,7 @@ def read_columns_sql(
     """
     values = ", ".join(
         f"({position}, {literal(expected.schema)}::name, {literal(expected.table)}::name,"
-        f" {literal(expected.column)}::name, {known[0] if known else 0}::oid, {known[1] if known else -1},"
+        f" {literal(expected.column)}::name, {known.oid if known else 0}::oid, {known.modifier if known else -1},"
         f" {literal(expected.collation)}::text)"
         for position, (expected, known) in enumerate(zip(expectations, types, strict=True))
     )

@@ -6,14 +6,14 @@ import json
 import logging
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import boto3
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
 from botocore.config import Config
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError, ParamValidationError
 
 import errors
 
@@ -29,12 +29,15 @@ AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attem
 # A rotated password shows as 28P01 and is read afresh then, so age alone needs no short limit.
 SECRET_MAX_AGE_SECONDS = 3600
 
-THROTTLED = {
+NO_ANSWER = {
+    "InternalFailure",
+    "InternalServiceError",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "Throttling",
     "ThrottlingException",
     "TooManyRequestsException",
-    "InternalServiceError",
-    "InternalServiceErrorException",
-    "ServiceUnavailable",
 }
 ADVICE = {
     "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist "
@@ -71,6 +74,8 @@ def read_target(settings: Settings, *, afresh: bool = False) -> Target:
         value = secrets_provider().get(settings.secret_arn, max_age=SECRET_MAX_AGE_SECONDS, force_fetch=afresh)
     except GetParameterError as error:
         raise translate(settings.secret_arn, error.__context__ or error) from error
+    except NoRegionError as error:
+        raise errors.bad_setting("AWS_REGION", "is not set", "Lambda sets it; set it yourself elsewhere.") from error
     return parse_secret(value, settings)
 
 
@@ -83,18 +88,14 @@ def translate(arn: str, error: BaseException) -> errors.HotfixError:
     """https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html#API_GetSecretValue_Errors"""
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
-        if code in THROTTLED:
+        if code in NO_ANSWER or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
             return errors.secret_unavailable(arn, code)
-        return errors.secret_refused(
-            arn,
-            code,
-            ADVICE.get(
-                code,
-                f"Read it with the function's role to see why:  aws secretsmanager get-secret-value --secret-id {arn}",
-            ),
-        )
+        advice = f"Look at its policy and state:  aws secretsmanager describe-secret --secret-id {arn}"
+        return errors.secret_refused(arn, code, ADVICE.get(code, advice))
     if isinstance(error, NoCredentialsError):
-        return errors.secret_refused(arn, "no AWS credentials", "Run the function with an execution role.")
+        return errors.bad_setting("The AWS credentials", "are missing", "Run the function with an execution role.")
+    if isinstance(error, ParamValidationError):
+        return errors.bad_setting("DB_SECRET_ARN", "is no ARN of a secret", "Copy the secret's whole ARN.")
     return errors.secret_unavailable(arn, type(error).__name__)
 
 
@@ -144,10 +145,9 @@ def read_fields(value: object, arn: str) -> dict[str, str]:
     text = value.strip()
     if text.startswith(("postgres://", "postgresql://")):
         return read_url(text, arn)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise errors.secret_unreadable(arn, "is neither JSON nor a postgresql:// URL") from None
+    document = load_json(text)
+    if document is None:
+        raise errors.secret_unreadable(arn, "is neither JSON nor a postgresql:// URL")
     if not isinstance(document, dict):
         raise errors.secret_unreadable(arn, "is JSON, but not an object")
     url = document.get("DATABASE_URL")
@@ -163,22 +163,41 @@ def read_fields(value: object, arn: str) -> dict[str, str]:
     return {name: str(field) for name, field in fields.items()}
 
 
+def load_json(text: str) -> Any:
+    """What the text holds. None instead of an exception, whose context would quote the secret."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def read_url(text: str, arn: str) -> dict[str, str]:
     """https://www.prisma.io/docs/orm/overview/databases/postgresql#connection-url"""
+    fields = split_url(text)
+    if fields is None:
+        raise errors.secret_unreadable(arn, "holds a URL that can't be read")
+    if fields.pop("scheme", "") not in ("postgres", "postgresql"):
+        raise errors.secret_unreadable(arn, "holds a DATABASE_URL that is not postgresql://")
+    if fields.pop("fragment", ""):
+        raise errors.secret_unreadable(arn, "holds a URL with a bare # (write %23)")
+    return fields
+
+
+def split_url(text: str) -> dict[str, str] | None:
+    """The parts that are there, decoded. None instead of an exception, whose text and context would quote the URL."""
+    if not text.isprintable():  # urlsplit would drop a line break in a password and go on.
+        return None
     try:
         url = urlsplit(text)
         parts = {
+            "scheme": url.scheme,
             "username": url.username,
             "password": url.password,
             "host": url.hostname,
+            "port": "" if url.port is None else str(url.port),
             "dbname": url.path.removeprefix("/"),
+            "fragment": url.fragment,
         }
-        port = url.port
-        fields = {name: unquote(part, errors="strict") for name, part in parts.items() if part}
+        return {name: unquote(part, errors="strict") for name, part in parts.items() if part}
     except ValueError:
-        raise errors.secret_unreadable(arn, "holds a URL that can't be read") from None
-    if url.scheme not in ("postgres", "postgresql"):
-        raise errors.secret_unreadable(arn, "holds a DATABASE_URL that is not postgresql://")
-    if url.fragment:
-        raise errors.secret_unreadable(arn, "holds a URL with a bare # (write %23)")
-    return fields | ({"port": str(port)} if port is not None else {})
+        return None

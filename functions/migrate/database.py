@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
+from pg8000.converters import PG_TYPES
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection, literal
 from scramp import ScramException
 
 import errors
+from limits import MARGIN_MS
 from settings import AMAZON_ROOTS
 
 if TYPE_CHECKING:
@@ -28,20 +32,29 @@ if TYPE_CHECKING:
     from credentials import Target
     from limits import Limits
 
-__all__ = ["LockNotAvailable", "LoginRefused", "ServerFacts", "Session", "literal", "open_session"]
+__all__ = ["LockNotAvailable", "LoginRefused", "ServerFacts", "Session", "literal", "open_session", "tls_context"]
 
 type Row = list[Any]
 
+# What pg8000 and the socket raise when the connection is gone, or what comes over it is no protocol.
+LOST = (InterfaceError, OSError, LookupError, ValueError, struct.error)
+
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
-# 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle in transaction
-# for too long.
+# 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle for too long.
 UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
-# What `literal` and the reading of files rely on, whatever the role's own settings say.
-SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
 # Data exceptions quote the value that did not fit, and that value may be a row's.
 QUOTES_ROW_DATA = re.compile(r"22...")
 WITHHELD = "its text may quote row data and is withheld"
+
+EXCERPT_CHARACTERS = 120
+
+# What `literal` and the reading of files rely on, whatever the role's own settings say.
+SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+# https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+# The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
+READ_TYPES = {16, 20, 23, 26, 701}
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -67,6 +80,7 @@ class ServerFacts:
     user: str
     server_version: str
     tls: str
+    version_number: int
     database_oid: int
     in_recovery: bool
     read_only: bool
@@ -84,12 +98,14 @@ class Session:
     """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
     is rolled back by that."""
 
-    def __init__(self, connection: Connection, target: Target, limits: Limits, ca_bundle: Path) -> None:
+    def __init__(self, connection: Connection, target: Target, limits: Limits, tls: str) -> None:
         self.connection = connection
         self.target = target
         self.limits = limits
-        self.ca_bundle = ca_bundle
-        self.facts = self.read_facts()
+        # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
+        for oid in PG_TYPES.keys() - READ_TYPES:
+            connection.register_in_adapter(oid, str)
+        self.facts = self.read_facts(tls)
 
     def __enter__(self) -> Self:
         return self
@@ -100,22 +116,18 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        with suppress(InterfaceError, OSError):  # It is gone already, and so is everything it held.
+        with suppress(*LOST):  # It is gone already, and so is everything it held.
             self.connection.close()
 
-    def read_facts(self) -> ServerFacts:
+    def read_facts(self, tls: str) -> ServerFacts:
         (row,) = self.query(
-            "SELECT pg_catalog.current_database(), current_user, d.oid, pg_catalog.pg_is_in_recovery(),"
-            " pg_catalog.current_setting('transaction_read_only') = 'on',"
-            " pg_catalog.current_setting('search_path'), s.version"
-            " FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_stat_ssl s ON s.pid = pg_catalog.pg_backend_pid()"
-            " WHERE d.datname = pg_catalog.current_database()"
+            "SELECT pg_catalog.current_database(), current_user, pg_catalog.current_setting('server_version'),"
+            " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
+            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path')"
+            " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
-        name, user, oid, in_recovery, read_only, search_path, tls = row
-        version = self.connection.parameter_statuses["server_version"].split(" ")[0]
-        return ServerFacts(
-            self.target.host, self.target.port, name, user, version, tls, oid, in_recovery, read_only, search_path
-        )
+        name, user, version, *rest = row
+        return ServerFacts(self.target.host, self.target.port, name, user, version.split(" ")[0], tls, *rest)
 
     def query(self, sql: str) -> list[Row]:
         """The rows of all statements of `sql`, one after another, from one round trip.
@@ -125,20 +137,20 @@ class Session:
         """
         try:
             return self.connection.run(sql) or []
-        except (DatabaseError, InterfaceError, OSError) as error:
-            raise self.translate(error, None, 0) from error
+        except (DatabaseError, *LOST) as error:
+            raise self.translate(error) from error
 
-    def type_modifiers(self) -> list[tuple[int, int]]:
-        """Type oid and modifier of each column of the last query. A domain shows as its base type.
+    def type_modifiers(self) -> list[int]:
+        """The type modifier of each column of the last query: length, precision, scale, or -1.
 
         https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
         """
-        return [(column["type_oid"], column["type_modifier"]) for column in self.connection.columns or []]
+        return [column["type_modifier"] for column in self.connection.columns or []]
 
     def begin(self) -> None:
         """A transaction is open and holds nothing yet. From 17 on the server also limits it as a whole."""
         sql = "BEGIN"
-        if int(self.facts.server_version.partition(".")[0]) >= 17:
+        if self.facts.version_number >= 170000:
             sql += f"; SET LOCAL transaction_timeout = '{self.limits.transaction_timeout_ms}ms'"
         self.query(sql)
 
@@ -149,60 +161,63 @@ class Session:
             LockNotAvailable, and the errors of the contract: the transaction has failed, so nothing was changed.
         """
         prefix = f"{before};\n"
+        started = time.monotonic()
         try:
-            # The line break ends a comment in the file's last line; a second semicolon is an empty statement, which is
-            # allowed.
+            # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
             return self.connection.run(f"{prefix}{sql}\n;{after}") or []
-        except (DatabaseError, InterfaceError, OSError) as error:
-            raise self.translate(error, (hotfix, sql), len(prefix)) from error
+        except DatabaseError as error:
+            raise self.translate(error, hotfix, sql, len(prefix)) from error
+        except LOST as error:
+            # pg8000 loses the server's last words. They were 25P04, or it is older than 17 and our socket timed out.
+            took_ms = (time.monotonic() - started) * 1000
+            if took_ms >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
+                raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
+            raise self.translate(error) from error
 
     def commit(self, hotfix: str) -> None:
         """The transaction is committed.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. SqlRefusedError: a deferred constraint failed;
-            rolled back.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, SqlRefusedError: a deferred
+            trigger failed; all is rolled back.
         """
         try:
             self.connection.run("COMMIT")
         except DatabaseError as error:
             if UNAVAILABLE.fullmatch(sqlstate_of(error)):
                 raise errors.outcome_unknown(hotfix, self.target.address, sqlstate_of(error)) from error
-            raise self.translate(error, (hotfix, ""), 0) from error
-        except (InterfaceError, OSError) as error:
+            raise self.translate(error, hotfix) from error
+        except LOST as error:
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
 
     def roll_back(self) -> None:
-        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which
-        has the same effect."""
+        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which has
+        the same effect."""
         try:
             self.connection.run("ROLLBACK")
-        except (DatabaseError, InterfaceError, OSError):
+        except (DatabaseError, *LOST):
             self.close()
 
-    def translate(self, error: Exception, file: tuple[str, str] | None, offset: int) -> Exception:
-        """The contract's error for pg8000's. `file` is the hotfix and its SQL when it was the file that ran;
-        `offset` is where it began."""
+    def translate(self, error: Exception, hotfix: str | None = None, sql: str = "", offset: int = 0) -> Exception:
+        """The contract's error for pg8000's. `hotfix` and `sql` are given when it was the file that ran, and `offset`
+        is where it began in the message."""
         if not isinstance(error, DatabaseError):
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
-        message = WITHHELD if QUOTES_ROW_DATA.fullmatch(sqlstate) else fields.get("M", "")
+        message = WITHHELD if hotfix and QUOTES_ROW_DATA.fullmatch(sqlstate) else fields.get("M", "")
         if sqlstate in LOCK_NOT_AVAILABLE:
             return LockNotAvailable(sqlstate)
         if UNAVAILABLE.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
-        if sqlstate in ("57014", "25P04"):
-            limit = self.limits.statement_timeout_ms if sqlstate == "57014" else self.limits.transaction_timeout_ms
-            return errors.statement_timeout(file[0] if file else "a look into the catalog", limit)
+        if sqlstate == "57014":
+            return errors.statement_timeout(hotfix or "a look", message, self.limits.statement_timeout_ms)
         if sqlstate == "25006":
             return errors.read_only(self.target.address, message)
         if sqlstate == "42501":
             return errors.permission_denied(self.target.user, message)
-        if file is None:
+        if hotfix is None:
             return errors.query_refused(sqlstate, message)
-        hotfix, sql = file
-        position = int(fields.get("P", 0)) - offset
-        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, position))
+        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset))
 
 
 def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
@@ -212,7 +227,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
         LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
         nothing secret was sent.
     """
-    plain = connect_socket(target, limits)
+    encrypted = encrypt(connect_socket(target, limits), target, ca_bundle)
     try:
         connection = Connection(
             target.user,
@@ -220,21 +235,21 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
             port=target.port,
             database=target.database,
             password=target.password,
-            ssl_context=tls_context(ca_bundle),
+            ssl_context=False,  # It is encrypted already.
             application_name="pg-hotfix",
             startup_params=SESSION_PARAMETERS | limits.startup_parameters(),
-            sock=plain,
+            sock=encrypted,
         )
-    except (DatabaseError, InterfaceError, OSError) as error:
-        plain.close()
-        raise translate_connect(error, target) from error
+    except (DatabaseError, *LOST) as error:
+        encrypted.close()
+        raise translate_login(error, target) from error
     except ScramException:
-        plain.close()
+        encrypted.close()
         raise errors.scram_failed(target.address, target.user) from None
     try:
-        return Session(connection, target, limits, ca_bundle)
+        return Session(connection, target, limits, encrypted.version() or "")
     except BaseException:
-        with suppress(InterfaceError, OSError):
+        with suppress(*LOST):
             connection.close()
         raise
 
@@ -261,18 +276,50 @@ def connect_socket(target: Target, limits: Limits) -> socket.socket:
     return plain
 
 
+def encrypt(plain: socket.socket, target: Target, ca_bundle: Path) -> ssl.SSLSocket:
+    """The connection is encrypted, and its certificate and host name are verified. Until then nothing is sent but the
+    request for TLS; whatever is answered but yes ends it.
+
+    https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
+    """
+    host, port = target.host, target.port
+    try:
+        plain.sendall(SSL_REQUEST)
+        answer = plain.recv(1)
+        if answer == b"N":
+            raise errors.tls_not_offered(host, port)
+        if answer != b"S":
+            reason = "it ended the connection" if not answer else "it answered neither yes nor no to TLS"
+            raise errors.database_unavailable(target.address, reason)
+        return tls_context(ca_bundle).wrap_socket(plain, server_hostname=host)
+    except errors.HotfixError:
+        plain.close()
+        raise
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise translate_tls(error, target) from error
+
+
 @cache
 def tls_context(ca_bundle: Path) -> ssl.SSLContext:
-    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots;
-    against nothing else."""
+    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots; against
+    nothing else.
+
+    Raises:
+        ConfigurationError: the bundle holds no certificates; nothing was contacted.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(ca_bundle)
+    try:
+        context.load_verify_locations(ca_bundle)
+    except OSError as error:
+        advice = "Leave it out to use the packaged bundle of RDS."
+        raise errors.bad_setting("DB_CA_BUNDLE", f"holds no readable certificates ({ca_bundle})", advice) from error
     context.load_verify_locations(AMAZON_ROOTS)
     return context
 
 
-def translate_connect(error: Exception, target: Target) -> Exception:
+def translate_tls(error: Exception, target: Target) -> Exception:
     host, port = target.host, target.port
     if isinstance(error, ssl.SSLCertVerificationError):
         mismatch = error.verify_code in (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -280,14 +327,15 @@ def translate_connect(error: Exception, target: Target) -> Exception:
         return explain(host, port, error.verify_message.rstrip("."))
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return errors.tls_failed(host, port, error.reason or "protocol error")
-    if isinstance(error, InterfaceError) and str(error) == "Server refuses SSL":
-        return errors.tls_not_offered(host, port)
+    return errors.database_unavailable(target.address, reason_of(error))
+
+
+def translate_login(error: Exception, target: Target) -> Exception:
     if not isinstance(error, DatabaseError):
         return errors.database_unavailable(target.address, reason_of(error))
-    sqlstate = sqlstate_of(error)
+    sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
     if sqlstate.startswith("28"):
         return LoginRefused(sqlstate)
-    message = error.args[0].get("M", "")
     if sqlstate in ("3D000", "42501"):
         return errors.database_refused(target.address, target.user, sqlstate, message)
     return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
@@ -302,6 +350,8 @@ def reason_of(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, InterfaceError) and error.__cause__ else error
     if isinstance(cause, InterfaceError):
         return "the server closed it"
+    if not isinstance(cause, OSError):
+        return f"what came back is no PostgreSQL protocol ({type(cause).__name__})"
     if isinstance(cause, TimeoutError):
         return "timed out"
     if isinstance(cause, OSError) and cause.strerror:
@@ -310,11 +360,13 @@ def reason_of(error: Exception) -> str:
 
 
 def excerpt(sql: str, position: int) -> str:
-    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; empty when it
-    lies outside."""
+    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; of a long line
+    only what surrounds it. Empty when the position lies outside."""
     if not 1 <= position <= len(sql) + 1:
         return ""
     start = sql.rfind("\n", 0, position - 1) + 1
     line = sql[start:].split("\n", 1)[0].rstrip("\r").replace("\t", " ")
+    column = position - 1 - start
+    cut = max(0, column - EXCERPT_CHARACTERS // 2) if len(line) > EXCERPT_CHARACTERS else 0
     head = f"LINE {sql.count('\n', 0, start) + 1}: "
-    return f"{head}{line}\n{' ' * (len(head) + position - 1 - start)}^"
+    return f"{head}{line[cut : cut + EXCERPT_CHARACTERS]}\n{' ' * (len(head) + column - cut)}^"

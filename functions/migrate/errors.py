@@ -101,6 +101,10 @@ class PlanChangedError(HotfixError):
     """The plan no longer describes the database. Nothing was changed."""
 
 
+class InternalError(HotfixError):
+    """pg-hotfix itself is wrong. An open transaction is rolled back."""
+
+
 class OutcomeUnknownError(HotfixError):
     """The connection was lost around COMMIT. The column is there, or not; nothing is half done."""
 
@@ -129,14 +133,28 @@ def bad_file(hotfix: str, what: str, advice: str) -> HotfixFileError:
     return HotfixFileError(f"sql/{hotfix}.sql {what}. {UNTOUCHED} {advice}")
 
 
+def bad_type(hotfix: str, column: str, column_type: str, reason: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{hotfix}.sql expects {column} to have the type {column_type}, which is no column's type ({reason}). "
+        f"{UNCHANGED} Write the type as in CREATE TABLE, such as timestamptz, numeric(10,2) or text[]."
+    )
+
+
+def file_ended_transaction(hotfix: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{hotfix}.sql ended the transaction that it ran in. What it did before that is committed, without proof. "
+        f'See what is there:  {{"hotfix": "{hotfix}", "action": "plan"}}  and take the transaction control out.'
+    )
+
+
 def bad_setting(name: str, what: str, advice: str) -> ConfigurationError:
     return ConfigurationError(f"{name} {what}. {UNTOUCHED} {advice}")
 
 
 def too_little_time(remaining_ms: int, needed_ms: int) -> ConfigurationError:
     return ConfigurationError(
-        f"The function has {remaining_ms} ms left, and needs at least {needed_ms} ms to work and to report. The "
-        "database was not contacted and nothing was changed. Raise the function's Timeout in template.yaml."
+        f"The function has {remaining_ms} ms left, and needs at least {needed_ms} ms to work and to report. "
+        f"{UNCHANGED} Raise the function's Timeout in template.yaml."
     )
 
 
@@ -305,9 +323,11 @@ def column_mismatch(
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
 
-def changed_since(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
+def changed_since(
+    hotfix: str, differing: Sequence[Mapping[str, Any]] = (), reason: str | None = None
+) -> ColumnMismatchError:
     what = "but the look after COMMIT shows something else: somebody has changed it since."
-    lines = [f"{hotfix} was applied and committed, {what}"]
+    lines = [f"{hotfix} was applied and committed, {what}", *([reason] if reason else [])]
     for column in differing:
         lines += [f"{column['name']}", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
     lines += [f'Find out who did, and look again:  {{"hotfix": "{hotfix}", "action": "plan"}}']
@@ -335,7 +355,8 @@ def lock_busy(
         ending = "  ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
         lines += ["Run the same hotfix again when it ends." + (f" To end it now:  {ending}" if ending else "")]
     else:
-        lines += ["Nobody holds it at this moment: run the same hotfix again."]
+        elsewhere = "another table that the file touches may be locked"
+        lines += [f"Nobody holds {tables} at this moment; {elsewhere}. Run the same hotfix again."]
     return LockBusyError("\n".join(lines), blockers=list(blockers), attempts=attempts, lock_wait_ms=waited_ms)
 
 
@@ -353,12 +374,23 @@ def describe_blocker(blocker: Mapping[str, Any]) -> str:
     return f"{who}{f' ({names})' if names else ''}{since}, {blocker['lock_mode']} on {blocker['table']}."
 
 
-def statement_timeout(hotfix: str, limit_ms: int) -> StatementTimeoutError:
+def statement_timeout(what: str, message: str, limit_ms: int) -> StatementTimeoutError:
     return StatementTimeoutError(
-        f"PostgreSQL cancelled {hotfix} (57014): a statement ran longer than {limit_ms} ms. {UNCHANGED} A hotfix takes "
-        "milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index). If the statement is "
-        "right, raise STATEMENT_TIMEOUT_MS and deploy."
+        f"PostgreSQL cancelled {what} (57014: {message}; the limit is {limit_ms} ms). {UNCHANGED} {HINT_OF_TIME}"
     )
+
+
+def transaction_timeout(hotfix: str, limit_ms: int) -> StatementTimeoutError:
+    return StatementTimeoutError(
+        f"The transaction of {hotfix} was ended because it took longer than {limit_ms} ms. Nothing was changed: "
+        f"the server rolls back. {HINT_OF_TIME}"
+    )
+
+
+HINT_OF_TIME = (
+    "A hotfix takes milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index). "
+    "If the file is right, raise STATEMENT_TIMEOUT_MS and deploy."
+)
 
 
 def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str) -> SqlRefusedError:
@@ -370,9 +402,11 @@ def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str) -> SqlRe
 
 
 def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
+    reason = f"{sqlstate}: {message}"
     return SqlRefusedError(
-        f"PostgreSQL refused a look into its catalog ({sqlstate}: {message}). {UNCHANGED} Supported are PostgreSQL 14 "
-        "to 18: check the server's version and the role's rights on pg_catalog."
+        f"PostgreSQL refused a look into its catalog ({reason}). {UNCHANGED} "
+        "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog.",
+        reason=reason,
     )
 
 
@@ -395,3 +429,12 @@ def quoted(name: str) -> str:
     """The name as an SQL identifier, quoted always."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
+
+
+def defect(error: Exception, place: str) -> InternalError:
+    """Of the original only the class and the place: nobody has checked its text for secrets."""
+    return InternalError(
+        f"pg-hotfix has a defect ({type(error).__name__} at {place}). A transaction that was open is rolled back; "
+        "whether one was committed before is not known. "
+        'See what is there with {"action": "plan"}, and report this line.'
+    )

@@ -15,14 +15,14 @@ import catalog
 import errors
 import locks
 from credentials import read_target
-from database import LockNotAvailable, LoginRefused, Session, open_session
+from database import LockNotAvailable, LoginRefused, Session, open_session, tls_context
 from limits import derive_limits
 from sqlfile import Hotfix, list_hotfixes, load_hotfix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from catalog import Column
+    from catalog import Column, ColumnType
     from locks import Blocker
     from request import Request
     from settings import Settings
@@ -33,7 +33,7 @@ class Look:
     """What was there at one moment: the expected columns, and their types as the server understands them."""
 
     columns: tuple[Column, ...]
-    types: tuple[tuple[int, int] | None, ...]
+    types: tuple[ColumnType | None, ...]
 
     @property
     def matches(self) -> bool:
@@ -66,7 +66,9 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
         HotfixError: see errors.py; each text says what state the database is in.
     """
     hotfixes = load_hotfixes(request, settings)
+    # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
+    tls_context(settings.ca_bundle)
     with log_in(settings, remaining_ms) as session:
         try:
             match request.action:
@@ -191,8 +193,8 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     Raises:
         RelationError: an expected table is missing, or is no table.
     """
-    exist = catalog.use_schemas(session, hotfix.expectations)
-    types = catalog.read_types(session, hotfix.expectations, exist)
+    catalog.use_schemas(session, hotfix)
+    types = catalog.read_types(session, hotfix)
     rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=False))
     seen = Look(tuple(map(catalog.compare, hotfix.expectations, rows)), tuple(types))
     for column in seen.columns:
@@ -260,15 +262,14 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
         try:
             session.begin()
             proof, locked_for_ms, answered = run_under_lock(session, hotfix, before)
+            session.commit(hotfix.id)
+            held_ms = locked_for_ms + elapsed_ms(answered)
+            return Altered(proof, attempts, max(0, round(elapsed_ms(started) - held_ms)), round(held_ms, 1))
         except LockNotAvailable:
             session.roll_back()
         except errors.HotfixError:
             session.roll_back()
             raise
-        else:
-            session.commit(hotfix.id)
-            held_ms = locked_for_ms + elapsed_ms(answered)
-            return Altered(proof, attempts, max(0, round(elapsed_ms(started) - held_ms)), round(held_ms, 1))
         pause = locks.pause_seconds(session.limits.lock_timeout_ms)
         if time.monotonic() + pause > deadline:
             blockers = [blocker.describe() for blocker in locks.find_blockers(session, hotfix.expectations)]
@@ -288,7 +289,7 @@ def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tupl
         for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
         if not column.matches
     }
-    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8"
+    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, pg_catalog.pg_current_xact_id()::text"
     rows = session.run_file(
         hotfix.id,
         f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE; {clock}",
@@ -296,18 +297,20 @@ def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tupl
         f"{catalog.read_columns_sql(hotfix.expectations, before.types, in_own_transaction=True)}; {clock}",
     )
     answered = time.monotonic()
-    locked_for_ms = (rows[-1][0] - rows[0][0]) * 1000
+    (locked_at, began_as), (proved_at, ended_as) = rows[0], rows[-1]
+    if began_as != ended_as:  # The reading of the file refuses transaction control; this is the second line of defence.
+        raise errors.file_ended_transaction(hotfix.id)
+    proof_rows = rows[-1 - len(hotfix.expectations) : -1]
     if (
         None in before.types
     ):  # The file may have made the type; only then this costs further round trips under the lock.
-        exist = session.query(catalog.types_exist(hotfix.expectations))[0]
-        types = catalog.read_types(session, hotfix.expectations, exist)
-        rows = [*session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=True)), rows[-1]]
-    proof = tuple(map(catalog.compare, hotfix.expectations, rows[-1 - len(hotfix.expectations) : -1]))
+        types = catalog.read_types(session, hotfix)
+        proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=True))
+    proof = tuple(map(catalog.compare, hotfix.expectations, proof_rows))
     wrong = differing(Look(proof, before.types))
     if wrong:
         raise errors.column_mismatch(hotfix.id, wrong, rolled_back=True)
-    return proof, locked_for_ms, answered
+    return proof, (proved_at - locked_at) * 1000, answered
 
 
 def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]) -> Look:
@@ -318,10 +321,12 @@ def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_m
     """
     try:
         after = look(session, hotfix)
-    except (errors.DatabaseUnavailableError, LockNotAvailable):
+    except (errors.HotfixError, LockNotAvailable):
         try:
             with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
+        except errors.RelationError as error:
+            raise errors.changed_since(hotfix.id, reason=error.message.split(". ", 1)[0] + ".") from error
         except (errors.HotfixError, LockNotAvailable) as error:
             raise errors.commit_not_seen(hotfix.id, session.target.address, type(error).__name__) from error
     if not after.matches:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from database import Session
-    from sqlfile import Expectation
+    from expectation import Expectation
 
 # Others get at least this many times as long undisturbed as an attempt may stall them. The jitter keeps several runs
 # from marching in step.
@@ -43,25 +43,30 @@ class Blocker:
 
 
 def find_blockers(session: Session, expectations: Sequence[Expectation]) -> tuple[Blocker, ...]:
-    """Every other session with or in wait for a lock on one of the tables, the oldest transaction first: each conflicts
-    with ACCESS EXCLUSIVE. Waits for nobody.
+    """Every other session with a lock, or in wait for one, on one of the tables or their partitions, the oldest
+    transaction first: each conflicts with ACCESS EXCLUSIVE. Waits for nobody.
 
     https://www.postgresql.org/docs/current/view-pg-locks.html
     """
     tables = ", ".join(f"({literal(expected.schema)}, {literal(expected.table)})" for expected in expectations)
     rows = session.query(f"""
+WITH RECURSIVE relation (oid) AS (
+    SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE (n.nspname, c.relname) IN ({tables})
+    UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
+)
 SELECT l.pid, coalesce(a.usename, p.owner), nullif(a.application_name, ''), a.state,
     extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8,
     pg_catalog.upper(pg_catalog.regexp_replace(
         pg_catalog.replace(l.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
     l.granted, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
 FROM pg_catalog.pg_locks l
+JOIN relation ON relation.oid = l.relation
 JOIN pg_catalog.pg_class c ON c.oid = l.relation
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
-WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)} AND (n.nspname, c.relname) IN
-({tables})
+WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)}
     AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ORDER BY l.granted DESC, 5 DESC NULLS LAST, l.pid""")
     return tuple(Blocker(*row) for row in rows)

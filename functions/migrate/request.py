@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import errors
+from sqlfile import HOTFIX_ID
 
 ACTIONS = ("check", "plan", "apply", "verify")
 KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id")
 EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
 ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
 
-# The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. 255 bytes are a file name's
-# limit, less ".sql".
-HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 
 # Who started us, told from the name of the caller's own run. Self-declared, as requested_by is.
@@ -25,6 +23,7 @@ CALLERS = (
     ("ci", re.compile(r"https://[^/]+/[^/]+/[^/]+/actions/runs/.+|arn:aws[a-z-]*:(codebuild|codepipeline):.+")),
 )
 TEXT_LIMIT = 1000
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -90,16 +89,17 @@ def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
             )
         return detail, "eventbridge", event_id if isinstance(event_id, str) else None
     if not isinstance(event, dict):
-        raise errors.bad_request(f"The event is a {type(event).__name__}, not an object", ALLOWED)
+        raise errors.bad_request("The event is not an object", ALLOWED)
     return event, None, None
 
 
 def read_text(body: dict[Any, Any], key: str) -> str | None:
+    """The text under that key; None when it is null, not there, or empty as a form's empty field sends it."""
     value = body.get(key)
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if not isinstance(value, str) or not value.strip() or len(value) > TEXT_LIMIT or not value.isprintable():
-        raise errors.bad_request(f"{key} is not a text of 1 to {TEXT_LIMIT} printable characters", ALLOWED)
+    if not isinstance(value, str) or len(value) > TEXT_LIMIT or UNPRINTABLE.search(value):
+        raise errors.bad_request(f"{key} is not a text of at most {TEXT_LIMIT} characters in one line", ALLOWED)
     return value
 
 

@@ -56,9 +56,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         )
     return Settings(
         secret_arn=secret_arn,
-        db_host=environment.get("DB_HOST") or None,
+        db_host=environment.get("DB_HOST", "").strip() or None,
         db_port=read_number(environment, "DB_PORT", None, (1, 65_535)),
-        db_name=environment.get("DB_NAME") or None,
+        db_name=environment.get("DB_NAME", "").strip() or None,
         ca_bundle=ca_bundle,
         sql_dir=sql_dir,
         lock_wait_seconds=read_number(environment, "LOCK_WAIT_SECONDS", 30, LOCK_WAIT_BOUNDS_SECONDS),

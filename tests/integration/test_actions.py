@@ -117,6 +117,26 @@ def test_check_names_the_broken_file(invoke: Invoke, sql_dir: Path, write_hotfix
     assert outcome.text.startswith("sql/20260302000000_broken.sql expects no column.")
 
 
+def test_check_names_a_file_whose_name_is_no_id(invoke: Invoke, sql_dir: Path) -> None:
+    (sql_dir / "20260301-Add-Note.sql").write_text("-- expect: column public.drivers.a int\nSELECT 1;")
+    outcome = invoke("check", None)
+    assert outcome.error_name == "HotfixFileError"
+    assert outcome.text == (
+        "sql/20260301-Add-Note.sql has a name that is no id. Nothing was contacted and nothing was changed."
+        " Name it as 14 digits, an underscore, and lower-case words."
+    )
+
+
+def test_check_names_what_is_no_file(invoke: Invoke, sql_dir: Path) -> None:
+    (sql_dir / "20260301101500_folder.sql").mkdir()
+    outcome = invoke("check", None)
+    assert outcome.error_name == "HotfixFileError"
+    assert outcome.text == (
+        "sql/20260301101500_folder.sql can't be read (Is a directory). Nothing was contacted and nothing was changed."
+        " Make it a file that everybody may read (chmod 644), and deploy."
+    )
+
+
 # The plan's hash
 
 

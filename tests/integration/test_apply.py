@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import pytest
 
 import database as database_module
 import hotfix
+import sqlfile
 from request import parse_request
 from settings import read_settings
 from tests.conftest import HOTFIX, call_later
@@ -214,6 +217,41 @@ def test_a_type_that_never_appears_is_a_mismatch(invoke: Invoke, write_hotfix: W
     assert columns_of(database) == ["id", "name"]
 
 
+def test_a_type_that_postgresql_cannot_read_is_named(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    for action in ("check", "plan", "apply", "verify"):
+        hotfix_id = write_hotfix(ADD_NOTE, "public.drivers.name text", "public.drivers.note timestamptz nul")
+        outcome = invoke(action, hotfix_id)
+        assert outcome.error_name == "HotfixFileError"
+        assert outcome.text == (
+            f"sql/{hotfix_id}.sql expects public.drivers.note to have the type timestamptz nul, which is no column's"
+            ' type (42601: syntax error at or near "nul"). Nothing was changed.'
+            " Write the type as in CREATE TABLE, such as timestamptz, numeric(10,2) or text[]."
+        )
+
+
+@pytest.mark.parametrize(
+    ("column_type", "reason"),
+    [
+        ("text unique", "42601"),
+        ("int primary key", "42601"),
+        ("varchar(0)", "22023"),
+        ("timestamp(3,4)", "42601|22023"),
+        ("int(3)", "42601"),
+        ("record", "it is a pseudo-type"),
+        ("anyelement", "it is a pseudo-type"),
+        ("trigger", "it is a pseudo-type"),
+    ],
+)
+def test_what_is_no_type_of_a_column_is_refused(
+    invoke: Invoke, write_hotfix: WriteHotfix, column_type: str, reason: str
+) -> None:
+    outcome = invoke("apply", write_hotfix(ADD_NOTE, f"public.drivers.note {column_type}"))
+    assert outcome.error_name == "HotfixFileError"
+    assert re.search(rf"which is no column's type \((?:{reason})", outcome.text), outcome.text
+
+
 # Relations and rights
 
 
@@ -299,6 +337,19 @@ def test_a_member_of_the_owning_group_may_apply(invoke: Invoke, database: Databa
         database.run(f"DROP OWNED BY {group}; DROP ROLE {group}")
 
 
+def test_a_file_that_ends_its_transaction_is_found_out(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlfile, "refuse_statement", lambda statement: None)  # As if the reading had missed it.
+    hotfix_id = write_hotfix("ALTER TABLE drivers ADD COLUMN nota text; COMMIT;", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "HotfixFileError"
+    assert outcome.text == (
+        f"sql/{hotfix_id}.sql ended the transaction that it ran in. What it did before that is committed, without"
+        f' proof. See what is there:  {{"hotfix": "{hotfix_id}", "action": "plan"}}  and take the transaction control out.'
+    )
+
+
 def test_a_missing_permission_is_shown_in_postgresqls_words(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:
@@ -348,6 +399,55 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it(
     }
     assert (outcome.metric("LockBusy"), outcome.metric("Failed")) == (1, 1)
     assert columns_of(database) == ["id", "name"]
+
+
+def test_a_reader_of_a_partition_is_in_the_way_of_the_whole_table(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+    database.run_as_owner(
+        "CREATE TABLE rides (id int) PARTITION BY RANGE (id); CREATE TABLE rides_1 PARTITION OF rides DEFAULT"
+    )
+    hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
+    with database.connect() as other:
+        other.run("BEGIN; SELECT * FROM public.rides_1")
+        assert [blocker["table"] for blocker in invoke("plan", hotfix_id).response["blockers"]] == ["public.rides_1"]
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "LockBusyError"
+    assert "ACCESS SHARE on public.rides_1." in outcome.text
+
+
+def test_a_lock_on_another_table_that_the_file_touches_is_waited_for_as_briefly(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+    database.run_as_owner("CREATE TABLE fleet (id int PRIMARY KEY)")
+    hotfix_id = write_hotfix(
+        "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS fleet_id int REFERENCES fleet;", "public.drivers.fleet_id int"
+    )
+    with database.connect() as other:
+        other.run("BEGIN; INSERT INTO public.fleet VALUES (1)")
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.text.endswith(
+        "Nobody holds public.drivers at this moment; another table that the file touches may be locked."
+        " Run the same hotfix again."
+    )
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_a_lock_that_commit_itself_needs_is_waited_for_in_attempts_too(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("CREATE TABLE audit (id int)")
+    add_deferred_trigger(database, "LOCK TABLE audit")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
+    with database.connect() as other:
+        other.run("BEGIN; LOCK TABLE public.audit")
+        with call_later(0.4, lambda: other.run("COMMIT")):
+            outcome = invoke("apply", hotfix_id)
+    assert (outcome.error, outcome.result) == (None, "applied")
+    assert outcome.response["attempts"] > 1
 
 
 def test_a_lock_that_is_let_go_is_taken(invoke: Invoke, database: Database) -> None:
@@ -427,15 +527,52 @@ def test_a_statement_that_takes_too_long_is_cancelled(
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "StatementTimeoutError"
     assert outcome.text == (
-        f"PostgreSQL cancelled {hotfix_id} (57014): a statement ran longer than 300 ms. Nothing was changed."
+        f"PostgreSQL cancelled {hotfix_id} (57014: canceling statement due to statement timeout; the limit is 300 ms)."
+        " Nothing was changed."
         " A hotfix takes milliseconds: look for a rewrite or a scan (a volatile default, SET NOT NULL, an index)."
-        " If the statement is right, raise STATEMENT_TIMEOUT_MS and deploy."
+        " If the file is right, raise STATEMENT_TIMEOUT_MS and deploy."
     )
     assert columns_of(database) == ["id", "name"]
 
 
+def test_statements_that_together_take_too_long_are_no_reason_to_try_again(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "600")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} {'SELECT pg_sleep(0.5);' * 8}", NOTE)
+    outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "StatementTimeoutError"
+    assert outcome.text == (
+        f"The transaction of {hotfix_id} was ended because it took longer than 1100 ms. Nothing was changed:"
+        " the server rolls back. A hotfix takes milliseconds: look for a rewrite or a scan"
+        " (a volatile default, SET NOT NULL, an index). If the file is right, raise STATEMENT_TIMEOUT_MS and deploy."
+    )
+    wait_until_gone(database)
+    assert columns_of(database) == ["id", "name"]
+
+
+def wait_until_gone(database: Database) -> None:
+    """No session of the function is left on the server; at most some seconds later."""
+    ours = "SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
+    deadline = time.monotonic() + 5
+    while database.run(ours):
+        assert time.monotonic() < deadline, "the server still works for a client that is gone"
+        time.sleep(0.05)
+
+
+def test_a_statement_that_somebody_cancels_says_so(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT pg_sleep(4);", NOTE)
+    with call_later(0, lambda: when_it_sleeps(database, "pg_cancel_backend")):
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "StatementTimeoutError"
+    assert "(57014: canceling statement due to user request; the limit is 5000 ms)" in outcome.text
+
+
 def test_rows_that_the_file_selects_disturb_nothing(invoke: Invoke, write_hotfix: WriteHotfix) -> None:
-    hotfix_id = write_hotfix(f"SELECT 1, 2; {ADD_NOTE} SELECT generate_series(1, 5) -- no semicolon", NOTE)
+    odd = "SELECT '24:00'::time, '[0:1]={1,2}'::int[], 'infinity'::date, '1 year'::interval, 'x'::bytea, NULL::json"
+    hotfix_id = write_hotfix(f"SELECT 1, 2; {odd}; {ADD_NOTE} SELECT generate_series(1, 5) -- no semicolon", NOTE)
     assert invoke("apply", hotfix_id).result == "applied"
 
 
@@ -461,14 +598,14 @@ def add_deferred_trigger(database: Database, statement: str) -> None:
 # Lost connections
 
 
-def terminate_when_it_sleeps(database: Database) -> list[list[Any]]:
-    """Ends the function's session once it sleeps; the test's SQL lets it."""
+def when_it_sleeps(database: Database, function: str = "pg_terminate_backend") -> list[list[Any]]:
+    """Ends the function's session, or cancels its statement, once it sleeps as the test's SQL lets it."""
     return database.run(
         "DO $$ BEGIN LOOP PERFORM pg_stat_clear_snapshot();"
         " EXIT WHEN EXISTS (SELECT FROM pg_stat_activity"
         " WHERE application_name = 'pg-hotfix' AND wait_event = 'PgSleep');"
         " PERFORM pg_sleep(0.01); END LOOP; END $$;"
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
+        f"SELECT {function}(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
     )
 
 
@@ -476,7 +613,7 @@ def test_a_connection_lost_before_commit_changes_nothing(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:
     hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT pg_sleep(4);", NOTE)
-    with call_later(0, lambda: terminate_when_it_sleeps(database)):
+    with call_later(0, lambda: when_it_sleeps(database)):
         outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "DatabaseUnavailableError"
     assert outcome.text == (
@@ -492,7 +629,7 @@ def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(
 ) -> None:
     add_deferred_trigger(database, "PERFORM pg_sleep(4)")
     hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
-    with call_later(0, lambda: terminate_when_it_sleeps(database)):
+    with call_later(0, lambda: when_it_sleeps(database)):
         outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
@@ -538,6 +675,37 @@ def test_a_column_changed_right_after_commit_is_noticed(
         "  actual    missing\n"
         f'Find out who did, and look again:  {{"hotfix": "{HOTFIX}", "action": "plan"}}'
     )
+
+
+def test_a_table_that_is_gone_right_after_commit_is_noticed(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_session_after_commit(database, monkeypatch, "ALTER TABLE public.drivers RENAME TO riders")
+    outcome = invoke("apply")
+    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.text == (
+        f"{HOTFIX} was applied and committed, but the look after COMMIT shows something else:"
+        " somebody has changed it since.\n"
+        f"The table public.drivers does not exist in the database {database.name}.\n"
+        f'Find out who did, and look again:  {{"hotfix": "{HOTFIX}", "action": "plan"}}'
+    )
+
+
+def test_a_second_look_that_is_cancelled_is_repeated_on_a_fresh_connection(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = database_module.Session.commit
+
+    def commit_and_hasten(session: database_module.Session, hotfix_id: str) -> None:
+        commit(session, hotfix_id)
+        # 57014 for whatever comes next on this connection.
+        session.query("SET statement_timeout = '1ms'; SET search_path = public")
+        monkeypatch.setattr(
+            session, "query", lambda sql: database_module.Session.query(session, f"SELECT pg_sleep(1); {sql}")
+        )
+
+    monkeypatch.setattr(database_module.Session, "commit", commit_and_hasten)
+    assert invoke("apply").result == "applied"
 
 
 def end_session_after_commit(database: Database, monkeypatch: pytest.MonkeyPatch, sql: str = "SELECT 1") -> None:

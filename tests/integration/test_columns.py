@@ -21,6 +21,10 @@ CREATE TYPE public.mood AS ENUM ('ok', 'bad');
 CREATE TYPE other.mood AS ENUM ('other');
 CREATE TYPE public."Mood Kind" AS ENUM ('x');
 CREATE DOMAIN public.rating AS numeric(3,1) CHECK (VALUE >= 0);
+CREATE DOMAIN public.email AS text NOT NULL;
+CREATE DOMAIN public.phone AS text CHECK (VALUE IS NOT NULL);
+CREATE TYPE public.point3 AS (x int, y int);
+CREATE TYPE public.span AS RANGE (subtype = int);
 CREATE COLLATION public.plain (provider = libc, locale = 'C');
 CREATE TABLE public."Driver" (id int, price int);
 CREATE TABLE public.plain (id int, price int);
@@ -54,6 +58,11 @@ SAME = [
     ('"Mood Kind"', 'public."Mood Kind"'),
     ("rating", "public.rating"),
     ("rating[]", "public.rating[]"),
+    ("email not null default 'a@b'", "email not null default 'a@b'::text"),
+    ("email[]", "email[]"),
+    ("phone", "public.phone"),
+    ("point3", "point3"),
+    ("span", "public.span"),
     ("int not null default 0", "integer not null default 0"),
     ("text default 'it''s'", "text default 'it''s'::text"),
     ("timestamptz default now() + '1 hour'", "timestamptz default now() + '01:00:00'::interval"),

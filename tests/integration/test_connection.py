@@ -209,6 +209,14 @@ def closed_port() -> int:
         return port
 
 
+def test_a_secrets_manager_in_trouble_is_worth_a_retry(
+    call: Callable[..., Outcome], endpoint: Callable[[str], None]
+) -> None:
+    with answering(503, "ServiceUnavailableException") as url:
+        endpoint(url)
+        assert call({"action": "check"}).error_name == "SecretUnavailableError"
+
+
 # The server and its certificate
 
 
@@ -243,6 +251,20 @@ def test_a_certificate_of_another_authority_is_refused(
         f"The certificate of localhost:{database.server.port} does not verify: unable to get local issuer certificate."
         " No credentials were sent. Nothing was changed. Update the bundle (make update-ca-bundle) and deploy"
         " if RDS has a new root; else find out who answers at this address."
+    )
+
+
+def test_a_bundle_without_certificates_is_refused_before_anything_is_contacted(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "empty.pem"
+    bundle.write_text("no certificate\n")
+    monkeypatch.setenv("DB_CA_BUNDLE", str(bundle))
+    outcome = invoke("apply")
+    assert outcome.error_name == "ConfigurationError"
+    assert outcome.text == (
+        f"DB_CA_BUNDLE holds no readable certificates ({bundle}). Nothing was contacted and nothing was changed."
+        " Leave it out to use the packaged bundle of RDS."
     )
 
 
@@ -291,9 +313,20 @@ def test_a_server_without_tls_is_never_spoken_to_in_plaintext(
     )
 
 
-@pytest.mark.parametrize("answer", [b"N", b"G", b"", b"E", b"S", b"Sgarbage that is no TLS at all"])
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"N", "TlsError"),
+        (b"Sgarbage that is no TLS at all", "TlsError"),
+        # As during a failover, behind a load balancer, or when the server can't start a process.
+        (b"", "DatabaseUnavailableError"),
+        (b"S", "DatabaseUnavailableError"),
+        (b"E", "DatabaseUnavailableError"),
+        (b"\xff", "DatabaseUnavailableError"),
+    ],
+)
 def test_not_one_byte_of_a_login_reaches_a_server_without_tls(
-    invoke: Invoke, secrets_manager: Store, database: Database, answer: bytes
+    invoke: Invoke, secrets_manager: Store, database: Database, answer: bytes, error: str
 ) -> None:
     received = b""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -313,7 +346,7 @@ def test_not_one_byte_of_a_login_reaches_a_server_without_tls(
         secrets_manager(database.secret(port=listener.getsockname()[1]))
         outcome = invoke("apply")
         thread.join(10)
-    assert outcome.error_name in ("TlsError", "DatabaseUnavailableError")
+    assert outcome.error_name == error
     assert received == bytes.fromhex("0000000804d2162f")  # SSLRequest, and nothing after it.
 
 

@@ -12,14 +12,20 @@ from urllib.parse import quote
 
 import pytest
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import credentials
 from credentials import AWS_CONFIG, SECRET_MAX_AGE_SECONDS, Target, parse_secret, read_target
-from errors import HotfixError, SecretError, SecretUnavailableError
+from errors import ConfigurationError, HotfixError, SecretError, SecretUnavailableError
 from settings import Settings
 
 ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:kaviar/database-AbCdEf"
@@ -232,8 +238,11 @@ def test_any_secret_is_a_target_or_refused_without_its_password(data: st.DataObj
 # Secrets Manager's refusals
 
 
-def refused_by_aws(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "of no interest"}}, "GetSecretValue")
+def refused_by_aws(code: str, status: int = 400) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": "of no interest"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        "GetSecretValue",
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,7 +266,7 @@ def refused_by_aws(code: str) -> ClientError:
         ),
         (
             "ValidationException",
-            f"Read it with the function's role to see why:  aws secretsmanager get-secret-value --secret-id {ARN}",
+            f"Look at its policy and state:  aws secretsmanager describe-secret --secret-id {ARN}",
         ),
     ],
 )
@@ -269,11 +278,29 @@ def test_a_refusal_of_secrets_manager_comes_with_what_to_do(code: str, advice: s
 
 def test_a_function_without_a_role_is_told_so() -> None:
     error = credentials.translate(ARN, NoCredentialsError())
-    assert type(error) is SecretError
+    assert type(error) is ConfigurationError
     assert str(error) == (
-        f"Secrets Manager refused {ARN} (no AWS credentials). The database was not contacted."
+        "The AWS credentials are missing. Nothing was contacted and nothing was changed."
         " Run the function with an execution role."
     )
+
+
+def test_an_arn_that_boto3_refuses_is_a_setting() -> None:
+    error = credentials.translate("x", ParamValidationError(report="too short"))
+    assert type(error) is ConfigurationError
+    assert str(error) == (
+        "DB_SECRET_ARN is no ARN of a secret. Nothing was contacted and nothing was changed."
+        " Copy the secret's whole ARN."
+    )
+
+
+def test_a_function_without_a_region_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    credentials.secrets_provider.cache_clear()
+    with pytest.raises(ConfigurationError, match="AWS_REGION is not set"):
+        credentials.read_target(SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +308,9 @@ def test_a_function_without_a_role_is_told_so() -> None:
     [
         (refused_by_aws("ThrottlingException"), "ThrottlingException"),
         (refused_by_aws("InternalServiceError"), "InternalServiceError"),
+        (refused_by_aws("ServiceUnavailable"), "ServiceUnavailable"),
+        (refused_by_aws("RequestTimeout"), "RequestTimeout"),
+        (refused_by_aws("SomethingNew", status=503), "SomethingNew"),
         (ConnectTimeoutError(endpoint_url="https://secretsmanager.example"), "ConnectTimeoutError"),
         (EndpointConnectionError(endpoint_url="https://secretsmanager.example"), "EndpointConnectionError"),
     ],

@@ -77,7 +77,7 @@ def test_too_little_time_is_refused_before_the_database_is_contacted() -> None:
         derive_limits(make_settings(), 3_000)
     assert str(caught.value) == (
         "The function has 3000 ms left, and needs at least 3500 ms to work and to report."
-        " The database was not contacted and nothing was changed."
+        " Nothing was changed."
         " Raise the function's Timeout in template.yaml."
     )
 

@@ -10,17 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from errors import HotfixFileError, UnknownHotfixError
-from sqlfile import (
-    NAME_LIMIT_BYTES,
-    Expectation,
-    Hotfix,
-    Unreadable,
-    list_hotfixes,
-    load_hotfix,
-    parse_expectation,
-    parse_hotfix,
-    written,
-)
+from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
+from sqlfile import Hotfix, list_hotfixes, load_hotfix, parse_hotfix
 
 ID = "20260301101500_add_drivers_note"
 EXPECT = "-- expect: column public.drivers.note text\n"
@@ -415,7 +406,7 @@ BAD_EXPECTATIONS = {
     "column public.drivers.note text[": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note (text)": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note bigserial": (
-        "bigserial is no type of its own. Write what \\d shows, such as  integer not null default nextval(...)"
+        "bigserial is no type of a column. Write what \\d shows, such as  integer not null default nextval(...)"
     ),
     "column public.drivers.note text)": f"what follows the type is not understood from ')' on. {ORDER}",
     "column public.drivers.note text; DROP TABLE drivers": (
