@@ -13,6 +13,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 import hotfix
+from alter import elapsed_ms
 from catalog import TABLE_KINDS
 from errors import HotfixError, LockBusyError, defect
 from request import parse_request
@@ -46,9 +47,10 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         request = parse_request(event)
         logger.set_correlation_id(request.correlation_id or context.aws_request_id)
         report = hotfix.run(request, read_settings(os.environ), context.get_remaining_time_in_millis)
+        response = respond(report)
     except Exception as error:
         failure = error if isinstance(error, HotfixError) else defect(error, place_of(error))
-        duration_ms = hotfix.elapsed_ms(started)
+        duration_ms = elapsed_ms(started)
         count_failure(failure, duration_ms)
         logger.error(
             "hotfix failed", **describe_failure(failure), **describe_run(request, context, started_at, duration_ms)
@@ -56,9 +58,9 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         if failure is error:
             raise
         raise failure from None  # Nobody has checked the original's text for secrets, and Lambda would log it.
-    duration_ms = hotfix.elapsed_ms(started)
+    duration_ms = elapsed_ms(started)
     count_success(report, duration_ms)
-    response = respond(report) | describe_run(request, context, started_at, duration_ms)
+    response |= describe_run(request, context, started_at, duration_ms)
     logger.info("hotfix finished", **response)
     return response
 

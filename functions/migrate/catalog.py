@@ -157,47 +157,38 @@ def read_columns_sql(
     )
     changed_here = WRITTEN_BY_THIS_TRANSACTION if in_own_transaction else "false"
     return f"""
-SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner), coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'),
-false),
+SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner),
+    coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false),
     c.reltuples::bigint, c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint,
     CASE WHEN e.type <> 0 THEN pg_catalog.format_type(e.type, e.modifier) END,
     a.atttypid = e.type AND a.atttypmod = e.modifier,
-    a.attcollation = coalesce(pg_catalog.to_regcollation(e.wanted_collation)::oid, CASE WHEN e.wanted_collation IS NULL
-    THEN t.typcollation END), pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attcollation <>
-    t.typcollation THEN
-        CASE WHEN k.collnamespace <> 'pg_catalog'::pg_catalog.regnamespace THEN pg_catalog.quote_ident(kn.nspname) ||
-        '.' ELSE '' END || pg_catalog.quote_ident(k.collname) END,
+    a.attcollation = coalesce(pg_catalog.to_regcollation(e.wanted_collation)::oid,
+        CASE WHEN e.wanted_collation IS NULL THEN t.typcollation END),
+    pg_catalog.format_type(a.atttypid, a.atttypmod),
+    CASE WHEN a.attcollation <> t.typcollation THEN
+        CASE WHEN kn.nspname <> 'pg_catalog' THEN pg_catalog.quote_ident(kn.nspname) || '.' ELSE '' END
+        || pg_catalog.quote_ident(k.collname) END,
     a.attnotnull,
-    EXISTS (SELECT FROM pg_catalog.pg_constraint v WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated
-        AND v.conkey = ARRAY[a.attnum]),
+    EXISTS (SELECT FROM pg_catalog.pg_constraint v
+        WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated AND v.conkey = ARRAY[a.attnum]),
     a.attidentity, a.attgenerated, pg_catalog.pg_get_expr(d.adbin, d.adrelid, true), {changed_here}
 FROM (VALUES {values}) AS e (position, schema, relation, attribute, type, modifier, wanted_collation)
 LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = e.schema
 LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = e.relation
-LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = e.attribute AND a.attnum > 0 AND NOT
-a.attisdropped LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_collation k ON k.oid =
-a.attcollation LEFT JOIN pg_catalog.pg_namespace kn ON kn.oid = k.collnamespace LEFT JOIN pg_catalog.pg_attrdef d ON
-d.adrelid = a.attrelid AND d.adnum = a.attnum ORDER BY e.position"""
+LEFT JOIN pg_catalog.pg_attribute a
+    ON a.attrelid = c.oid AND a.attname = e.attribute AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_collation k ON k.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace kn ON kn.oid = k.collnamespace
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ORDER BY e.position"""
 
 
 def compare(expectation: Expectation, row: Row) -> Column:
-    (
-        oid,
-        kind,
-        owner,
-        owned,
-        rows,
-        size,
-        expected_type,
-        type_matches,
-        collation_matches,
-        actual_type,
-        collation,
-        not_null,
-        not_valid,
-    ) = row[:13]
-    identity, generated, expression, changed_here = row[13:]
-    default = expression if not generated else None
+    """The expectation held against a row of `read_columns_sql`."""
+    oid, kind, owner, owned, rows, size, expected_type, type_matches, collation_matches, actual_type = row[:10]
+    collation, not_null, not_valid, identity, generated, expression, changed_here = row[10:]
+    default = None if generated else expression
     clause = IDENTITY.get(identity or "")
     if generated:
         clause = f"generated always as ({expression}) {GENERATED.get(generated, generated)}"

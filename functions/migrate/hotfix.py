@@ -5,39 +5,27 @@ Nothing here knows of Lambda, events or JSON.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import catalog
 import errors
 import locks
+from alter import alter_and_prove
 from credentials import read_target
-from database import LockNotAvailable, LoginRefused, Session, open_session, tls_context
+from database import LockNotAvailable, LoginRefused, Session, open_session
 from limits import derive_limits
+from look import Look, differing, hash_plan, look
 from sqlfile import Hotfix, list_hotfixes, load_hotfix
+from transport import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from catalog import Column, ColumnType
+    from catalog import Column
     from locks import Blocker
     from request import Request
     from settings import Settings
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was there at one moment: the expected columns, and their types as the server understands them."""
-
-    columns: tuple[Column, ...]
-    types: tuple[ColumnType | None, ...]
-
-    @property
-    def matches(self) -> bool:
-        return all(column.matches for column in self.columns)
 
 
 @dataclass(frozen=True)
@@ -106,13 +94,9 @@ def apply(
         replace(column, changed_here=proved.changed_here)
         for column, proved in zip(after.columns, altered.proof, strict=True)
     )
+    result = "applied" if any(column.changed_here for column in columns) else "already_applied"
     return replace(
-        report(
-            "applied" if any(column.changed_here for column in columns) else "already_applied",
-            session,
-            hotfix,
-            replace(after, columns=columns),
-        ),
+        report(result, session, hotfix, replace(after, columns=columns)),
         attempts=altered.attempts,
         lock_wait_ms=altered.lock_wait_ms,
         lock_held_ms=altered.lock_held_ms,
@@ -187,29 +171,6 @@ def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
         raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
 
 
-def look(session: Session, hotfix: Hotfix) -> Look:
-    """What is there now, without a lock on any table.
-
-    Raises:
-        RelationError: an expected table is missing, or is no table.
-    """
-    catalog.use_schemas(session, hotfix)
-    types = catalog.read_types(session, hotfix)
-    rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=False))
-    seen = Look(tuple(map(catalog.compare, hotfix.expectations, rows)), tuple(types))
-    for column in seen.columns:
-        table = column.expectation.qualified_table
-        if column.relation_kind is None:
-            raise errors.relation_missing(
-                table, session.facts.name, catalog.find_similar_tables(session, column.expectation)
-            )
-        if column.relation_kind not in catalog.TABLE_KINDS:
-            raise errors.relation_of_other_kind(
-                table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
-            )
-    return seen
-
-
 def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
     if plan_hash is not None and plan_hash != hash_plan(session, hotfix, seen):
         raise errors.plan_changed(hotfix.id, hotfix.tables)
@@ -237,82 +198,6 @@ def refuse_other_owners(session: Session, seen: Look) -> None:
             raise errors.not_owner(column.expectation.qualified_table, column.owner or "nobody", session.facts.user)
 
 
-@dataclass(frozen=True)
-class Altered:
-    """What one committed transaction did."""
-
-    proof: tuple[Column, ...]
-    attempts: int
-    lock_wait_ms: int
-    lock_held_ms: float
-
-
-def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
-    """The file's SQL is committed, and was proved before COMMIT under the same lock. Each attempt waits for the lock no
-    longer than lock_timeout.
-
-    Raises:
-        LockBusyError: the budget is spent. ColumnMismatchError: the proof failed, and all was rolled back.
-    """
-    started = time.monotonic()
-    deadline = min(started + session.limits.lock_wait_ms / 1000, session.limits.last_attempt_at)
-    attempts = 0
-    while True:
-        attempts += 1
-        try:
-            session.begin()
-            proof, locked_for_ms, answered = run_under_lock(session, hotfix, before)
-            session.commit(hotfix.id)
-            held_ms = locked_for_ms + elapsed_ms(answered)
-            return Altered(proof, attempts, max(0, round(elapsed_ms(started) - held_ms)), round(held_ms, 1))
-        except LockNotAvailable:
-            session.roll_back()
-        except errors.HotfixError:
-            session.roll_back()
-            raise
-        pause = locks.pause_seconds(session.limits.lock_timeout_ms)
-        if time.monotonic() + pause > deadline:
-            blockers = [blocker.describe() for blocker in locks.find_blockers(session, hotfix.expectations)]
-            raise errors.lock_busy(hotfix.id, hotfix.tables, round(elapsed_ms(started)), blockers, attempts)
-        time.sleep(pause)
-
-
-def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tuple[Column, ...], float, float]:
-    """The transaction holds the lock, the SQL is run and proved, all in one round trip. Returns the proof, how long the
-    server had held the lock by then in ms, and when its answer came.
-
-    Taking the lock by its own statement, in the order of the oids, keeps two runs from a deadlock and tells waiting
-    from holding.
-    """
-    tables = {
-        column.relation_oid: f"{errors.quoted(column.expectation.schema)}.{errors.quoted(column.expectation.table)}"
-        for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
-        if not column.matches
-    }
-    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, pg_catalog.pg_current_xact_id()::text"
-    rows = session.run_file(
-        hotfix.id,
-        f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE; {clock}",
-        hotfix.sql,
-        f"{catalog.read_columns_sql(hotfix.expectations, before.types, in_own_transaction=True)}; {clock}",
-    )
-    answered = time.monotonic()
-    (locked_at, began_as), (proved_at, ended_as) = rows[0], rows[-1]
-    if began_as != ended_as:  # The reading of the file refuses transaction control; this is the second line of defence.
-        raise errors.file_ended_transaction(hotfix.id)
-    proof_rows = rows[-1 - len(hotfix.expectations) : -1]
-    if (
-        None in before.types
-    ):  # The file may have made the type; only then this costs further round trips under the lock.
-        types = catalog.read_types(session, hotfix)
-        proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=True))
-    proof = tuple(map(catalog.compare, hotfix.expectations, proof_rows))
-    wrong = differing(Look(proof, before.types))
-    if wrong:
-        raise errors.column_mismatch(hotfix.id, wrong, rolled_back=True)
-    return proof, (proved_at - locked_at) * 1000, answered
-
-
 def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]) -> Look:
     """What is there after COMMIT, seen over a fresh connection if this one has failed.
 
@@ -334,18 +219,6 @@ def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_m
     return after
 
 
-def differing(seen: Look) -> list[dict[str, Any]]:
-    return [column.describe() for column in seen.columns if not column.matches]
-
-
-def hash_plan(session: Session, hotfix: Hotfix, seen: Look) -> str:
-    """Binds a plan to the file, the database and the state of its columns."""
-    facts = session.facts
-    states = [[column.expectation.name, column.relation_oid, column.actual] for column in seen.columns]
-    seen_so = [hotfix.id, hotfix.sha256, facts.host, facts.port, facts.name, facts.database_oid, states]
-    return hashlib.sha256(json.dumps(seen_so).encode()).hexdigest()
-
-
 def report(result: str, session: Session, hotfix: Hotfix, seen: Look) -> Report:
     return Report(
         result,
@@ -355,7 +228,3 @@ def report(result: str, session: Session, hotfix: Hotfix, seen: Look) -> Report:
         plan_hash=hash_plan(session, hotfix, seen),
         hotfixes=(hotfix.id,),
     )
-
-
-def elapsed_ms(since: float) -> float:
-    return (time.monotonic() - since) * 1000

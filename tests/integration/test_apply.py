@@ -346,7 +346,8 @@ def test_a_file_that_ends_its_transaction_is_found_out(
     assert outcome.error_name == "HotfixFileError"
     assert outcome.text == (
         f"sql/{hotfix_id}.sql ended the transaction that it ran in. What it did before that is committed, without"
-        f' proof. See what is there:  {{"hotfix": "{hotfix_id}", "action": "plan"}}  and take the transaction control out.'
+        f' proof. See what is there:  {{"hotfix": "{hotfix_id}", "action": "plan"}}'
+        "  and take the transaction control out."
     )
 
 

@@ -1,0 +1,63 @@
+"""Looks at the expected columns without a lock on any table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import catalog
+import errors
+
+if TYPE_CHECKING:
+    from catalog import Column, ColumnType
+    from database import Session
+    from sqlfile import Hotfix
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was there at one moment: the expected columns, and their types as the server understands them."""
+
+    columns: tuple[Column, ...]
+    types: tuple[ColumnType | None, ...]
+
+    @property
+    def matches(self) -> bool:
+        return all(column.matches for column in self.columns)
+
+
+def look(session: Session, hotfix: Hotfix) -> Look:
+    """What is there now, without a lock on any table.
+
+    Raises:
+        RelationError: an expected table is missing, or is no table.
+    """
+    catalog.use_schemas(session, hotfix)
+    types = catalog.read_types(session, hotfix)
+    rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=False))
+    seen = Look(tuple(map(catalog.compare, hotfix.expectations, rows)), tuple(types))
+    for column in seen.columns:
+        table = column.expectation.qualified_table
+        if column.relation_kind is None:
+            raise errors.relation_missing(
+                table, session.facts.name, catalog.find_similar_tables(session, column.expectation)
+            )
+        if column.relation_kind not in catalog.TABLE_KINDS:
+            raise errors.relation_of_other_kind(
+                table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
+            )
+    return seen
+
+
+def differing(seen: Look) -> list[dict[str, Any]]:
+    return [column.describe() for column in seen.columns if not column.matches]
+
+
+def hash_plan(session: Session, hotfix: Hotfix, seen: Look) -> str:
+    """Binds a plan to the file, the database and the state of its columns."""
+    facts = session.facts
+    states = [[column.expectation.name, column.relation_oid, column.actual] for column in seen.columns]
+    seen_so = [hotfix.id, hotfix.sha256, facts.host, facts.port, facts.name, facts.database_oid, states]
+    return hashlib.sha256(json.dumps(seen_so).encode()).hexdigest()
