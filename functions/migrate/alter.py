@@ -33,7 +33,8 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
     longer than lock_timeout.
 
     Raises:
-        LockBusyError: the budget is spent. ColumnMismatchError: the proof failed, and all was rolled back.
+        LockBusyError: the budget is spent. ColumnMismatchError: the proof failed. Whatever is raised, the session is
+        then closed by its owner, which rolls back.
     """
     started = time.monotonic()
     deadline = min(started + session.limits.lock_wait_ms / 1000, session.limits.last_attempt_at)
@@ -48,9 +49,6 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered:
             return Altered(proof, attempts, max(0, round(elapsed_ms(started) - held_ms)), round(held_ms, 1))
         except LockNotAvailable:
             session.roll_back()
-        except errors.HotfixError:
-            session.roll_back()
-            raise
         pause = locks.pause_seconds(session.limits.lock_timeout_ms)
         if time.monotonic() + pause > deadline:
             blockers = [blocker.describe() for blocker in locks.find_blockers(session, hotfix.expectations)]

@@ -437,6 +437,20 @@ def test_a_lock_on_another_table_that_the_file_touches_is_waited_for_as_briefly(
     assert columns_of(database) == ["id", "name"]
 
 
+def test_no_statement_of_the_file_runs_before_the_lock_is_held(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+    database.run_as_owner("CREATE SEQUENCE ran")  # A sequence remembers what a rollback undoes.
+    hotfix_id = write_hotfix(f"SELECT nextval('ran'); {ADD_NOTE}", NOTE)
+    with database.connect() as other:
+        other.run("BEGIN; SELECT * FROM public.drivers")
+        assert invoke("apply", hotfix_id).error_name == "LockBusyError"
+    assert database.run("SELECT is_called FROM public.ran") == [[False]]
+    assert invoke("apply", hotfix_id).result == "applied"
+    assert database.run("SELECT is_called FROM public.ran") == [[True]]
+
+
 def test_a_lock_that_commit_itself_needs_is_waited_for_in_attempts_too(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:
