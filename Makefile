@@ -5,6 +5,9 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 PYTHON := .venv/bin/python
+# The first that starts: pyenv's refuses to when it lacks the version of .python-version.
+SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 UV := .tools/bin/uv
 GROUPS := uv dev function postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
@@ -38,7 +41,7 @@ run: .venv/ready ## Tell the incident and its fix on an embedded PostgreSQL
 
 .PHONY: invoke
 invoke: .venv/ready ## Invoke the built function once: make invoke EVENT=events/apply.json
-	@$(PYTHON) -m local invoke $(EVENT)
+	@$(PYTHON) -m local invoke $(if $(EVENT),"$(EVENT)")
 
 .PHONY: psql
 psql: .venv/ready ## Open psql on the embedded database
@@ -101,13 +104,12 @@ update-ca-bundle: .venv/ready ## Fetch the RDS certificates anew and show what c
 
 .PHONY: clean
 clean: ## Stop what a killed run left behind and remove all that was made here
-	@python3 local/clean.py
+	@$(SYSTEM_PYTHON) local/clean.py
 
-# pyenv's python3 refuses to start when it lacks the version of .python-version: then the system's own will do.
 .venv/ready: requirements/dev.txt requirements/uv.txt .python-version local/bootstrap.py
-	@if python3 -c '' 2>/dev/null; then python3 local/bootstrap.py; \
-	elif test -x /usr/bin/python3; then /usr/bin/python3 local/bootstrap.py; \
-	else echo "pg-hotfix needs python3, 3.11 or later: apt-get install python3 python3-venv" >&2; exit 1; fi
+	@test -n "$(SYSTEM_PYTHON)" || \
+		{ echo "pg-hotfix needs python3, 3.11 or later: apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(SYSTEM_PYTHON) local/bootstrap.py
 	@touch $@
 
 .local/postgres-%/ready: requirements/postgres-%.txt .venv/ready

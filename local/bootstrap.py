@@ -5,6 +5,7 @@ Runs on the machine's own Python, 3.11 or later, with nothing but the standard l
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ def main() -> int:
     if not uv_is_pinned() and not install_uv():
         return fail("python3 has neither pip nor venv here, so nothing can be installed: apt-get install python3-venv")
     if not (VENV / "bin" / "python").exists() and not succeeds([UV, "venv", "--quiet", "--clear", VENV]):
-        return fail("Python 3.13 was neither found nor downloaded; uv says why above.")
+        return fail("Python 3.13 was neither found nor downloaded from github.com (uv says why): install python3.13.")
     print("Installing the pinned packages into .venv ...", file=sys.stderr)
     pins = PROJECT / "requirements" / "dev.txt"
     if not succeeds([UV, "pip", "sync", "--python", VENV / "bin" / "python", *PINNED_ONLY, pins]):
@@ -39,10 +40,11 @@ def explain_unfit_machine(system: str, machine: str, libc: tuple[str, str], pyth
     if system != "Linux" or machine not in ("x86_64", "aarch64"):
         return f"pg-hotfix needs Linux on x86_64 or aarch64, and this is {system} on {machine}: use a container."
     if python < (3, 11):
-        return f"pg-hotfix needs python3 3.11 or later, and this is {python[0]}.{python[1]}: apt-get install python3.11"
+        found = f"{python[0]}.{python[1]}"
+        return f"pg-hotfix needs python3 3.11 or later, and this is {found}: use Debian 12, Ubuntu 24.04 or later."
     if libc[0] != "glibc" or tuple(int(part) for part in libc[1].split(".")[:2]) < (2, 34):
         found = " ".join(libc).strip() or "another C library"
-        return f"pg-hotfix needs glibc 2.34 or later, and this is {found}: use Debian 12, Ubuntu 22.04 or later."
+        return f"pg-hotfix needs glibc 2.34 or later, and this is {found}: use Debian 12, Ubuntu 24.04 or later."
     return None
 
 
@@ -73,10 +75,16 @@ def quietly(command: list[str | Path]) -> bool:
 
 def succeeds(command: list[str | Path]) -> bool:
     """Says whether the command succeeded; its output is shown only when it did not."""
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    result = run(command, {})
+    if "UnknownIssuer" in result.stderr:  # The package index has a certificate of the company's own authority.
+        result = run(command, {"UV_SYSTEM_CERTS": "1"})
     if result.returncode != 0:
         print(result.stdout + result.stderr, file=sys.stderr)
     return result.returncode == 0
+
+
+def run(command: list[str | Path], extra: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=PROJECT, env=os.environ | extra, capture_output=True, text=True, check=False)
 
 
 def fail(sentence: str) -> int:
@@ -85,4 +93,7 @@ def fail(sentence: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pg8000.native
 
+from local.places import PROJECT
 from local.postgres import Server
 
 DATABASE = "kaviar"
@@ -13,18 +14,7 @@ DRIVER = "f30bc0d9-e7e8-467c-801c-6cf0623d8f0f"
 # The statement behind GET /api/admin/drivers/:id.
 SELECT_DRIVER = f"SELECT id, name, active_since FROM drivers WHERE id = '{DRIVER}'"  # noqa: S608
 
-TABLE = f"""
-CREATE TABLE drivers (
-    id uuid PRIMARY KEY,
-    name text NOT NULL,
-    email text NOT NULL UNIQUE,
-    created_at timestamptz NOT NULL DEFAULT now()
-);
-INSERT INTO drivers (id, name, email) VALUES
-    ('{DRIVER}', 'Marina Lopes', 'marina@example.com'),
-    ('0b8f9a54-6c1e-4f0e-9f64-2d7c1a0b3e55', 'Caio Prado', 'caio@example.com'),
-    ('7d3c2f10-91ab-4c77-8e0d-5a4b6c7d8e9f', 'Rita Alves', 'rita@example.com');
-"""  # noqa: S608
+SCHEMA = PROJECT / "local" / "schema.sql"
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ def create_incident(server: Server) -> None:
     with server.connect(DATABASE) as admin:
         # Since PostgreSQL 15 only the owner of the database may create tables in public.
         admin.run(f"SET ROLE {APPLICATION}")
-        admin.run(TABLE)
+        admin.run(SCHEMA.read_text())
 
 
 def has_incident(server: Server) -> bool:

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-STATE = PROJECT / ".local"
+# Tests keep theirs apart from what a developer has open.
+STATE = Path(os.environ.get("PG_HOTFIX_STATE") or PROJECT / ".local")
 ARTIFACT = PROJECT / ".aws-sam" / "build" / "MigrateFunction"
 BUILT_TEMPLATE = PROJECT / ".aws-sam" / "build" / "template.yaml"
 

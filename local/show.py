@@ -12,8 +12,7 @@ from local.emulator import Invocation
 console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
 GOOD = {"ready", "would_apply", "applied", "already_applied", "verified"}
-LOGGED = ("action", "result", "error", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms", "caller")
-LOGGED_OF_THE_CALLER = ("requested_by", "reason", "request_id")
+LOGGED = ("action", "result", "error", "lock_held_ms", "duration_ms", "requested_by", "reason")
 
 
 def show_title(text: str) -> None:
@@ -49,8 +48,8 @@ def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
     console.print(Text.assemble("   ", (result, style), f"  {describe_times(answer, seconds)}"))
     for column in answer["columns"]:
         name = ".".join(str(column[part]) for part in ("schema", "table", "column"))
-        actual = ("", "") if column["matches"] else (f", found: {column['actual']}", "yellow")
-        console.print(Text.assemble(f"   {name}  {column['expected']}", actual))
+        found = (", found: the same", "") if column["matches"] else (f", found: {column['actual']}", "yellow")
+        console.print(Text.assemble(f"   {name}  expected: {column['expected']}", found))
 
 
 def show_json(value: Any) -> None:
@@ -59,7 +58,7 @@ def show_json(value: Any) -> None:
 
 def describe_times(answer: Mapping[str, Any], seconds: float) -> str:
     """Returns how long the run took, how long the caller waited for it, and what became of the lock."""
-    if answer["result"] == "applied":
+    if answer["lock_held_ms"]:
         lock = f"ACCESS EXCLUSIVE held for {answer['lock_held_ms']} ms"
     elif answer["action"] == "apply":
         lock = "no lock taken, no DDL run"
@@ -70,7 +69,7 @@ def describe_times(answer: Mapping[str, Any], seconds: float) -> str:
 
 def format_log_line(record: Mapping[str, Any]) -> str:
     """Returns the log line abridged to what is read first; it is JSON, and longer, in CloudWatch."""
-    keys = [key for key in (*LOGGED, *LOGGED_OF_THE_CALLER) if record.get(key) is not None]
+    keys = [key for key in LOGGED if record.get(key) is not None]
     facts = " ".join(f"{key}={quote(str(record[key]))}" for key in keys)
     return f"log: {record.get('level')} {record.get('message')} {facts}"
 

@@ -13,6 +13,7 @@ from local.laptop import Laptop, describe_table, running_laptop
 from local.places import PROJECT
 
 COLUMN = "active_since"
+HOTFIX = "20260212092000_add_drivers_active_since"
 
 
 def tell_story() -> None:
@@ -21,16 +22,17 @@ def tell_story() -> None:
     Raises: LocalError when a step did not end as the story says.
     """
     started = time.monotonic()
-    show.show_title("GET /api/admin/drivers/:id answers 500: the column drivers.active_since does not exist.")
     with running_laptop(fresh=True) as laptop:
-        show.show_text(f"PostgreSQL {read_version(laptop)} on this machine, TLS and SCRAM, database {DATABASE}.")
+        show.show_title("GET /api/admin/drivers/:id answers 500: the column drivers.active_since does not exist.")
+        where = f"database {DATABASE}, made anew as the incident began"
+        show.show_text(f"PostgreSQL {read_version(laptop)} on this machine, TLS and SCRAM, {where}.")
 
         show.show_step(1, "the application", "before")
         show.show_text(SELECT_DRIVER)
         show.show_text(select_driver(laptop, expect_column=False), "red")
 
         show.show_step(2, "check", "Secret, network, TLS, login, ownership, files: is every link ready?")
-        invoke(laptop, "check", "ready")
+        invoke(laptop, "check", "ready", hotfix=HOTFIX)
 
         show.show_step(3, "plan", "What is there, and what would run?")
         show.show_text(invoke(laptop, "plan", "would_apply")["sql"].strip())
@@ -51,15 +53,15 @@ def tell_story() -> None:
     show.show_title(f"Fixed and proved; {time.monotonic() - started:.1f} s for all of it. Next:")
     show.show_text(
         "make invoke EVENT=events/plan.json   one invocation; the events are in events/\n"
-        "make psql                            look at the database\n"
+        "make psql                            look at the database, or drop the column and begin again\n"
         "make test                            run every check and test\n"
         "make clean                           remove all that was made here"
     )
 
 
-def invoke(laptop: Laptop, action: str, result: str) -> dict[str, Any]:
-    """The built function was invoked with events/<action>.json, and answered with that result word."""
-    invocation = laptop.function.invoke(json.loads((PROJECT / "events" / f"{action}.json").read_text()))
+def invoke(laptop: Laptop, action: str, result: str, **fields: str) -> dict[str, Any]:
+    """The built function was invoked with events/<action>.json and those fields, and answered with that result word."""
+    invocation = laptop.function.invoke(json.loads((PROJECT / "events" / f"{action}.json").read_text()) | fields)
     show.show_invocation(invocation)
     if invocation.error_type or invocation.payload["result"] != result:
         raise LocalError(f"The story needs `{result}` from {action}, and did not get it.")

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import sys
 import time
 import traceback
@@ -51,6 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("postgres"), version=int(version) if version else None) as server:
         PASSWORDS.add(server.admin_password)
         yield server
+    shutil.rmtree(server.ca_bundle.parent)  # It may lie outside of pytest's own folder.
 
 
 @contextmanager

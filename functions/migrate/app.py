@@ -13,9 +13,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 import hotfix
-from alter import elapsed_ms
 from catalog import TABLE_KINDS
 from errors import HotfixError, LockBusyError, defect
+from limits import elapsed_ms
 from request import parse_request
 from settings import read_settings
 
@@ -52,9 +52,8 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         failure = error if isinstance(error, HotfixError) else defect(error, place_of(error))
         duration_ms = elapsed_ms(started)
         count_failure(failure, duration_ms)
-        logger.error(
-            "hotfix failed", **describe_failure(failure), **describe_run(request, context, started_at, duration_ms)
-        )
+        facts = describe_failure(failure) | describe_run(request, context, started_at, duration_ms)
+        logger.error("hotfix failed", **facts)
         if failure is error:
             raise
         raise failure from None  # Nobody has checked the original's text for secrets, and Lambda would log it.
@@ -91,11 +90,16 @@ def summarise(report: Report) -> str:
             changed = ", ".join(column.expectation.name for column in report.columns if column.changed_here)
             return f"{changed} applied, committed and proved; the lock was held for {report.lock_held_ms} ms."
         case "already_applied":
-            return f"{names} already as expected; this run changed nothing."
+            if report.lock_held_ms:  # Another run was faster; whatever else the file says was run.
+                return f"{names} already as expected when the lock was granted; the file was run all the same."
+            return f"{names} already as expected; nothing was run."
         case "would_apply":
             missing = ", ".join(column.expectation.name for column in report.columns if not column.matches)
             way = f"{len(report.blockers)} lock(s) in the way now" if report.blockers else "nobody is in the way now"
-            return f"{missing} missing; apply would run the file; {way}."
+            unknown = (
+                "; a type does not exist (yet)" if any("(no such type)" in c.expected for c in report.columns) else ""
+            )
+            return f"{missing} missing{unknown}; apply would run the file; {way}."
         case "verified":
             return f"{names} as expected, and can be selected."
         case _:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import errors
 from database import literal
-from expectation import written
+from expectation import on_one_line, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,8 @@ class Column:
     relation_kind: str | None
     owner: str | None
     owned: bool
+    schema_usable: bool
+    lockable: bool
     estimated_rows: int | None
     estimated_bytes: int | None
     expected: str
@@ -83,12 +85,12 @@ class ColumnType:
     modifier: int
 
 
-def use_schemas(session: Session, hotfix: Hotfix) -> None:
-    """The schemas of the expectations stand first in the session's search_path, so that a bare name in the file is the
+def set_search_path_sql(session: Session, hotfix: Hotfix) -> str:
+    """Puts the schemas of the expectations first in the session's search_path, so that a bare name in the file is the
     table that is checked."""
     schemas = ", ".join(dict.fromkeys(errors.quoted(expectation.schema) for expectation in hotfix.expectations))
     path = f"{schemas}, {session.facts.search_path}" if session.facts.search_path.strip() else schemas
-    session.query(f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)")
+    return f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)"
 
 
 def read_types(session: Session, hotfix: Hotfix) -> list[ColumnType | None]:
@@ -138,7 +140,7 @@ def find_unreadable_type(session: Session, hotfix: Hotfix) -> errors.HotfixFileE
             if kind not in (None, "d", "p"):
                 session.query(f"SELECT NULL::{expectation.type}")
         except errors.SqlRefusedError as error:
-            return errors.bad_type(hotfix.id, expectation.name, expectation.type, error.facts["reason"])
+            return errors.bad_type(hotfix.id, expectation.name, expectation.type, error.facts["refusal"])
     return None
 
 
@@ -159,6 +161,8 @@ def read_columns_sql(
     return f"""
 SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner),
     coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false),
+    coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false),
+    coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), false),
     c.reltuples::bigint, c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint,
     CASE WHEN e.type <> 0 THEN pg_catalog.format_type(e.type, e.modifier) END,
     a.atttypid = e.type AND a.atttypmod = e.modifier,
@@ -186,8 +190,10 @@ ORDER BY e.position"""
 
 def compare(expectation: Expectation, row: Row) -> Column:
     """The expectation held against a row of `read_columns_sql`."""
-    oid, kind, owner, owned, rows, size, expected_type, type_matches, collation_matches, actual_type = row[:10]
-    collation, not_null, not_valid, identity, generated, expression, changed_here = row[10:]
+    oid, kind, owner, owned, schema_usable, lockable, rows, size = row[:8]
+    expected_type, type_matches, collation_matches, actual_type, collation, not_null, not_valid = row[8:15]
+    identity, generated, printed, changed_here = row[15:]
+    expression = printed and on_one_line(printed)
     default = None if generated else expression
     clause = IDENTITY.get(identity or "")
     if generated:
@@ -211,7 +217,21 @@ def compare(expectation: Expectation, row: Row) -> Column:
     if actual_type is not None:
         nullability = ("not null" if not_null else "null") + (" (not valid)" if not_valid else "")
         actual = describe_column(actual_type, collation, nullability, default, clause)
-    return Column(expectation, oid, kind, owner, owned, rows, size, expected, actual, matches, changed_here)
+    return Column(
+        expectation,
+        oid,
+        kind,
+        owner,
+        owned,
+        schema_usable,
+        lockable,
+        rows,
+        size,
+        expected,
+        actual,
+        matches,
+        changed_here,
+    )
 
 
 def describe_column(

@@ -20,14 +20,15 @@ import errors
 if TYPE_CHECKING:
     from settings import Settings
 
-# At DEBUG botocore logs what Secrets Manager answers, the password included. No log level of the function may do that.
+# At DEBUG botocore logs what Secrets Manager answers, the password included. No log level may do that.
 for noisy in ("botocore", "urllib3"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 
 # An endpoint that can't be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
 AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
-# A rotated password shows as 28P01 and is read afresh then, so age alone needs no short limit.
-SECRET_MAX_AGE_SECONDS = 3600
+# A rotated password shows as 28P01 and is read afresh then. A changed host would not show, and no apply may go to the
+# database of before.
+SECRET_MAX_AGE_SECONDS = 60
 
 NO_ANSWER = {
     "InternalFailure",

@@ -23,6 +23,7 @@ import transport
 from limits import MARGIN_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -40,8 +41,8 @@ LOST = (InterfaceError, OSError, LookupError, ValueError, struct.error)
 LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
 # 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle for too long.
 UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
-# Data exceptions quote the value that did not fit, and that value may be a row's.
-QUOTES_ROW_DATA = re.compile(r"22...")
+# Their messages name objects and numbers; what rows hold is in DETAIL, which is never shown.
+NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
 WITHHELD = "its text may quote row data and is withheld"
 
 EXCERPT_CHARACTERS = 120
@@ -142,12 +143,14 @@ class Session:
         """
         return [column["type_modifier"] for column in self.connection.columns or []]
 
-    def begin(self) -> None:
-        """A transaction is open and holds nothing yet. From 17 on the server also limits it as a whole."""
-        sql = "BEGIN"
+    def begin(self, statement_count: int) -> None:
+        """A transaction is open and holds nothing yet. The server limits it as a whole: from 17 on directly, before
+        that by giving each statement its share, for the server runs a message to its end though its client is gone."""
         if self.facts.version_number >= 170000:
-            sql += f"; SET LOCAL transaction_timeout = '{self.limits.transaction_timeout_ms}ms'"
-        self.query(sql)
+            limit = f"transaction_timeout = '{self.limits.transaction_timeout_ms}ms'"
+        else:
+            limit = f"statement_timeout = '{max(1, self.limits.statement_timeout_ms // statement_count)}ms'"
+        self.query(f"BEGIN; SET LOCAL {limit}")
 
     def run_file(self, hotfix: str, before: str, sql: str, after: str) -> list[Row]:
         """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip.
@@ -178,9 +181,7 @@ class Session:
         """
         try:
             self.connection.run("COMMIT")
-        except DatabaseError as error:
-            if UNAVAILABLE.fullmatch(sqlstate_of(error)):
-                raise errors.outcome_unknown(hotfix, self.target.address, sqlstate_of(error)) from error
+        except DatabaseError as error:  # The server answered, so it is still there, and has rolled back.
             raise self.translate(error, hotfix) from error
         except LOST as error:
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
@@ -199,7 +200,9 @@ class Session:
         if not isinstance(error, DatabaseError):
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
-        message = WITHHELD if hotfix and QUOTES_ROW_DATA.fullmatch(sqlstate) else fields.get("M", "")
+        message = fields.get("M", "")
+        if hotfix and not is_free_of_row_data(sqlstate, fields, sql):
+            message = WITHHELD
         if sqlstate in LOCK_NOT_AVAILABLE:
             return LockNotAvailable(sqlstate)
         if UNAVAILABLE.fullmatch(sqlstate):
@@ -257,7 +260,21 @@ def translate_login(error: Exception, target: Target) -> Exception:
         return LoginRefused(sqlstate)
     if sqlstate in ("3D000", "42501"):
         return errors.database_refused(target.address, target.user, sqlstate, message)
+    if sqlstate in ("42704", "22023", "08P01"):
+        return errors.startup_refused(target.address, sqlstate, message)
     return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
+
+
+def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> bool:
+    """Whether a message about the file's SQL can be shown: it is the file's own words, or it is about the text of the
+    file, or of a kind that names objects only. A value that does not fit, a name that a row made up, and what a
+    trigger RAISEs may be a row's."""
+    message = fields.get("M", "")
+    if message in sql or NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
+        return True
+    if sqlstate.startswith(("42", "3F")):
+        return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
+    return False
 
 
 def sqlstate_of(error: DatabaseError) -> str:

@@ -36,7 +36,7 @@ class UnknownHotfixError(HotfixError):
 
 
 class HotfixFileError(HotfixError):
-    """A packaged file can't be used as it is. Nothing was contacted."""
+    """A packaged file can't be used as it is. Nothing was changed, unless the text says so."""
 
 
 class ConfigurationError(HotfixError):
@@ -285,8 +285,32 @@ def relation_of_other_kind(table: str, kind: str) -> RelationError:
 
 def not_owner(table: str, owner: str, user: str) -> NotOwnerError:
     return NotOwnerError(
-        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} Make it a member of "
-        f"the owner:  GRANT {quoted(owner)} TO {quoted(user)};"
+        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} Unless "
+        "the owner is an administrator, make the role a member of it:  "
+        f"GRANT {quoted(owner)} TO {quoted(user)};  Else give the table to a role of the application:  "
+        f"ALTER TABLE {table} OWNER TO {quoted(user)};"
+    )
+
+
+def no_usage(schema: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} may not use the schema {schema}. {UNCHANGED} Grant it:  "
+        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(user)};"
+    )
+
+
+def no_lock_privilege(table: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} owns {table} but may not lock it, since its own rights on it were revoked. {UNCHANGED} "
+        f"Give one back:  GRANT UPDATE ON {table} TO {quoted(user)};"
+    )
+
+
+def startup_refused(address: str, sqlstate: str, message: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The server of {address} refuses the limits that the session starts with ({sqlstate}: {message}). {UNCHANGED} "
+        "Supported are PostgreSQL 14 to 18, reached directly: put the instance's own endpoint, not a pooler's or an "
+        "older server's, into the secret or DB_HOST."
     )
 
 
@@ -297,7 +321,7 @@ def permission_denied(user: str, message: str) -> NotOwnerError:
 
 
 def column_mismatch(
-    hotfix: str, differing: Sequence[Mapping[str, Any]], *, rolled_back: bool = False, read_only: bool = False
+    hotfix: str, differing: Sequence[Mapping[str, Any]], *, read_only: bool = False
 ) -> ColumnMismatchError:
     """`differing`: the columns as the response shows them, those that are missing with "missing" as `actual`."""
     lines = []
@@ -305,22 +329,34 @@ def column_mismatch(
         is_missing = column["actual"] == "missing"
         what = f"is not there, though {hotfix} expects it" if is_missing else f"exists but is not what {hotfix} expects"
         lines += [f"{column['name']} {what}.", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
-    lines[0] += f" The SQL was run and rolled back. {UNCHANGED}" if rolled_back else f" {UNCHANGED}"
+    lines[0] += f" {UNCHANGED}"
     present = [column for column in differing if column["actual"] != "missing"]
-    if present and rolled_back:
-        lines += ["The SQL made it so, or kept it so. Correct the file if that is right:"]
-    elif present and read_only:
-        lines += ["This is what is there. Correct the file if that is right:"]
-    elif present:
-        lines += ["IF NOT EXISTS would keep the column as it is. Correct the file if that is right:"]
-    elif rolled_back:
-        lines += [f"sql/{hotfix}.sql does not add it: correct the file, have it reviewed, deploy, and run it again."]
+    if present:
+        hides = "This is what is there." if read_only else "IF NOT EXISTS would keep the column as it is."
+        lines += [f"{hides} Correct the file if that is right:", *lines_to_paste(present)]
+        lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
     else:
         lines += [f'Apply it:  {{"hotfix": "{hotfix}", "action": "apply"}}']
-    if present:
-        lines += [f"  -- expect: column {column['name']} {column['actual']}" for column in present]
-        lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
+
+
+def proof_failed(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
+    """The SQL did not make what its expect lines promise, and was rolled back."""
+    names = " and ".join(column["name"] for column in differing)
+    lines = [f"sql/{hotfix}.sql does not make {names} as it expects. The SQL was run and rolled back. {UNCHANGED}"]
+    for column in differing:
+        lines += [f"  {column['name']}", f"    expected  {column['expected']}", f"    made      {column['actual']}"]
+    made = [column for column in differing if column["actual"] != "missing"]
+    if made:
+        lines += ["Correct its SQL, or its expect line if what was made is right:", *lines_to_paste(made)]
+    else:
+        lines += ["Correct its SQL."]
+    lines += ["Then have it reviewed, deploy, and run it again."]
+    return ColumnMismatchError("\n".join(lines), columns=list(differing))
+
+
+def lines_to_paste(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"  -- expect: column {column['name']} {column['actual']}" for column in columns]
 
 
 def changed_since(
@@ -344,26 +380,41 @@ def plan_changed(hotfix: str, table: str) -> PlanChangedError:
 
 # The SQL
 
+# A text is read at 3 a.m.; the log line has them all.
+NAMED_BLOCKERS = 5
+
 
 def lock_busy(
     hotfix: str, tables: str, waited_ms: int, blockers: Sequence[Mapping[str, Any]], attempts: int
 ) -> LockBusyError:
     lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not applied. {UNCHANGED}"]
-    if blockers:
-        lines += [f"In the way: {describe_blocker(blocker)}" for blocker in blockers]
-        pids = [blocker["pid"] for blocker in blockers if blocker["pid"]]
-        ending = "  ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
-        lines += ["Run the same hotfix again when it ends." + (f" To end it now:  {ending}" if ending else "")]
-    else:
+    lines += name_blockers(blockers)
+    if not blockers:
         elsewhere = "another table that the file touches may be locked"
-        lines += [f"Nobody holds {tables} at this moment; {elsewhere}. Run the same hotfix again."]
+        lines += [f"Nobody holds {tables} at this moment; {elsewhere}."]
+    lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]
     return LockBusyError("\n".join(lines), blockers=list(blockers), attempts=attempts, lock_wait_ms=waited_ms)
 
 
 def look_was_blocked(tables: str, blockers: Sequence[Mapping[str, Any]]) -> LockBusyError:
     lines = [f"{tables} could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. {UNCHANGED}"]
-    lines += [f"In the way: {describe_blocker(blocker)}" for blocker in blockers]
-    return LockBusyError("\n".join([*lines, "Run the same request again when it ends."]), blockers=list(blockers))
+    lines += [*name_blockers(blockers), f"Run the same request again when it ends.{ending_of(blockers)}"]
+    return LockBusyError("\n".join(lines), blockers=list(blockers))
+
+
+def name_blockers(blockers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each session, the worst first, and how many more there are."""
+    sessions = {blocker["pid"] or blocker["table"]: blocker for blocker in reversed(blockers)}
+    lines = [f"In the way: {describe_blocker(blocker)}" for blocker in reversed(sessions.values())]
+    hidden = len(lines) - NAMED_BLOCKERS
+    return lines[:NAMED_BLOCKERS] + ([f"and {hidden} more."] if hidden > 0 else [])
+
+
+def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
+    """What ends the sessions that are named and hold a lock; those that only wait in line are let be."""
+    pids = dict.fromkeys(blocker["pid"] for blocker in blockers if blocker["pid"] and blocker["granted"])
+    lines = [f"SELECT pg_terminate_backend({pid});" for pid in list(pids)[:NAMED_BLOCKERS]]
+    return f" To end it now:  {'  '.join(lines)}" if lines else ""
 
 
 def describe_blocker(blocker: Mapping[str, Any]) -> str:
@@ -406,7 +457,7 @@ def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
     return SqlRefusedError(
         f"PostgreSQL refused a look into its catalog ({reason}). {UNCHANGED} "
         "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog.",
-        reason=reason,
+        refusal=reason,
     )
 
 

@@ -77,7 +77,7 @@ def parse_expectation(text: str) -> Expectation:
         raise Unreadable("null is missing after not", "Write  not null")
     default = generated = None
     if reader.accept("DEFAULT"):
-        default = reader.rest()
+        default = on_one_line(reader.rest())
         if not default:
             raise Unreadable("the expression is missing after default", "Write the expression as \\d shows it.")
     elif reader.keyword == "GENERATED":
@@ -101,7 +101,7 @@ def read_generated(text: str) -> str:
         )
     if clause["expression"] is None:
         return f"generated {' '.join(clause['when'].lower().split())} as identity"
-    return f"generated always as ({clause['expression']}) {clause['kind'].lower()}"
+    return f"generated always as ({on_one_line(clause['expression'])}) {clause['kind'].lower()}"
 
 
 class Reader:
@@ -206,6 +206,12 @@ class Reader:
                 "Write what \\d shows, such as  integer not null default nextval(...)",
             )
         return text
+
+
+def on_one_line(expression: str) -> str:
+    """The expression with single spaces for any white space outside quotes: PostgreSQL prints CASE on several lines,
+    and an expect line has one."""
+    return "".join(" " if token.kind == "space" else token.text for token in tokens(expression)).strip()
 
 
 def is_quoted_name(token: Token) -> bool:

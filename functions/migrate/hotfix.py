@@ -5,6 +5,7 @@ Nothing here knows of Lambda, events or JSON.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ import locks
 from alter import alter_and_prove
 from credentials import read_target
 from database import LockNotAvailable, LoginRefused, Session, open_session
-from limits import derive_limits
+from limits import derive_limits, elapsed_ms
 from look import Look, differing, hash_plan, look
-from sqlfile import Hotfix, list_hotfixes, load_hotfix
+from sqlfile import Hotfix, list_hotfixes, load_hotfix, tables_of
 from transport import tls_context
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
                 case _:
                     return check(session, hotfixes)
         except LockNotAvailable as error:
-            tables = " and ".join(dict.fromkeys(hotfix.tables for hotfix in hotfixes))
             expectations = [expectation for hotfix in hotfixes for expectation in hotfix.expectations]
-            blockers = [blocker.describe() for blocker in locks.find_blockers(session, expectations)]
-            raise errors.look_was_blocked(tables, blockers) from error
+            blockers = locks.describe_blockers(session, expectations)
+            raise errors.look_was_blocked(tables_of(expectations), blockers) from error
 
 
 def apply(
@@ -83,12 +83,24 @@ def apply(
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
-    before = look(session, hotfix)
-    if before.matches:
-        return report("already_applied", session, hotfix, before)
-    refuse_stale_plan(session, hotfix, before, plan_hash)
-    refuse_what_cannot_work(session, hotfix, before)
-    altered = alter_and_prove(session, hotfix, before)
+    started = time.monotonic()
+    attempts = 0
+    while True:
+        before = look(session, hotfix)
+        if before.matches:
+            seen = report("already_applied", session, hotfix, before)
+            return replace(seen, attempts=attempts, lock_wait_ms=round(elapsed_ms(started)) if attempts else 0)
+        refuse_stale_plan(session, hotfix, before, plan_hash)
+        refuse_what_cannot_work(session, hotfix, before)
+        refuse_too_late(session)
+        attempts += 1
+        altered = alter_and_prove(session, hotfix, before)
+        if altered:
+            break
+        if not locks.pause_before_next_attempt(session.limits, started):
+            blockers = locks.describe_blockers(session, hotfix.expectations)
+            raise errors.lock_busy(hotfix.id, hotfix.tables, round(elapsed_ms(started)), blockers, attempts)
+    lock_wait_ms = max(0, round(elapsed_ms(started) - altered.lock_held_ms))
     after = look_again(session, hotfix, settings, remaining_ms)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
@@ -97,8 +109,8 @@ def apply(
     result = "applied" if any(column.changed_here for column in columns) else "already_applied"
     return replace(
         report(result, session, hotfix, replace(after, columns=columns)),
-        attempts=altered.attempts,
-        lock_wait_ms=altered.lock_wait_ms,
+        attempts=attempts,
+        lock_wait_ms=lock_wait_ms,
         lock_held_ms=altered.lock_held_ms,
         sql=hotfix.sql,
     )
@@ -123,13 +135,22 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     Raises:
         ColumnMismatchError: one is missing or differs.
     """
+    seen = look_for_match(session, hotfix)
+    try:
+        for expectation in hotfix.expectations:
+            table = f"{errors.quoted(expectation.schema)}.{errors.quoted(expectation.table)}"
+            session.query(f"SELECT {errors.quoted(expectation.column)} FROM {table} LIMIT 0")
+    except errors.SqlRefusedError:
+        look_for_match(session, hotfix)  # Most likely somebody has changed it since the look: then this says so.
+        raise
+    return report("verified", session, hotfix, seen)
+
+
+def look_for_match(session: Session, hotfix: Hotfix) -> Look:
     seen = look(session, hotfix)
     if not seen.matches:
         raise errors.column_mismatch(hotfix.id, differing(seen), read_only=True)
-    for expectation in hotfix.expectations:
-        table = f"{errors.quoted(expectation.schema)}.{errors.quoted(expectation.table)}"
-        session.query(f"SELECT {errors.quoted(expectation.column)} FROM {table} LIMIT 0")
-    return report("verified", session, hotfix, seen)
+    return seen
 
 
 def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
@@ -139,7 +160,7 @@ def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
     columns: list[Column] = []
     for hotfix in hotfixes:
         seen = look(session, hotfix)
-        refuse_other_owners(session, seen)
+        refuse_missing_rights(session, seen)
         columns += seen.columns
     ids = tuple(hotfix.id for hotfix in hotfixes)
     return Report("ready", tuple(columns), session.facts.describe(), hotfixes=ids)
@@ -182,7 +203,14 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
     wrong = [column for column in differing(seen) if column["actual"] != catalog.MISSING]
     if wrong:
         raise errors.column_mismatch(hotfix.id, wrong)
-    refuse_other_owners(session, seen)
+    refuse_missing_rights(session, seen)
+
+
+def refuse_too_late(session: Session) -> None:
+    """No attempt begins that could outlive the function."""
+    if time.monotonic() > session.limits.last_attempt_at:
+        reason = "it answers so slowly that the function's time would run out under the lock"
+        raise errors.database_unavailable(session.target.address, reason)
 
 
 def refuse_read_only(session: Session) -> None:
@@ -192,10 +220,15 @@ def refuse_read_only(session: Session) -> None:
         raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
 
 
-def refuse_other_owners(session: Session, seen: Look) -> None:
+def refuse_missing_rights(session: Session, seen: Look) -> None:
     for column in seen.columns:
+        expectation, user = column.expectation, session.facts.user
         if not column.owned:
-            raise errors.not_owner(column.expectation.qualified_table, column.owner or "nobody", session.facts.user)
+            raise errors.not_owner(expectation.qualified_table, column.owner or "nobody", user)
+        if not column.schema_usable:
+            raise errors.no_usage(expectation.schema, user)
+        if not column.lockable:
+            raise errors.no_lock_privilege(expectation.qualified_table, user)
 
 
 def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]) -> Look:

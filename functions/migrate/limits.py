@@ -83,3 +83,8 @@ def derive_limits(settings: Settings, remaining_ms: int) -> Limits:
         lock_wait_ms=settings.lock_wait_seconds * 1000,
         last_attempt_at=time.monotonic() + (longest_socket - statement - 2 * MARGIN_MS) / 1000,
     )
+
+
+def elapsed_ms(since: float) -> float:
+    """Milliseconds since a moment of the monotonic clock."""
+    return (time.monotonic() - since) * 1000

@@ -7,17 +7,22 @@ pauses of several times their length, until the budget is spent.
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from database import literal
+import errors
+from database import LockNotAvailable, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from database import Session
     from expectation import Expectation
+    from limits import Limits
 
+# A busy table has hundreds; a log event has 256 kB.
+BLOCKERS_LIMIT = 50
 # Others get at least this many times as long undisturbed as an attempt may stall them. The jitter keeps several runs
 # from marching in step.
 PAUSE_FACTOR = (3.0, 6.0)
@@ -68,9 +73,24 @@ LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
 WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)}
     AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-ORDER BY l.granted DESC, 5 DESC NULLS LAST, l.pid""")
+ORDER BY l.granted DESC, 5 DESC NULLS LAST, l.pid
+LIMIT {BLOCKERS_LIMIT}""")
     return tuple(Blocker(*row) for row in rows)
 
 
-def pause_seconds(lock_timeout_ms: int) -> float:
-    return lock_timeout_ms / 1000 * random.uniform(*PAUSE_FACTOR)  # noqa: S311 - jitter, no secret
+def describe_blockers(session: Session, expectations: Sequence[Expectation]) -> list[dict[str, Any]]:
+    """The blockers as data, for an error that must be reported whether they can be seen or not."""
+    try:
+        return [blocker.describe() for blocker in find_blockers(session, expectations)]
+    except (errors.HotfixError, LockNotAvailable):
+        return []
+
+
+def pause_before_next_attempt(limits: Limits, started: float) -> bool:
+    """Others had the table to themselves for a while. False, at once, when the budget that began at `started` would be
+    spent by then, or too little of the function's time would be left."""
+    pause = limits.lock_timeout_ms / 1000 * random.uniform(*PAUSE_FACTOR)  # noqa: S311 - jitter, no secret
+    if time.monotonic() + pause > min(started + limits.lock_wait_ms / 1000, limits.last_attempt_at):
+        return False
+    time.sleep(pause)
+    return True

@@ -11,8 +11,10 @@ import catalog
 import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from catalog import Column, ColumnType
-    from database import Session
+    from database import Row, Session
     from sqlfile import Hotfix
 
 
@@ -34,10 +36,10 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     Raises:
         RelationError: an expected table is missing, or is no table.
     """
-    catalog.use_schemas(session, hotfix)
+    session.query(catalog.set_search_path_sql(session, hotfix))
     types = catalog.read_types(session, hotfix)
     rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=False))
-    seen = Look(tuple(map(catalog.compare, hotfix.expectations, rows)), tuple(types))
+    seen = Look(compare_all(hotfix, rows), tuple(types))
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:
@@ -49,6 +51,11 @@ def look(session: Session, hotfix: Hotfix) -> Look:
                 table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
             )
     return seen
+
+
+def compare_all(hotfix: Hotfix, rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Each expectation held against its row; there is exactly one row for each."""
+    return tuple(catalog.compare(expectation, row) for expectation, row in zip(hotfix.expectations, rows, strict=True))
 
 
 def differing(seen: Look) -> list[dict[str, Any]]:

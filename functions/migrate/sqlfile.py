@@ -16,6 +16,7 @@ from expectation import Expectation, Unreadable, parse_expectation
 from lexer import Token, Unended, statements, tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. A file name may have 255 bytes.
@@ -54,11 +55,17 @@ class Hotfix:
     id: str
     sql: str
     sha256: str
+    statement_count: int
     expectations: tuple[Expectation, ...]
 
     @property
     def tables(self) -> str:
-        return " and ".join(dict.fromkeys(expectation.qualified_table for expectation in self.expectations))
+        return tables_of(self.expectations)
+
+
+def tables_of(expectations: Iterable[Expectation]) -> str:
+    """Their tables, each once, as a text names them."""
+    return " and ".join(dict.fromkeys(expectation.qualified_table for expectation in expectations))
 
 
 def list_hotfixes(sql_dir: Path) -> list[str]:
@@ -111,7 +118,7 @@ def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
         )
     if len({expectation.name for expectation in expectations}) < len(expectations):
         raise Unreadable("expects the same column twice", "Keep one line for each column.")
-    return Hotfix(hotfix_id, sql, hashlib.sha256(content).hexdigest(), tuple(expectations))
+    return Hotfix(hotfix_id, sql, hashlib.sha256(content).hexdigest(), len(cut), tuple(expectations))
 
 
 def refuse_statement(statement: list[Token]) -> None:

@@ -25,6 +25,7 @@ HOTFIX = "20260212092000_add_drivers_active_since"
 def make(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     # Without the variables of the make that runs these tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment["PG_HOTFIX_STATE"] = str(PROJECT / ".local" / "tests")
     return subprocess.run(
         ["make", "--silent", *arguments],
         cwd=PROJECT,
@@ -90,7 +91,7 @@ def holder(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     ) as process:
         assert process.stdout is not None
         yield process, int(process.stdout.readline())
-        process.kill()
+        process.terminate()
 
 
 def is_running(pid: int) -> bool:

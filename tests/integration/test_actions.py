@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import hotfix
+import look as look_module
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:
@@ -89,6 +91,44 @@ def test_verify_of_a_missing_column_is_a_mismatch(invoke: Invoke) -> None:
         "  expected  timestamp with time zone null\n"
         "  actual    missing\n"
         f'Apply it:  {{"hotfix": "{HOTFIX}", "action": "apply"}}'
+    )
+
+
+def test_a_column_that_goes_after_the_look_is_a_mismatch_too(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("apply")
+    look, looks = look_module.look, 0
+
+    def look_and_drop(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        seen = look(*arguments)
+        if looks == 1:
+            database.run("ALTER TABLE public.drivers DROP COLUMN active_since")
+        return seen
+
+    monkeypatch.setattr(hotfix, "look", look_and_drop)
+    outcome = invoke("verify")
+    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.line["error"] == "ColumnMismatchError"
+
+
+@pytest.mark.parametrize("action", ["plan", "apply", "check"])
+def test_rights_that_apply_would_lack_are_told_before(invoke: Invoke, database: Database, action: str) -> None:
+    database.run(f"REVOKE ALL ON public.drivers FROM {database.user}")
+    outcome = invoke(action)
+    assert outcome.error_name == "NotOwnerError"
+    assert outcome.text == (
+        f"{database.user} owns public.drivers but may not lock it, since its own rights on it were revoked."
+        f' Nothing was changed. Give one back:  GRANT UPDATE ON public.drivers TO "{database.user}";'
+    )
+    database.run("ALTER SCHEMA public OWNER TO postgres; REVOKE ALL ON SCHEMA public FROM public")
+    outcome = invoke(action)
+    assert outcome.error_name == "NotOwnerError"
+    assert outcome.text == (
+        f"{database.user} may not use the schema public. Nothing was changed."
+        f' Grant it:  GRANT USAGE ON SCHEMA "public" TO "{database.user}";'
     )
 
 
@@ -206,6 +246,14 @@ def test_each_end_is_counted(invoke: Invoke, actions: list[str], counted: str) -
     assert (blob["environment"], blob["service"]) == ("test", "pg-hotfix")
 
 
+@pytest.fixture
+def packaged_schema(database: Database) -> None:
+    """The tables of every packaged hotfix, as they are before it."""
+    database.run_as_owner("DROP TABLE drivers")
+    database.run_as_owner(Path("local/schema.sql").read_text())
+
+
+@pytest.mark.usefixtures("packaged_schema")
 @pytest.mark.parametrize("path", sorted(Path("events").glob("*.json")), ids=lambda path: path.stem)
 def test_every_packaged_event_is_fulfilled(invoke: Invoke, call: Callable[..., Outcome], path: Path) -> None:
     if path.stem == "verify":
@@ -217,6 +265,7 @@ def test_every_packaged_event_is_fulfilled(invoke: Invoke, call: Callable[..., O
     assert outcome.line["correlation_id"]
 
 
+@pytest.mark.usefixtures("packaged_schema")
 @pytest.mark.parametrize("path", sorted(Path("sql").glob("*.sql")), ids=lambda path: path.stem)
 def test_every_packaged_hotfix_can_be_run_twice(invoke: Invoke, path: Path) -> None:
     assert invoke("verify", path.stem).error_name == "ColumnMismatchError"

@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 import credentials
+import database as database_module
 from local.postgres import running_server
 from tests.conftest import HOTFIX, PASSWORDS, new_password
 
@@ -255,17 +256,25 @@ def test_a_certificate_of_another_authority_is_refused(
 
 
 def test_a_bundle_without_certificates_is_refused_before_anything_is_contacted(
-    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    call: Callable[..., Outcome], endpoint: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    endpoint(f"http://127.0.0.1:{closed_port()}")  # Asking for the secret would be another error.
     bundle = tmp_path / "empty.pem"
     bundle.write_text("no certificate\n")
     monkeypatch.setenv("DB_CA_BUNDLE", str(bundle))
-    outcome = invoke("apply")
+    outcome = call({"action": "check"})
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
         f"DB_CA_BUNDLE holds no readable certificates ({bundle}). Nothing was contacted and nothing was changed."
         " Leave it out to use the packaged bundle of RDS."
     )
+
+
+def test_a_server_that_refuses_the_limits_is_not_asked_again(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(database_module.SESSION_PARAMETERS, "no_such_limit", "1")  # As an older server would.
+    outcome = invoke("check")
+    assert outcome.error_name == "ConfigurationError"
+    assert '(42704: unrecognized configuration parameter "no_such_limit")' in outcome.text
 
 
 def test_the_packaged_bundle_is_the_default_and_refuses_a_stranger(

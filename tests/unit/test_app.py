@@ -252,6 +252,8 @@ def make_column(name: str, *, matches: bool, changed: bool) -> Column:
         relation_kind="r",
         owner="app",
         owned=True,
+        schema_usable=True,
+        lockable=True,
         estimated_rows=-1,
         estimated_bytes=0,
         expected="text null",
@@ -273,7 +275,7 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
             Report("applied", (THERE, MADE), {}, lock_held_ms=1.4),
             "public.drivers.note applied, committed and proved; the lock was held for 1.4 ms.",
         ),
-        (Report("already_applied", (THERE,), {}), "public.drivers.name already as expected; this run changed nothing."),
+        (Report("already_applied", (THERE,), {}), "public.drivers.name already as expected; nothing was run."),
         (
             Report("would_apply", (THERE, LACKING), {}),
             "public.riders.note missing; apply would run the file; nobody is in the way now.",

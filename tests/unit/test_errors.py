@@ -128,8 +128,8 @@ TEXTS: list[tuple[HotfixError, str]] = [
         errors.lock_busy(HOTFIX, "public.drivers", 30_000, [], 9),
         (
             f"public.drivers stayed locked for 30 s, so {HOTFIX} was not applied. Nothing was changed.\n"
-            "Nobody holds public.drivers at this moment; another table that the file touches may be locked."
-            " Run the same hotfix again."
+            "Nobody holds public.drivers at this moment; another table that the file touches may be locked.\n"
+            "Run the same hotfix again."
         ),
     ),
     (

@@ -22,15 +22,15 @@ def test_a_machine_with_everything_is_fit() -> None:
         ),
         (
             *("Linux", "x86_64", GLIBC, (3, 9)),
-            "pg-hotfix needs python3 3.11 or later, and this is 3.9: apt-get install python3.11",
+            "pg-hotfix needs python3 3.11 or later, and this is 3.9: use Debian 12, Ubuntu 24.04 or later.",
         ),
         (
             *("Linux", "x86_64", ("glibc", "2.31"), (3, 11)),
-            "pg-hotfix needs glibc 2.34 or later, and this is glibc 2.31: use Debian 12, Ubuntu 22.04 or later.",
+            "pg-hotfix needs glibc 2.34 or later, and this is glibc 2.31: use Debian 12, Ubuntu 24.04 or later.",
         ),
         (
             *("Linux", "x86_64", ("", ""), (3, 12)),
-            "pg-hotfix needs glibc 2.34 or later, and this is another C library: use Debian 12, Ubuntu 22.04 or later.",
+            "pg-hotfix needs glibc 2.34 or later, and this is another C library: use Debian 12, Ubuntu 24.04 or later.",
         ),
     ],
 )

@@ -20,7 +20,7 @@ def test_a_log_line_is_abridged_to_what_is_read_first() -> None:
         "request_id": "1",
     }
     assert format_log_line(record) == (
-        'log: INFO hotfix finished action=apply result=applied lock_held_ms=0.9 reason="INC 4711" request_id=1'
+        'log: INFO hotfix finished action=apply result=applied lock_held_ms=0.9 reason="INC 4711"'
     )
 
 

@@ -56,6 +56,7 @@ def test_the_packaged_hotfix_is_read() -> None:
         id="20260212092000_add_drivers_active_since",
         sql=content.decode(),
         sha256=hashlib.sha256(content).hexdigest(),
+        statement_count=1,
         expectations=(Expectation("public", "drivers", "active_since", "timestamptz"),),
     )
 
