@@ -98,6 +98,7 @@ class Session:
         self.connection = connection
         self.target = target
         self.limits = limits
+        self.statement_timeout_ms = limits.statement_timeout_ms
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
@@ -149,7 +150,8 @@ class Session:
         if self.facts.version_number >= 170000:
             limit = f"transaction_timeout = '{self.limits.transaction_timeout_ms}ms'"
         else:
-            limit = f"statement_timeout = '{max(1, self.limits.statement_timeout_ms // statement_count)}ms'"
+            self.statement_timeout_ms = max(1, self.limits.statement_timeout_ms // statement_count)
+            limit = f"statement_timeout = '{self.statement_timeout_ms}ms'"
         self.query(f"BEGIN; SET LOCAL {limit}")
 
     def run_file(self, hotfix: str, before: str, sql: str, after: str) -> list[Row]:
@@ -208,7 +210,7 @@ class Session:
         if UNAVAILABLE.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
-            return errors.statement_timeout(hotfix or "a look", message, self.limits.statement_timeout_ms)
+            return errors.statement_timeout(hotfix or "a look", message, self.statement_timeout_ms)
         if sqlstate == "25006":
             return errors.read_only(self.target.address, message)
         if sqlstate == "42501":
