@@ -594,7 +594,8 @@ def test_statements_that_together_take_too_long_are_no_reason_to_try_again(
         assert outcome.text == (
             f"The transaction of {hotfix_id} was ended because it took longer than 1100 ms. Nothing was changed:"
             " the server rolls back. A hotfix takes milliseconds: look for a rewrite or a scan"
-            " (a volatile default, SET NOT NULL, an index). If the file is right, raise STATEMENT_TIMEOUT_MS and deploy."
+            " (a volatile default, SET NOT NULL, an index)."
+            " If the file is right, raise STATEMENT_TIMEOUT_MS and deploy."
         )
     wait_until_gone(database)
     assert columns_of(database) == ["id", "name"]
