@@ -83,24 +83,26 @@ def apply(
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
-    started = time.monotonic()
     attempts = 0
+    waiting_since = time.monotonic()
     while True:
         before = look(session, hotfix)
         if before.matches:
             seen = report("already_applied", session, hotfix, before)
-            return replace(seen, attempts=attempts, lock_wait_ms=round(elapsed_ms(started)) if attempts else 0)
+            return replace(seen, attempts=attempts, lock_wait_ms=round(elapsed_ms(waiting_since)) if attempts else 0)
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         refuse_too_late(session)
+        if attempts == 0:
+            waiting_since = time.monotonic()
         attempts += 1
         altered = alter_and_prove(session, hotfix, before)
         if altered:
             break
-        if not locks.pause_before_next_attempt(session.limits, started):
+        if not locks.pause_before_next_attempt(session.limits, waiting_since):
             blockers = locks.describe_blockers(session, hotfix.expectations)
-            raise errors.lock_busy(hotfix.id, hotfix.tables, round(elapsed_ms(started)), blockers, attempts)
-    lock_wait_ms = max(0, round(elapsed_ms(started) - altered.lock_held_ms))
+            raise errors.lock_busy(hotfix.id, hotfix.tables, round(elapsed_ms(waiting_since)), blockers, attempts)
+    lock_wait_ms = max(0, round(elapsed_ms(waiting_since) - altered.lock_held_ms))
     after = look_again(session, hotfix, settings, remaining_ms)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
