@@ -11,6 +11,7 @@ SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 python3.13 python
 UV := .tools/bin/uv
 GROUPS := uv dev function postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
+SQL := sql/*.sql
 
 # No target touches a real AWS account: sam and boto3 see these credentials only.
 export AWS_ACCESS_KEY_ID := local
@@ -75,7 +76,7 @@ template: .venv/ready ## Check template.yaml
 
 .PHONY: sql
 sql: .venv/ready ## Check the hotfixes for statements that hurt production
-	@output=$$(.venv/bin/squawk sql/*.sql 2>&1) || { echo "$$output"; exit 1; }
+	@output=$$(.venv/bin/squawk $(SQL) 2>&1) || { echo "$$output"; exit 1; }
 
 .PHONY: tests
 tests: .venv/ready ## Run the unit, integration and end-to-end tests

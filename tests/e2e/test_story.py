@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -12,9 +13,22 @@ def test_the_story_in_the_readme_is_the_one_that_make_run_tells() -> None:
     found = re.search(r"<!-- make run -->\n```text\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     assert found
     make("build")  # So that the run need not say that it builds.
+    before = running_servers()
     result = make("run")
     assert result.returncode == 0, result.stdout + result.stderr
     assert without_figures(result.stdout) == without_figures(found[1])
+    assert running_servers() <= before
+
+
+def running_servers() -> set[str]:
+    """The process ids of the programs that a run starts."""
+    servers = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes()
+            if any(name in words for name in (b"/bin/postgres\0", b"aws-lambda-rie", b"awslambdaric")):
+                servers.add(path.parent.name)
+    return servers
 
 
 def without_figures(text: str) -> str:
