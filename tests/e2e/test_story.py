@@ -6,6 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
+from local.places import PROJECT, shared_directory
 from tests.e2e.test_commands import make
 
 
@@ -21,12 +22,14 @@ def test_the_story_in_the_readme_is_the_one_that_make_run_tells() -> None:
 
 
 def running_servers() -> set[str]:
-    """The process ids of the programs that a run starts."""
+    """The process ids of the programs that a run of this checkout starts."""
+    ours = (bytes(PROJECT), bytes(shared_directory()))
     servers = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes()
-            if any(name in words for name in (b"/bin/postgres\0", b"aws-lambda-rie", b"awslambdaric")):
+            named = any(name in words for name in (b"/bin/postgres\0", b"aws-lambda-rie", b"awslambdaric"))
+            if named and any(folder in words for folder in ours):
                 servers.add(path.parent.name)
     return servers
 
