@@ -68,9 +68,10 @@ def derive_limits(settings: Settings, remaining_ms: int) -> Limits:
         ConfigurationError: there is too little time to do anything safely; the database was not contacted.
     """
     longest_socket = remaining_ms - REPORT_MS
-    longest_statement = longest_socket - 2 * MARGIN_MS
+    # Half of what is left stays for the looks and for waiting.
+    longest_statement = (longest_socket - 2 * MARGIN_MS) // 2
     if longest_statement < SHORTEST_STATEMENT_MS:
-        raise errors.too_little_time(remaining_ms, REPORT_MS + 2 * MARGIN_MS + SHORTEST_STATEMENT_MS)
+        raise errors.too_little_time(remaining_ms, REPORT_MS + 2 * MARGIN_MS + 2 * SHORTEST_STATEMENT_MS)
     statement = min(settings.statement_timeout_ms, longest_statement)
     lock = min(LOCK_TIMEOUT_MS, statement // 2)
     return Limits(

@@ -725,14 +725,18 @@ def test_no_attempt_begins_that_could_outlive_the_function(
     query = database_module.Session.query
 
     def slow_query(session: database_module.Session, sql: str) -> list[list[Any]]:
-        time.sleep(0.4)
+        time.sleep(0.7)
         return query(session, sql)
 
     monkeypatch.setattr(database_module.Session, "query", slow_query)
-    outcome = invoke("apply", seconds=4)
+    outcome = invoke("apply", seconds=7)
     assert outcome.error_name == "DatabaseUnavailableError"
     assert "(it answers so slowly that the function's time would run out under the lock)" in outcome.text
     assert columns_of(database) == ["id", "name"]
+
+
+def test_a_short_time_is_enough_for_a_quick_server(invoke: Invoke) -> None:
+    assert invoke("apply", seconds=7).result == "applied"
 
 
 # Lost connections

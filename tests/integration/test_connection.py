@@ -504,7 +504,7 @@ def test_the_server_enforces_every_limit_of_the_session(
 def test_too_little_time_is_refused_before_anything_is_contacted(invoke: Invoke) -> None:
     outcome = invoke("apply", seconds=2)
     assert outcome.error_name == "ConfigurationError"
-    assert "and needs at least 3500 ms to work and to report." in outcome.text
+    assert "and needs at least 4000 ms to work and to report." in outcome.text
 
 
 def test_a_role_whose_own_settings_change_quoting_and_encoding_is_served_all_the_same(
