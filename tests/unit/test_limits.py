@@ -38,7 +38,7 @@ def test_with_time_enough_the_settings_are_the_limits() -> None:
 
 
 @hypothesis_settings(max_examples=100, deadline=None)
-@example(remaining_ms=3_499, statement_timeout_ms=5000, lock_wait_seconds=30)
+@example(remaining_ms=3_999, statement_timeout_ms=5000, lock_wait_seconds=30)
 @example(remaining_ms=4_000, statement_timeout_ms=5000, lock_wait_seconds=30)
 @example(remaining_ms=900_000, statement_timeout_ms=100, lock_wait_seconds=1)
 @given(
