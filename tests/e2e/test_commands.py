@@ -88,8 +88,10 @@ def test_a_file_that_hurts_production_is_refused_by_make_sql(tmp_path: Path, sql
     assert make("sql", f"SQL={file}").returncode == code
 
 
+# A shell starts background jobs, such as some CI's, with SIGINT ignored, and children inherit that.
 HOLD = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from local.postgres import running_server
 with running_server(Path(sys.argv[1])) as server:
