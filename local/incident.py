@@ -12,7 +12,7 @@ DATABASE = "kaviar"
 APPLICATION = "kaviar_app"
 DRIVER = "f30bc0d9-e7e8-467c-801c-6cf0623d8f0f"
 # The statement behind GET /api/admin/drivers/:id.
-SELECT_DRIVER = f"SELECT id, name, active_since FROM drivers WHERE id = '{DRIVER}'"  # noqa: S608
+SELECT_DRIVER = f"SELECT id, name, active_since FROM drivers WHERE id = '{DRIVER}'"  # noqa: S608 - a constant
 
 SCHEMA = PROJECT / "local" / "schema.sql"
 

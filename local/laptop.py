@@ -16,7 +16,7 @@ from local.incident import DATABASE, Login, create_incident, has_incident, renew
 from local.places import PROJECT, STATE
 from local.postgres import Server, running_server
 
-SECRET_NAME = "kaviar/database"  # noqa: S105
+SECRET_NAME = "kaviar/database"  # noqa: S105 - a name, no secret
 
 
 @dataclass(frozen=True)

@@ -35,21 +35,23 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered |
     """
     try:
         session.begin(hotfix.statement_count)
-        proof, locked_for_ms = run_under_lock(session, hotfix, before)
-        proved = time.monotonic()
+        proof, locked_for_ms, answered = run_under_lock(session, hotfix, before)
         if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
             session.roll_back()
             return None
+        wrong = differing(Look(proof, before.types))
+        if wrong:
+            raise errors.proof_failed(hotfix.id, wrong)
         session.commit(hotfix.id)
     except LockNotAvailable:
         session.roll_back()
         return None
-    return Altered(proof, round(locked_for_ms + elapsed_ms(proved), 1))
+    return Altered(proof, round(locked_for_ms + elapsed_ms(answered), 1))
 
 
-def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tuple[Column, ...], float]:
-    """The transaction holds the lock, the SQL is run and proved, all in one round trip. Returns the proof, and how long
-    the server had held the lock by then, in ms.
+def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tuple[Column, ...], float, float]:
+    """The transaction holds the lock, the SQL was run, and the columns were read, all in one round trip. Returns the
+    columns, how long the server had held the lock by then in ms, and when its answer came.
 
     Taking the lock by its own statement, in the order of the oids, keeps two runs from a deadlock and tells waiting
     from holding.
@@ -68,6 +70,7 @@ def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tupl
         f"{catalog.set_search_path_sql(session, hotfix)};"
         f"{catalog.read_columns_sql(hotfix.expectations, before.types, in_own_transaction=True)}; {clock}",
     )
+    answered = time.monotonic()
     (locked_at, began_as), (proved_at, ended_as) = rows[0], rows[-1]
     if began_as != ended_as:  # The reading of the file refuses transaction control; this is the second line of defence.
         raise errors.file_ended_transaction(hotfix.id)
@@ -76,8 +79,4 @@ def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tupl
         # The file may have made the type. Only then further round trips are needed under the lock.
         types = catalog.read_types(session, hotfix)
         proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=True))
-    proof = compare_all(hotfix, proof_rows)
-    wrong = differing(Look(proof, before.types))
-    if wrong:
-        raise errors.proof_failed(hotfix.id, wrong)
-    return proof, (proved_at - locked_at) * 1000
+    return compare_all(hotfix, proof_rows), (proved_at - locked_at) * 1000, answered

@@ -111,9 +111,6 @@ class OutcomeUnknownError(HotfixError):
     retryable = True
 
 
-RETRYABLE = frozenset(error.__name__ for error in HotfixError.__subclasses__() if error.retryable)
-
-
 # Requests
 
 

@@ -708,6 +708,24 @@ def test_a_table_that_is_replaced_while_waiting_is_not_what_was_planned(invoke: 
     assert columns_of(database) == ["id"]
 
 
+def test_a_table_that_is_replaced_between_look_and_lock_is_looked_at_again(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun = database_module.Session.begin, 0
+
+    def replace_and_begin(session: database_module.Session, statement_count: int) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            database.run_as_owner("ALTER TABLE drivers RENAME TO old; CREATE TABLE drivers (id int)")
+        begin(session, statement_count)
+
+    monkeypatch.setattr(database_module.Session, "begin", replace_and_begin)
+    outcome = invoke("apply")
+    assert (outcome.result, outcome.response["attempts"]) == ("applied", 2)
+    assert columns_of(database) == ["id", "active_since"]
+
+
 def test_only_the_tables_that_lack_a_column_are_locked(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:
