@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import catalog
 import errors
 from database import LockNotAvailable
-from limits import elapsed_ms
+from limits import SHORTEST_ATTEMPT_MS, elapsed_ms
 from look import Look, compare_all, differing
 
 if TYPE_CHECKING:
@@ -18,57 +18,72 @@ if TYPE_CHECKING:
     from sqlfile import Hotfix
 
 
+# Taking the lock of a table with many partitions costs this at most, beside the waiting.
+LOCKING_MS = 100
+
+
 @dataclass(frozen=True)
 class Altered:
-    """What one committed transaction did, and how long it held the lock: from its grant to the answer to COMMIT."""
+    """What one committed transaction did, and how long it held the lock: from its grant to the answer to COMMIT.
+    `stalled_ms` is how long others may have waited for it, the queue included."""
 
     proof: tuple[Column, ...]
     lock_held_ms: float
+    stalled_ms: float
 
 
-def alter_and_prove(session: Session, hotfix: Hotfix, before: Look) -> Altered | None:
-    """The file's SQL is committed, and was proved before COMMIT under the same lock. None if the lock was not free
-    within lock_timeout, or another table stands in the place of the one that was looked at: then all is rolled back.
+@dataclass(frozen=True)
+class Busy:
+    """The lock was not to be had, or another table stands in the place of the one that was looked at. All is rolled
+    back. `stalled_ms` is how long others may have waited behind the attempt."""
+
+    stalled_ms: float
+
+
+def alter_and_prove(session: Session, hotfix: Hotfix, before: Look, patience_ms: int) -> Altered | Busy:
+    """The file's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits at
+    most `patience_ms` in the lock queue; with 0 it does not enter the queue.
 
     Raises:
         ColumnMismatchError: the proof failed. Whatever is raised, the session's owner closes it, which rolls back.
     """
+    started = time.monotonic()
     try:
-        session.begin(hotfix.statement_count)
-        proof, locked_for_ms, answered = run_under_lock(session, hotfix, before)
+        proof, locked_for_ms, answered = run_under_lock(session, hotfix, before, patience_ms)
         if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
             session.roll_back()
-            return None
+            return Busy(locked_for_ms)
         wrong = differing(Look(proof, before.types))
         if wrong:
             raise errors.proof_failed(hotfix.id, wrong)
         session.commit(hotfix.id)
     except LockNotAvailable:
+        stalled_ms = elapsed_ms(started) if patience_ms or session.lock_held else 0.0
         session.roll_back()
-        return None
-    return Altered(proof, round(locked_for_ms + elapsed_ms(answered), 1))
+        return Busy(stalled_ms)
+    return Altered(proof, round(locked_for_ms + elapsed_ms(answered), 1), elapsed_ms(started))
 
 
-def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tuple[Column, ...], float, float]:
+def run_under_lock(
+    session: Session, hotfix: Hotfix, before: Look, patience_ms: int
+) -> tuple[tuple[Column, ...], float, float]:
     """The transaction holds the lock, the SQL was run, and the columns were read, all in one round trip. Returns the
-    columns, how long the server had held the lock by then in ms, and when its answer came.
-
-    Taking the lock by its own statement, in the order of the oids, keeps two runs from a deadlock and tells waiting
-    from holding.
-    """
-    tables = {
-        column.relation_oid: f"{errors.quoted(column.expectation.schema)}.{errors.quoted(column.expectation.table)}"
-        for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
-        if not column.matches
-    }
-    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, pg_catalog.pg_current_xact_id()::text"
+    columns, how long the server had held the lock by then in ms, and when its answer came."""
+    # The file's own statements may need locks on further tables: they wait a little for these in any case.
+    lock_timeout_ms = patience_ms or SHORTEST_ATTEMPT_MS
+    # `lock_timeout` counts for each lock; this limits a table with all its partitions.
+    locking_ms = lock_timeout_ms + LOCKING_MS
+    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, pg_catalog.pg_current_xact_id()"
     rows = session.run_file(
         hotfix.id,
-        f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE; {clock}",
+        f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = {locking_ms};"
+        f"{lock_tables_sql(before, f'ACCESS EXCLUSIVE MODE{"" if patience_ms else " NOWAIT"}')};"
+        f"SET LOCAL statement_timeout = {session.limit_statements(hotfix.statement_count)}; {clock}",
         hotfix.sql,
         # The file may have changed the search_path, which decides how expressions are printed.
         f"{catalog.set_search_path_sql(session, hotfix)};"
-        f"{catalog.read_columns_sql(hotfix.expectations, before.types, in_own_transaction=True)}; {clock}",
+        f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))}; {clock}",
+        locking_ms,
     )
     answered = time.monotonic()
     (locked_at, began_as), (proved_at, ended_as) = rows[0], rows[-1]
@@ -78,5 +93,19 @@ def run_under_lock(session: Session, hotfix: Hotfix, before: Look) -> tuple[tupl
     if None in before.types:
         # The file may have made the type. Only then further round trips are needed under the lock.
         types = catalog.read_types(session, hotfix)
-        proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=True))
+        proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types))
     return compare_all(hotfix, proof_rows), (proved_at - locked_at) * 1000, answered
+
+
+def lock_tables_sql(before: Look, mode: str) -> str:
+    """Takes the lock by a statement of its own: in the order of the oids, so that two runs come to no deadlock, and
+    before any statement of the file has run. Partitions and inheritance children are locked, too.
+
+    https://www.postgresql.org/docs/current/sql-lock.html
+    """
+    tables = {
+        column.relation_oid: f"{errors.quoted(column.expectation.schema)}.{errors.quoted(column.expectation.table)}"
+        for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
+        if not column.matches
+    }
+    return f"LOCK TABLE {', '.join(tables.values())} IN {mode}"

@@ -74,6 +74,8 @@ def respond(report: Report) -> dict[str, Any]:
         "attempts": report.attempts,
         "lock_wait_ms": report.lock_wait_ms,
         "lock_held_ms": report.lock_held_ms,
+        "longest_stall_ms": report.longest_stall_ms,
+        "limits": report.limits,
         "blockers": [blocker.describe() for blocker in report.blockers],
         "sql": report.sql,
         "sql_sha256": report.sql_sha256,

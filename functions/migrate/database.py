@@ -10,7 +10,7 @@ import re
 import struct
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pg8000.converters import PG_TYPES
@@ -20,7 +20,7 @@ from scramp import ScramException
 
 import errors
 import transport
-from limits import MARGIN_MS
+from limits import MARGIN_MS, elapsed_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,7 @@ EXCERPT_CHARACTERS = 120
 SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
 # The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
+XID8 = 5069
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -67,26 +68,31 @@ class LoginRefused(Exception):  # noqa: N818 - never leaves the function
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What the server says of itself and of us. `database_oid` tells a restored or recreated database of the same
-    name apart."""
+    """What the server says of itself and of us. `limits` are those in force, in ms, by the server's names for those
+    that it knows. `database_oid` tells a restored or recreated database of the same name apart."""
 
     host: str
     port: int
+    tls: str
+    limits: dict[str, float]
     name: str
     user: str
     server_version: str
-    tls: str
     version_number: int
     database_oid: int
     in_recovery: bool
     read_only: bool
     search_path: str
+    deadlock_timeout_ms: float
 
     def describe(self) -> dict[str, Any]:
         return {
-            key: value
-            for key, value in asdict(self).items()
-            if key in ("host", "port", "name", "user", "server_version", "tls")
+            "host": self.host,
+            "port": self.port,
+            "name": self.name,
+            "user": self.user,
+            "server_version": self.server_version,
+            "tls": self.tls,
         }
 
 
@@ -99,9 +105,12 @@ class Session:
         self.target = target
         self.limits = limits
         self.statement_timeout_ms = limits.statement_timeout_ms
+        self.lock_held = False
+        self.prepared: dict[str, str] = {}
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
+        connection.register_in_adapter(XID8, self.note_lock)
         self.facts = self.read_facts(tls)
 
     def __enter__(self) -> Self:
@@ -116,15 +125,35 @@ class Session:
         with suppress(*LOST):  # It is gone already, and so is everything it held.
             self.connection.close()
 
+    def note_lock(self, value: str) -> str:
+        """Called as the row arrives: pg8000 drops the rows of a message that fails later on."""
+        self.lock_held = True
+        return value
+
     def read_facts(self, tls: str) -> ServerFacts:
-        (row,) = self.query(
-            "SELECT pg_catalog.current_database(), current_user, pg_catalog.current_setting('server_version'),"
+        """The limit of whole transactions is set, and what is in force is read back.
+
+        Raises:
+            ConfigurationError: a limit is not in force; nothing was changed.
+        """
+        names = [*self.limits.server_limits(), "transaction_timeout"]
+        in_force = ", ".join(f"{milliseconds_of(name)}" for name in names)
+        *_, row = self.query(
+            "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
+            f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
+            " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
+            "SELECT pg_catalog.current_database(), current_user,"
+            " pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
             " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
-            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path')"
+            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'),"
+            f" {milliseconds_of('deadlock_timeout')}, {in_force}"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
-        name, user, version, *rest = row
-        return ServerFacts(self.target.host, self.target.port, name, user, version.split(" ")[0], tls, *rest)
+        limits = {name: limit for name, limit in zip(names, row[9:], strict=True) if limit is not None}
+        for name, asked_ms in self.limits.server_limits().items():
+            if not 0 < limits.get(name, 0) <= asked_ms:
+                raise errors.limit_not_in_force(self.target.address, name, asked_ms, limits.get(name, 0))
+        return ServerFacts(self.target.host, self.target.port, tls, limits, *row[:9])
 
     def query(self, sql: str) -> list[Row]:
         """The rows of all statements of `sql`, one after another, from one round trip.
@@ -144,33 +173,48 @@ class Session:
         """
         return [column["type_modifier"] for column in self.connection.columns or []]
 
-    def begin(self, statement_count: int) -> None:
-        """A transaction is open and holds nothing yet. The server limits it as a whole: from 17 on directly, before
-        that by giving each statement its share, for the server runs a message to its end though its client is gone."""
-        if self.facts.version_number >= 170000:
-            limit = f"transaction_timeout = '{self.limits.transaction_timeout_ms}ms'"
-        else:
-            self.statement_timeout_ms = max(1, self.limits.statement_timeout_ms // statement_count)
-            limit = f"statement_timeout = '{self.statement_timeout_ms}ms'"
-        self.query(f"BEGIN; SET LOCAL {limit}")
+    def query_prepared(self, sql: str) -> list[Row]:
+        """As `query`, for one statement that is run again and again: parsed and planned by the server once."""
+        name = self.prepared.get(sql)
+        if name:
+            return self.query(f"EXECUTE {name}")
+        name = f"pg_hotfix_{len(self.prepared) + 1}"
+        rows = self.query(f"PREPARE {name} AS {sql}; EXECUTE {name}")
+        self.prepared[sql] = name
+        return rows
 
-    def run_file(self, hotfix: str, before: str, sql: str, after: str) -> list[Row]:
-        """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip.
+    def shortest(self, sql: str) -> str:
+        """The same statement, by its name if it was prepared."""
+        return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
+
+    def limit_statements(self, count: int) -> int:
+        """Returns what each of so many statements may take, in ms: their share before PostgreSQL 17, where nothing
+        limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
+        if self.facts.version_number < 170000:
+            self.statement_timeout_ms = max(1, self.limits.statement_timeout_ms // count)
+        return self.statement_timeout_ms
+
+    def run_file(self, hotfix: str, before: str, sql: str, after: str, locking_ms: int) -> list[Row]:
+        """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip. `before` begins
+        the transaction, takes the lock by statements of at most `locking_ms`, and ends by selecting an xid8, which
+        tells that the lock is held.
 
         Raises:
             LockNotAvailable, and the errors of the contract: the transaction has failed, so nothing was changed.
         """
         prefix = f"{before};\n"
+        self.lock_held = False
         started = time.monotonic()
         try:
             # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
             return self.connection.run(f"{prefix}{sql}\n;{after}") or []
         except DatabaseError as error:
+            if sqlstate_of(error) == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
+                raise LockNotAvailable("57014") from error
             raise self.translate(error, hotfix, sql, len(prefix)) from error
         except LOST as error:
             # pg8000 loses the server's last words. They were 25P04, or it is older than 17 and our socket timed out.
-            took_ms = (time.monotonic() - started) * 1000
-            if took_ms >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
+            if elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
                 raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
             raise self.translate(error) from error
 
@@ -277,6 +321,11 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     if sqlstate.startswith(("42", "3F")):
         return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
     return False
+
+
+def milliseconds_of(setting: str) -> str:
+    """SQL that reads a limit in milliseconds; NULL where the server does not know it."""
+    return f"extract(epoch FROM pg_catalog.current_setting('{setting}', true)::interval)::float8 * 1000"
 
 
 def sqlstate_of(error: DatabaseError) -> str:

@@ -303,6 +303,14 @@ def no_lock_privilege(table: str, user: str) -> NotOwnerError:
     )
 
 
+def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: float) -> ConfigurationError:
+    return ConfigurationError(
+        f"The server of {address} does not keep the limits of this session: {name} should be {asked_ms} ms, and is "
+        f"{found_ms:.0f} ms there (0: none). {UNCHANGED} Without its limits a run could hold others up. Reach the server directly: put the "
+        "instance's own endpoint, not a pooler's, into the secret or DB_HOST."
+    )
+
+
 def startup_refused(address: str, sqlstate: str, message: str) -> ConfigurationError:
     return ConfigurationError(
         f"The server of {address} refuses the limits that the session starts with ({sqlstate}: {message}). {UNCHANGED} "
@@ -382,15 +390,33 @@ NAMED_BLOCKERS = 5
 
 
 def lock_busy(
-    hotfix: str, tables: str, waited_ms: int, blockers: Sequence[Mapping[str, Any]], attempts: int
+    hotfix: str,
+    tables: str,
+    blockers: Sequence[Mapping[str, Any]],
+    *,
+    user: str,
+    waited_ms: int,
+    attempts: int,
+    stalled_ms: int,
 ) -> LockBusyError:
-    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not applied. {UNCHANGED}"]
+    """`stalled_ms`: how long others may have waited behind this run, at most."""
+    nobody = "nobody waited behind this run"
+    behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
+    state = f"Nothing was changed, and {behind}."
+    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not applied. {state}"]
     lines += name_blockers(blockers)
     if not blockers:
         elsewhere = "another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment; {elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]
-    return LockBusyError("\n".join(lines), blockers=list(blockers), attempts=attempts, lock_wait_ms=waited_ms)
+    lines += [line for line in [grant_to_see(blockers, user)] if line]
+    return LockBusyError(
+        "\n".join(lines),
+        blockers=list(blockers),
+        attempts=attempts,
+        lock_wait_ms=waited_ms,
+        longest_stall_ms=stalled_ms,
+    )
 
 
 def look_was_blocked(tables: str, blockers: Sequence[Mapping[str, Any]]) -> LockBusyError:
@@ -400,26 +426,54 @@ def look_was_blocked(tables: str, blockers: Sequence[Mapping[str, Any]]) -> Lock
 
 
 def name_blockers(blockers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each session, the worst first, and how many more there are."""
-    sessions = {blocker["pid"] or blocker["table"]: blocker for blocker in reversed(blockers)}
-    lines = [f"In the way: {describe_blocker(blocker)}" for blocker in reversed(sessions.values())]
-    hidden = len(lines) - NAMED_BLOCKERS
-    return lines[:NAMED_BLOCKERS] + ([f"and {hidden} more."] if hidden > 0 else [])
+    """A line for each, the worst first, and how many more there are."""
+    lines = [f"In the way: {describe_blocker(blocker)}" for blocker in blockers[:NAMED_BLOCKERS]]
+    hidden = len(blockers) - NAMED_BLOCKERS
+    return lines + ([f"and {hidden} more."] if hidden > 0 else [])
 
 
 def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
-    """What ends the sessions that are named and hold a lock; those that only wait in line are let be."""
-    pids = dict.fromkeys(blocker["pid"] for blocker in blockers if blocker["pid"] and blocker["granted"])
-    lines = [f"SELECT pg_terminate_backend({pid});" for pid in list(pids)[:NAMED_BLOCKERS]]
+    """What ends those that are named and hold a lock; those that only wait in line are let be. An autovacuum against
+    wraparound would begin anew."""
+    lines = [
+        f"ROLLBACK PREPARED {string(blocker['prepared_transaction'])};"
+        if blocker["prepared_transaction"]
+        else f"SELECT pg_terminate_backend({blocker['pid']});"
+        for blocker in blockers[:NAMED_BLOCKERS]
+        if blocker["granted"]
+        and (blocker["pid"] or blocker["prepared_transaction"])
+        and blocker["autovacuum"] != "autovacuum to prevent wraparound"
+    ]
     return f" To end it now:  {'  '.join(lines)}" if lines else ""
 
 
+def grant_to_see(blockers: Sequence[Mapping[str, Any]], user: str) -> str:
+    hidden = any(blocker["pid"] and blocker["state"] is None and not blocker["autovacuum"] for blocker in blockers)
+    return f"To see what they do and since when:  GRANT pg_read_all_stats TO {quoted(user)};" if hidden else ""
+
+
 def describe_blocker(blocker: Mapping[str, Any]) -> str:
-    who = f"pid {blocker['pid']}" if blocker["pid"] else "a prepared transaction"
     names = ", ".join(name for name in (blocker["user"], blocker["application_name"]) if name)
-    age = blocker["transaction_seconds"]
-    since = f", in a transaction for {age:.0f} s" if age is not None else ""
-    return f"{who}{f' ({names})' if names else ''}{since}, {blocker['lock_mode']} on {blocker['table']}."
+    gid, age = blocker["prepared_transaction"], blocker["transaction_seconds"]
+    if blocker["pid"]:
+        what = [f"{blocker['autovacuum'] or ''} pid {blocker['pid']}".strip() + (f" ({names})" if names else "")]
+        what += [f"in a transaction for {age:.0f} s"] if age is not None else []
+    else:
+        what = [f"the prepared transaction {gid or 'of a name unknown'}{f' ({names})' if names else ''}"]
+        what += [f"prepared {age:.0f} s ago"] if age is not None else []
+    if blocker["waits_for"]:
+        pids = " and ".join(f"pid {pid}" if pid else "a prepared transaction" for pid in blocker["waits_for"])
+        what += [f"itself waiting for {pids}"]
+    what += [f"{blocker['lock_mode']} on {blocker['table']}{'' if blocker['granted'] else ' (awaited)'}"]
+    return f"{', '.join(what)}.{WHY_IT_STAYS.get(blocker['autovacuum'] or (gid and 'prepared'), '')}"
+
+
+# What one would not expect of these.
+WHY_IT_STAYS = {
+    "autovacuum": " It did not yield.",
+    "autovacuum to prevent wraparound": " It yields to nobody: let it finish.",
+    "prepared": " No session will ever let go of it: whoever prepared it must commit it or roll it back.",
+}
 
 
 def statement_timeout(what: str, message: str, limit_ms: int) -> StatementTimeoutError:
@@ -471,6 +525,12 @@ def commit_not_seen(hotfix: str, address: str, reason: str) -> OutcomeUnknownErr
         f"({reason}). "
         f'The change was proved inside the transaction. Make sure:  {{"hotfix": "{hotfix}", "action": "verify"}}'
     )
+
+
+def string(text: str) -> str:
+    """The text as an SQL string."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
 
 
 def quoted(name: str) -> str:

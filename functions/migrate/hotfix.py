@@ -6,16 +6,17 @@ Nothing here knows of Lambda, events or JSON.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import catalog
 import errors
-import locks
-from alter import alter_and_prove
+from alter import Altered, alter_and_prove
+from blockers import describe_blockers, find_blockers, try_to_describe_blockers
 from credentials import read_target
 from database import LockNotAvailable, LoginRefused, Session, open_session
 from limits import derive_limits, elapsed_ms
+from locks import Turn
 from look import Look, differing, hash_plan, look
 from sqlfile import Hotfix, list_hotfixes, load_hotfix, tables_of
 from transport import tls_context
@@ -23,8 +24,8 @@ from transport import tls_context
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from blockers import Blocker
     from catalog import Column
-    from locks import Blocker
     from request import Request
     from settings import Settings
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Report:
     """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to
-    COMMIT."""
+    COMMIT, and nobody waited for this run longer than `longest_stall_ms`."""
 
     result: str
     columns: tuple[Column, ...]
@@ -40,6 +41,8 @@ class Report:
     attempts: int = 0
     lock_wait_ms: int = 0
     lock_held_ms: float = 0.0
+    longest_stall_ms: float = 0.0
+    limits: dict[str, float] = field(default_factory=dict)
     blockers: tuple[Blocker, ...] = ()
     sql: str | None = None
     sql_sha256: str | None = None
@@ -70,9 +73,12 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
                 case _:
                     return check(session, hotfixes)
         except LockNotAvailable as error:
-            expectations = [expectation for hotfix in hotfixes for expectation in hotfix.expectations]
-            blockers = locks.describe_blockers(session, expectations)
-            raise errors.look_was_blocked(tables_of(expectations), blockers) from error
+            tables = tables_of(expectation for hotfix in hotfixes for expectation in hotfix.expectations)
+            blockers = [one.describe() for hotfix in hotfixes for one in try_to_describe_blockers(session, hotfix)]
+            raise errors.look_was_blocked(tables, blockers) from error
+        except errors.HotfixError as error:
+            error.facts["limits"] = session.facts.limits
+            raise
 
 
 def apply(
@@ -83,37 +89,34 @@ def apply(
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
-    attempts = 0
-    waiting_since = time.monotonic()
+    turn = Turn(session, hotfix)
     while True:
         before = look(session, hotfix)
         if before.matches:
             seen = report("already_applied", session, hotfix, before)
-            return replace(seen, attempts=attempts, lock_wait_ms=round(elapsed_ms(waiting_since)) if attempts else 0)
+            waited_ms = round(elapsed_ms(turn.started)) if turn.attempts else 0
+            return replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=turn.longest_stall_ms)
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         refuse_too_late(session)
-        if attempts == 0:
-            waiting_since = time.monotonic()
-        attempts += 1
-        altered = alter_and_prove(session, hotfix, before)
-        if altered:
+        turn.begin_attempt()
+        outcome = alter_and_prove(session, hotfix, before, turn.patience_ms)
+        if isinstance(outcome, Altered):
             break
-        if not locks.pause_before_next_attempt(session.limits, waiting_since):
-            blockers = locks.describe_blockers(session, hotfix.expectations)
-            raise errors.lock_busy(hotfix.id, hotfix.tables, round(elapsed_ms(waiting_since)), blockers, attempts)
-    lock_wait_ms = max(0, round(elapsed_ms(waiting_since) - altered.lock_held_ms))
+        turn.wait(outcome.stalled_ms, before)
+    lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
     after = look_again(session, hotfix, settings, remaining_ms)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
-        for column, proved in zip(after.columns, altered.proof, strict=True)
+        for column, proved in zip(after.columns, outcome.proof, strict=True)
     )
     result = "applied" if any(column.changed_here for column in columns) else "already_applied"
     return replace(
         report(result, session, hotfix, replace(after, columns=columns)),
-        attempts=attempts,
+        attempts=turn.attempts,
         lock_wait_ms=lock_wait_ms,
-        lock_held_ms=altered.lock_held_ms,
+        lock_held_ms=outcome.lock_held_ms,
+        longest_stall_ms=round(max(turn.longest_stall_ms, outcome.stalled_ms), 1),
         sql=hotfix.sql,
     )
 
@@ -127,7 +130,7 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     if seen.matches:
         return report("already_applied", session, hotfix, seen)
     refuse_what_cannot_work(session, hotfix, seen)
-    blockers = locks.find_blockers(session, hotfix.expectations)
+    blockers = describe_blockers(session, find_blockers(session, hotfix))
     return replace(report("would_apply", session, hotfix, seen), blockers=blockers, sql=hotfix.sql)
 
 
@@ -165,7 +168,7 @@ def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
         refuse_missing_rights(session, seen)
         columns += seen.columns
     ids = tuple(hotfix.id for hotfix in hotfixes)
-    return Report("ready", tuple(columns), session.facts.describe(), hotfixes=ids)
+    return Report("ready", tuple(columns), session.facts.describe(), limits=session.facts.limits, hotfixes=ids)
 
 
 # The steps
@@ -261,5 +264,6 @@ def report(result: str, session: Session, hotfix: Hotfix, seen: Look) -> Report:
         session.facts.describe(),
         sql_sha256=hotfix.sha256,
         plan_hash=hash_plan(session, hotfix, seen),
+        limits=session.facts.limits,
         hotfixes=(hotfix.id,),
     )

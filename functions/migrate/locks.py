@@ -1,96 +1,152 @@
-"""Who holds the tables, and when to try for the lock.
+"""When to try for the lock: outside the queue, so that nobody waits behind a run that is waiting itself.
 
-This is the place of the lock strategy. Today: short attempts, whose stall for others is bounded by lock_timeout, with
-pauses of several times their length, until the budget is spent.
+Whoever waits for ACCESS EXCLUSIVE makes every later reader wait, too. So the first attempt does not wait at all. After
+it this run only watches who holds the tables, and tries again when nobody who stays is among them.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import errors
-from database import LockNotAvailable, literal
+from alter import lock_tables_sql
+from blockers import AUTOVACUUM, describe_blockers, find_blockers
+from database import LockNotAvailable
+from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
 
+    from blockers import Blocker
     from database import Session
-    from expectation import Expectation
-    from limits import Limits
+    from look import Look
+    from sqlfile import Hotfix
 
-# A busy table has hundreds; a log event has 256 kB.
-BLOCKERS_LIMIT = 50
-# Others get at least this many times as long undisturbed as an attempt may stall them. The jitter keeps several runs
-# from marching in step.
-PAUSE_FACTOR = (3.0, 6.0)
-
-
-@dataclass(frozen=True)
-class Blocker:
-    """A transaction that holds or awaits a lock on one of the tables. `pid` is None for a prepared transaction;
-    `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. No query
-    text: it would hold people's data."""
-
-    pid: int | None
-    user: str | None
-    application_name: str | None
-    state: str | None
-    transaction_seconds: float | None
-    lock_mode: str
-    granted: bool
-    table: str
-
-    def describe(self) -> dict[str, Any]:
-        return asdict(self)
+# Two looks at the locks are this far apart, or ten times as far as one takes: at most a tenth of one of the server's
+# cores.
+POLL_MS = 20
+POLL_FACTOR = 10
+# A transaction that is seen for longer is a long one: an attempt would only make others wait.
+LONG_MS = 100
+# Long ones that take turns leave no gap: after this time, if none of them was there at its beginning, try anyway.
+TURNS_MS = 1_000
+# Others get at least this many times as long undisturbed as an attempt may have made them wait.
+PAUSE_FACTOR = 3.0
+JITTER = (1.0, 1.5)
+# How much longer than deadlock_timeout one has to wait for an autovacuum to yield.
+YIELD_MS = 500
 
 
-def find_blockers(session: Session, expectations: Sequence[Expectation]) -> tuple[Blocker, ...]:
-    """Every other session with a lock, or in wait for one, on one of the tables or their partitions, the oldest
-    transaction first: each conflicts with ACCESS EXCLUSIVE. Waits for nobody.
+class Turn:
+    """The waiting of one run: how often it tried, how long the next attempt may wait in the queue (0: not at all), and
+    how long others may have waited behind it at most. Times in ms."""
 
-    https://www.postgresql.org/docs/current/view-pg-locks.html
-    """
-    tables = ", ".join(f"({literal(expected.schema)}, {literal(expected.table)})" for expected in expectations)
-    rows = session.query(f"""
-WITH RECURSIVE relation (oid) AS (
-    SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE (n.nspname, c.relname) IN ({tables})
-    UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
-)
-SELECT l.pid, coalesce(a.usename, p.owner), nullif(a.application_name, ''), a.state,
-    extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8,
-    pg_catalog.upper(pg_catalog.regexp_replace(
-        pg_catalog.replace(l.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
-    l.granted, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
-FROM pg_catalog.pg_locks l
-JOIN relation ON relation.oid = l.relation
-JOIN pg_catalog.pg_class c ON c.oid = l.relation
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
-WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)}
-    AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
-ORDER BY l.granted DESC, 5 DESC NULLS LAST, l.pid
-LIMIT {BLOCKERS_LIMIT}""")
-    return tuple(Blocker(*row) for row in rows)
+    def __init__(self, session: Session, hotfix: Hotfix) -> None:
+        self.session = session
+        self.hotfix = hotfix
+        self.started = time.monotonic()
+        self.attempts = 0
+        self.patience_ms = 0
+        self.next_patience_ms = SHORTEST_ATTEMPT_MS
+        self.longest_stall_ms = 0.0
+        self.blockers: list[Blocker] = []
+        # When each transaction was seen first. Of the very first ones nobody knows how long they have been there.
+        self.first_seen: dict[str, float] = {}
+        self.unyielding: set[str] = set()
 
+    @property
+    def deadline(self) -> float:
+        limits = self.session.limits
+        return min(self.started + limits.lock_wait_ms / 1000, limits.last_attempt_at)
 
-def describe_blockers(session: Session, expectations: Sequence[Expectation]) -> list[dict[str, Any]]:
-    """The blockers as data, for an error that must be reported whether they can be seen or not."""
-    try:
-        return [blocker.describe() for blocker in find_blockers(session, expectations)]
-    except (errors.HotfixError, LockNotAvailable):
-        return []
+    def begin_attempt(self) -> None:
+        """The budget runs from the first attempt on."""
+        if self.attempts == 0:
+            self.started = time.monotonic()
+        self.attempts += 1
 
+    def wait(self, stalled_ms: float, before: Look | None = None) -> None:
+        """An attempt makes sense again: nobody who stays is in the way, and others had the table to themselves for a
+        while. Until then this run waited outside the queue. `stalled_ms` is what the last attempt may have cost others.
 
-def pause_before_next_attempt(limits: Limits, started: float) -> bool:
-    """Others had the table to themselves for a while. False, at once, when the budget that began at `started` would be
-    spent by then, or too little of the function's time would be left."""
-    pause = limits.lock_timeout_ms / 1000 * random.uniform(*PAUSE_FACTOR)  # noqa: S311 - jitter, no secret
-    if time.monotonic() + pause > min(started + limits.lock_wait_ms / 1000, limits.last_attempt_at):
-        return False
-    time.sleep(pause)
-    return True
+        Raises:
+            LockBusyError: the budget is spent. Nothing was changed.
+        """
+        self.longest_stall_ms = max(self.longest_stall_ms, stalled_ms)
+        tried_at = time.monotonic()
+        pause = stalled_ms / 1000 * PAUSE_FACTOR
+        while True:
+            polled_at = time.monotonic()
+            ages_ms = self.look_at_blockers()
+            now = time.monotonic()
+            if now > self.deadline:
+                raise self.give_up()
+            if now >= tried_at + pause and self.is_worth_trying(ages_ms.values(), (now - tried_at) * 1000):
+                self.patience_ms = self.next_patience_ms
+                self.next_patience_ms = min(2 * self.patience_ms, self.session.limits.longest_attempt_ms)
+                return
+            if before and self.is_autovacuum_alone(ages_ms):
+                self.make_autovacuum_yield(before)
+                continue
+            step = max(POLL_MS / 1000, POLL_FACTOR * (now - polled_at)) * random.uniform(*JITTER)  # noqa: S311 - jitter
+            time.sleep(max(0.0, min(step, self.deadline - now)))
+
+    def look_at_blockers(self) -> dict[str, float]:
+        """How long each transaction in the way has been seen for, in ms."""
+        self.blockers = find_blockers(self.session, self.hotfix)
+        now = time.monotonic()
+        unknown = now if self.first_seen else -math.inf
+        self.first_seen |= {
+            blocker.transaction: unknown for blocker in self.blockers if blocker.transaction not in self.first_seen
+        }
+        return {blocker.transaction: (now - self.first_seen[blocker.transaction]) * 1000 for blocker in self.blockers}
+
+    def is_worth_trying(self, ages_ms: Collection[float], since_last_attempt_ms: float) -> bool:
+        """Whether an attempt may succeed, given for how long each transaction in the way has been seen: all seem to be
+        short, and the attempts so far were; or none was there at the last attempt, so that they take turns."""
+        if self.next_patience_ms <= USUAL_ATTEMPT_MS and all(age <= LONG_MS for age in ages_ms):
+            return True
+        return since_last_attempt_ms >= TURNS_MS and all(age < since_last_attempt_ms for age in ages_ms)
+
+    def is_autovacuum_alone(self, ages_ms: dict[str, float]) -> bool:
+        """Whether of those who stay every one is an autovacuum that would yield, and there is time to make it."""
+        staying = [blocker for blocker in self.blockers if ages_ms[blocker.transaction] > LONG_MS]
+        wait_ms = self.session.facts.deadlock_timeout_ms + YIELD_MS
+        return (
+            bool(staying)
+            and all(one.autovacuum == AUTOVACUUM and one.transaction not in self.unyielding for one in staying)
+            and wait_ms < self.session.limits.statement_timeout_ms
+            and time.monotonic() + wait_ms / 1000 < self.deadline
+        )
+
+    def make_autovacuum_yield(self, before: Look) -> None:
+        """The autovacuum has cancelled itself, as it does for whoever waits longer than deadlock_timeout. The lock that
+        is waited for here conflicts with it, but with no reader and no writer: nobody waits behind this.
+
+        https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
+        """
+        wait_ms = round(self.session.facts.deadlock_timeout_ms + YIELD_MS)
+        try:
+            self.session.query(
+                f"BEGIN; SET LOCAL lock_timeout = {wait_ms};"
+                f"{lock_tables_sql(before, 'SHARE UPDATE EXCLUSIVE MODE')}; ROLLBACK"
+            )
+        except LockNotAvailable:
+            self.session.roll_back()
+        # Whoever is still there afterwards is not asked twice.
+        self.unyielding |= {blocker.transaction for blocker in self.blockers}
+
+    def give_up(self) -> errors.LockBusyError:
+        blockers = [blocker.describe() for blocker in describe_blockers(self.session, self.blockers)]
+        return errors.lock_busy(
+            self.hotfix.id,
+            self.hotfix.tables,
+            blockers,
+            user=self.session.facts.user,
+            waited_ms=round(elapsed_ms(self.started)),
+            attempts=self.attempts,
+            stalled_ms=round(self.longest_stall_ms),
+        )

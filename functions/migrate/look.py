@@ -38,7 +38,7 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     """
     session.query(catalog.set_search_path_sql(session, hotfix))
     types = catalog.read_types(session, hotfix)
-    rows = session.query(catalog.read_columns_sql(hotfix.expectations, types, in_own_transaction=False))
+    rows = session.query_prepared(catalog.read_columns_sql(hotfix.expectations, types))
     seen = Look(compare_all(hotfix, rows), tuple(types))
     for column in seen.columns:
         table = column.expectation.qualified_table

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 import errors
@@ -16,7 +18,7 @@ from expectation import Expectation, Unreadable, parse_expectation
 from lexer import Token, Unended, statements, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 # The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. A file name may have 255 bytes.
@@ -50,13 +52,15 @@ REFUSED = (
 @dataclass(frozen=True)
 class Hotfix:
     """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same
-    checksum."""
+    checksum. `other_tables` are names that the SQL mentions as tables, as written there, and whether it alters them or
+    refers to them only."""
 
     id: str
     sql: str
     sha256: str
     statement_count: int
     expectations: tuple[Expectation, ...]
+    other_tables: tuple[tuple[str, bool], ...] = ()
 
     @property
     def tables(self) -> str:
@@ -118,7 +122,8 @@ def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
         )
     if len({expectation.name for expectation in expectations}) < len(expectations):
         raise Unreadable("expects the same column twice", "Keep one line for each column.")
-    return Hotfix(hotfix_id, sql, hashlib.sha256(content).hexdigest(), len(cut), tuple(expectations))
+    named = tuple(dict.fromkeys(name for statement in cut for name in find_tables(statement)))
+    return Hotfix(hotfix_id, sql, hashlib.sha256(content).hexdigest(), len(cut), tuple(expectations), named)
 
 
 def refuse_statement(statement: list[Token]) -> None:
@@ -127,6 +132,36 @@ def refuse_statement(statement: list[Token]) -> None:
         found = form.match(start)
         if found:
             raise Unreadable(what.format(found[0]), advice)
+
+
+def find_tables(statement: list[Token]) -> Iterator[tuple[str, bool]]:
+    """The names that stand where a table is altered, or referred to by a foreign key, an index or a trigger; also in
+    the body of a DO. What is no table's name after all the server does not find."""
+    words = [token.keyword or token.text for token in statement]
+    for position, word in enumerate(words):
+        altered = word == "TABLE" and words[max(0, position - 1)] in ("ALTER", "DROP", "TRUNCATE")
+        if altered or word in ("REFERENCES", "ON"):
+            name = name_at(statement[position + 1 :])
+            if name:
+                yield name, altered
+        if words[0] == "DO" and statement[position].kind == "dollar":
+            body = statement[position].text.split("$", 2)[2].rsplit("$", 2)[0]
+            with suppress(Unended):
+                for inner in statements(iter(list(tokens(body)))):
+                    yield from find_tables(inner)
+
+
+def name_at(following: list[Token]) -> str:
+    """The table's name as written, with its schema if it has one; empty if no name stands there."""
+    rest = list(dropwhile(lambda token: token.keyword in ("IF", "EXISTS", "ONLY"), following))[:3]
+    parts = [token.text for token in rest]
+    is_name = [
+        token.kind == "word" or (token.kind == "quoted" and len(token.text) > 2 and token.text[0] == '"')
+        for token in rest
+    ]
+    if parts[1:2] == ["."] and is_name == [True, False, True]:
+        return "".join(parts)
+    return parts[0] if is_name[:1] == [True] else ""
 
 
 def read_directives(found: list[Token]) -> list[Expectation]:

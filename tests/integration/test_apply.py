@@ -374,142 +374,6 @@ def test_a_missing_permission_is_shown_in_postgresqls_words(
     assert columns_of(database) == ["id", "name"]
 
 
-# The lock
-
-
-def test_a_lock_that_stays_is_reported_with_who_holds_it(
-    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
-    database.run(f"GRANT pg_read_all_stats TO {database.user}")
-    with database.connect() as other:
-        other.run("SET application_name = 'nightly-report'")
-        ((pid,),) = other.run("SELECT pg_backend_pid()")
-        other.run("BEGIN; SELECT * FROM public.drivers")
-        outcome = invoke("apply")
-        assert invoke("plan").response["blockers"][0]["pid"] == pid
-    assert outcome.error_name == "LockBusyError"
-    assert re.sub(r"for \d s\b", "for 1 s", outcome.text) == (
-        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied. Nothing was changed.\n"
-        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for 1 s, ACCESS SHARE on public.drivers.\n"
-        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
-    )
-    (blocker,) = outcome.line["blockers"]
-    assert 0.5 < blocker.pop("transaction_seconds") < 5
-    assert blocker == {
-        "pid": pid,
-        "user": "postgres",
-        "application_name": "nightly-report",
-        "state": "idle in transaction",
-        "lock_mode": "ACCESS SHARE",
-        "granted": True,
-        "table": "public.drivers",
-    }
-    assert (outcome.metric("LockBusy"), outcome.metric("Failed")) == (1, 1)
-    assert columns_of(database) == ["id", "name"]
-
-
-def test_a_reader_of_a_partition_is_in_the_way_of_the_whole_table(
-    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
-    database.run_as_owner(
-        "CREATE TABLE rides (id int) PARTITION BY RANGE (id); CREATE TABLE rides_1 PARTITION OF rides DEFAULT"
-    )
-    hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
-    with database.connect() as other:
-        other.run("BEGIN; SELECT * FROM public.rides_1")
-        assert [blocker["table"] for blocker in invoke("plan", hotfix_id).response["blockers"]] == ["public.rides_1"]
-        outcome = invoke("apply", hotfix_id)
-    assert outcome.error_name == "LockBusyError"
-    assert "ACCESS SHARE on public.rides_1." in outcome.text
-
-
-def test_a_lock_on_another_table_that_the_file_touches_is_waited_for_as_briefly(
-    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
-    database.run_as_owner("CREATE TABLE fleet (id int PRIMARY KEY)")
-    hotfix_id = write_hotfix(
-        "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS fleet_id int REFERENCES fleet;", "public.drivers.fleet_id int"
-    )
-    with database.connect() as other:
-        other.run("BEGIN; INSERT INTO public.fleet VALUES (1)")
-        outcome = invoke("apply", hotfix_id)
-    assert outcome.error_name == "LockBusyError"
-    assert outcome.text.endswith(
-        "Nobody holds public.drivers at this moment; another table that the file touches may be locked.\n"
-        "Run the same hotfix again."
-    )
-    assert columns_of(database) == ["id", "name"]
-
-
-def test_no_statement_of_the_file_runs_before_the_lock_is_held(
-    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
-    database.run_as_owner("CREATE SEQUENCE ran")  # A sequence remembers what a rollback undoes.
-    hotfix_id = write_hotfix(f"SELECT nextval('ran'); {ADD_NOTE}", NOTE)
-    with database.connect() as other:
-        other.run("BEGIN; SELECT * FROM public.drivers")
-        assert invoke("apply", hotfix_id).error_name == "LockBusyError"
-    assert database.run("SELECT is_called FROM public.ran") == [[False]]
-    assert invoke("apply", hotfix_id).result == "applied"
-    assert database.run("SELECT is_called FROM public.ran") == [[True]]
-
-
-def test_a_lock_that_commit_itself_needs_is_waited_for_in_attempts_too(
-    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
-) -> None:
-    database.run_as_owner("CREATE TABLE audit (id int)")
-    add_deferred_trigger(database, "LOCK TABLE audit")
-    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
-    with database.connect() as other:
-        other.run("BEGIN; LOCK TABLE public.audit")
-        with call_later(0.4, lambda: other.run("COMMIT")):
-            outcome = invoke("apply", hotfix_id)
-    assert (outcome.error, outcome.result) == (None, "applied")
-    assert outcome.response["attempts"] > 1
-
-
-def test_a_lock_that_is_let_go_is_taken(invoke: Invoke, database: Database) -> None:
-    with database.connect() as other:
-        other.run("BEGIN; SELECT * FROM public.drivers")
-        with call_later(0.4, lambda: other.run("COMMIT")):
-            outcome = invoke("apply")
-    assert (outcome.error, outcome.result) == (None, "applied")
-    assert outcome.response["attempts"] > 1
-    assert outcome.response["lock_wait_ms"] >= 300
-    assert outcome.response["lock_held_ms"] < outcome.response["lock_wait_ms"]
-
-
-def test_a_look_that_needs_a_locked_table_gives_up_at_once(invoke: Invoke, database: Database) -> None:
-    invoke("apply")
-    with database.connect() as other:
-        ((pid,),) = other.run("SELECT pg_backend_pid()")
-        other.run("BEGIN; LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE")
-        outcome = invoke("verify")
-    assert outcome.error_name == "LockBusyError"
-    assert outcome.text == (
-        "public.drivers could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. Nothing was changed.\n"
-        f"In the way: pid {pid} (postgres), ACCESS EXCLUSIVE on public.drivers.\n"
-        f"Run the same request again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
-    )
-    assert outcome.line["blockers"][0]["pid"] == pid
-
-
-def test_nothing_is_left_of_a_run_that_gave_up(
-    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
-    with database.connect() as other:
-        other.run("BEGIN; LOCK TABLE public.drivers IN ACCESS SHARE MODE")
-        invoke("apply")
-        wait_until_gone(database)
-        other.run("COMMIT")
-    assert columns_of(database) == ["id", "name"]
-
-
 # The SQL
 
 
@@ -711,16 +575,16 @@ def test_a_table_that_is_replaced_while_waiting_is_not_what_was_planned(invoke: 
 def test_a_table_that_is_replaced_between_look_and_lock_is_looked_at_again(
     invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, begun = database_module.Session.begin, 0
+    run_file, runs = database_module.Session.run_file, 0
 
-    def replace_and_begin(session: database_module.Session, statement_count: int) -> None:
-        nonlocal begun
-        begun += 1
-        if begun == 1:
+    def replace_and_run(session: database_module.Session, *args: Any) -> list[list[Any]]:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
             database.run_as_owner("ALTER TABLE drivers RENAME TO old; CREATE TABLE drivers (id int)")
-        begin(session, statement_count)
+        return run_file(session, *args)
 
-    monkeypatch.setattr(database_module.Session, "begin", replace_and_begin)
+    monkeypatch.setattr(database_module.Session, "run_file", replace_and_run)
     outcome = invoke("apply")
     assert (outcome.result, outcome.response["attempts"]) == ("applied", 2)
     assert columns_of(database) == ["id", "active_since"]

@@ -491,9 +491,9 @@ def test_the_server_enforces_every_limit_of_the_session(
     assert invoke("apply", hotfix_id).result == "applied"
     seen = {name: (setting, source) for name, setting, source in database.run("SELECT * FROM public.seen")}
     assert {name: seen[name] for name in names} == {
-        "lock_timeout": ("100", "client"),
-        "statement_timeout": ("5000", "client") if "transaction_timeout" in seen else ("2500", "session"),
-        "idle_in_transaction_session_timeout": ("2000", "client"),
+        "lock_timeout": ("10", "session"),  # of the first attempt
+        "statement_timeout": ("5000" if "transaction_timeout" in seen else "2500", "session"),
+        "idle_in_transaction_session_timeout": ("1000", "client"),
         "client_connection_check_interval": ("500", "client"),
     }
     assert seen["tcp_keepalives_idle"][0] == "5"

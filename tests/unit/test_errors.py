@@ -44,8 +44,27 @@ def blocker(**fields: Any) -> dict[str, Any]:
         "lock_mode": "ACCESS SHARE",
         "granted": True,
         "table": "public.drivers",
+        "prepared_transaction": None,
+        "autovacuum": None,
+        "waits_for": [],
         **fields,
     }
+
+
+def lock_busy(*blockers: dict[str, Any], waited_ms: int = 30_000, stalled_ms: int = 0) -> HotfixError:
+    return errors.lock_busy(
+        HOTFIX,
+        "public.drivers",
+        blockers,
+        user="kaviar_app",
+        waited_ms=waited_ms,
+        attempts=7,
+        stalled_ms=stalled_ms,
+    )
+
+
+BUSY = f"public.drivers stayed locked for 30 s, so {HOTFIX} was not applied."
+NOBODY_WAITED = "Nothing was changed, and nobody waited behind this run."
 
 
 def column(name: str, expected: str, actual: str) -> dict[str, Any]:
@@ -62,9 +81,14 @@ def test_no_error_has_a_child_that_a_state_machine_would_not_match() -> None:
 
 
 def test_an_error_carries_its_text_and_the_same_as_data() -> None:
-    error = errors.lock_busy(HOTFIX, "public.drivers", 30_000, [blocker()], 7)
+    error = lock_busy(blocker(), stalled_ms=12)
     assert str(error) == error.message
-    assert error.facts == {"blockers": [blocker()], "attempts": 7, "lock_wait_ms": 30_000}
+    assert error.facts == {
+        "blockers": [blocker()],
+        "attempts": 7,
+        "lock_wait_ms": 30_000,
+        "longest_stall_ms": 12,
+    }
 
 
 TEXTS: list[tuple[HotfixError, str]] = [
@@ -93,9 +117,9 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
-        errors.lock_busy(HOTFIX, "public.drivers", 30_100, [blocker(), blocker(pid=4712, application_name=None)], 7),
+        lock_busy(blocker(), blocker(pid=4712, application_name=None), waited_ms=30_100),
         (
-            f"public.drivers stayed locked for 30 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+            f"{BUSY} {NOBODY_WAITED}\n"
             "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, ACCESS SHARE on"
             " public.drivers.\n"
             "In the way: pid 4712 (billing), in a transaction for 340 s, ACCESS SHARE on public.drivers.\n"
@@ -104,31 +128,63 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
-        errors.lock_busy(
-            HOTFIX, "public.drivers", 1_000, [blocker(user=None, application_name=None, transaction_seconds=None)], 3
+        lock_busy(
+            blocker(user=None, application_name=None, state=None, transaction_seconds=None, waits_for=[12, 0]),
+            stalled_ms=40,
         ),
         (
-            f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied. Nothing was changed.\n"
-            "In the way: pid 4711, ACCESS SHARE on public.drivers.\n"
-            "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);"
+            f"{BUSY} Nothing was changed, and others waited behind this run for 40 ms at most.\n"
+            "In the way: pid 4711, itself waiting for pid 12 and a prepared transaction, ACCESS SHARE on"
+            " public.drivers.\n"
+            "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);\n"
+            'To see what they do and since when:  GRANT pg_read_all_stats TO "kaviar_app";'
         ),
     ),
     (
-        errors.lock_busy(
-            HOTFIX, "public.drivers", 1_000, [blocker(pid=None, application_name=None, transaction_seconds=None)], 3
+        lock_busy(
+            blocker(pid=None, application_name=None, state=None, prepared_transaction="it's 1", lock_mode="EXCLUSIVE")
         ),
         (
-            f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied. Nothing was changed.\n"
-            "In the way: a prepared transaction (billing), ACCESS SHARE on public.drivers.\n"
+            f"{BUSY} {NOBODY_WAITED}\n"
+            "In the way: the prepared transaction it's 1 (billing), prepared 340 s ago, EXCLUSIVE on public.drivers."
+            " No session will ever let go of it: whoever prepared it must commit it or roll it back.\n"
+            "Run the same hotfix again when it ends. To end it now:  ROLLBACK PREPARED 'it''s 1';"
+        ),
+    ),
+    (
+        lock_busy(
+            blocker(
+                user=None,
+                application_name=None,
+                state=None,
+                autovacuum="autovacuum to prevent wraparound",
+                lock_mode="SHARE UPDATE EXCLUSIVE",
+            ),
+            blocker(granted=False),
+        ),
+        (
+            f"{BUSY} {NOBODY_WAITED}\n"
+            "In the way: autovacuum to prevent wraparound pid 4711, in a transaction for 340 s, SHARE UPDATE EXCLUSIVE"
+            " on public.drivers. It yields to nobody: let it finish.\n"
+            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, ACCESS SHARE on public.drivers"
+            " (awaited).\n"
             "Run the same hotfix again when it ends."
         ),
     ),
     (
-        errors.lock_busy(HOTFIX, "public.drivers", 30_000, [], 9),
+        lock_busy(stalled_ms=104),
         (
-            f"public.drivers stayed locked for 30 s, so {HOTFIX} was not applied. Nothing was changed.\n"
+            f"{BUSY} Nothing was changed, and others waited behind this run for 104 ms at most.\n"
             "Nobody holds public.drivers at this moment; another table that the file touches may be locked.\n"
             "Run the same hotfix again."
+        ),
+    ),
+    (
+        errors.limit_not_in_force(ADDRESS, "lock_timeout", 20, 0.0),
+        (
+            f"The server of {ADDRESS} does not keep the limits of this session: lock_timeout should be 20 ms, and is"
+            " 0 ms there (0: none). Nothing was changed. Without its limits a run could hold others up. Reach the"
+            " server directly: put the instance's own endpoint, not a pooler's, into the secret or DB_HOST."
         ),
     ),
     (

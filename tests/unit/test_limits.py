@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from errors import ConfigurationError
-from limits import LOCK_TIMEOUT_MS, REPORT_MS, Limits, derive_limits
+from limits import LONGEST_ATTEMPT_MS, REPORT_MS, Limits, derive_limits
 from settings import LOCK_WAIT_BOUNDS_SECONDS, STATEMENT_TIMEOUT_BOUNDS_MS, Settings
 
 LONGEST_FUNCTION_MS = 900_000
@@ -26,10 +26,11 @@ def make_settings(statement_timeout_ms: int = 5000, lock_wait_seconds: int = 30)
 def test_with_time_enough_the_settings_are_the_limits() -> None:
     limits = derive_limits(make_settings(), 60_000)
     assert limits == Limits(
-        lock_timeout_ms=100,
+        lock_timeout_ms=20,
+        longest_attempt_ms=500,
         statement_timeout_ms=5000,
         transaction_timeout_ms=5500,
-        idle_in_transaction_ms=2000,
+        idle_in_transaction_ms=1000,
         socket_timeout_ms=6000,
         connect_timeout_ms=5000,
         lock_wait_ms=30_000,
@@ -58,14 +59,15 @@ def test_the_limits_nest_strictly_or_the_run_is_refused(
     assert (
         0
         < limits.lock_timeout_ms
+        < limits.longest_attempt_ms
         < limits.statement_timeout_ms
         < limits.transaction_timeout_ms
         < limits.socket_timeout_ms
         < remaining_ms
     )
-    assert limits.lock_timeout_ms <= LOCK_TIMEOUT_MS
+    assert limits.longest_attempt_ms <= LONGEST_ATTEMPT_MS
     assert limits.statement_timeout_ms <= statement_timeout_ms
-    assert 0 < limits.idle_in_transaction_ms <= min(2000, limits.statement_timeout_ms)
+    assert 0 < limits.idle_in_transaction_ms <= min(1000, limits.statement_timeout_ms)
     assert 0 < limits.connect_timeout_ms < remaining_ms
     # An attempt that begins as late as it may has run into its socket's limit before the time kept for the report.
     latest_end = limits.last_attempt_at + (limits.socket_timeout_ms + REPORT_MS - remaining_ms) / 1000
@@ -84,9 +86,9 @@ def test_too_little_time_is_refused_before_the_database_is_contacted() -> None:
 
 def test_the_server_gets_every_limit_with_its_unit_at_the_start_of_the_session() -> None:
     assert derive_limits(make_settings(), 60_000).startup_parameters() == {
-        "lock_timeout": "100ms",
+        "lock_timeout": "20ms",
         "statement_timeout": "5000ms",
-        "idle_in_transaction_session_timeout": "2000ms",
+        "idle_in_transaction_session_timeout": "1000ms",
         "client_connection_check_interval": "500ms",
         "tcp_keepalives_idle": "5s",
         "tcp_keepalives_interval": "2s",

@@ -58,6 +58,7 @@ def test_the_packaged_hotfix_is_read() -> None:
         sha256=hashlib.sha256(content).hexdigest(),
         statement_count=1,
         expectations=(Expectation("public", "drivers", "active_since", "timestamptz"),),
+        other_tables=(('"drivers"', True),),
     )
 
 
@@ -496,3 +497,22 @@ def test_a_name_is_stored_as_postgresql_stores_it_however_it_is_written(
 def test_the_name_shown_to_people_can_be_pasted_into_a_file(names: tuple[str, str, str], written_type: str) -> None:
     expectation = Expectation(*names, written_type)
     assert parse_expectation(f"column {expectation.name} {written_type}") == expectation
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("ALTER TABLE drivers ADD a int REFERENCES fleet (id)", [("drivers", True), ("fleet", False)]),
+        ('alter table if exists only "Ride"."s" add a int', [('"Ride"."s"', True)]),
+        ("DROP TABLE IF EXISTS /* so */ old -- far\n", [("old", True)]),
+        ("CREATE INDEX i ON ONLY public . rides (id)", [("public.rides", False)]),
+        ("CREATE TABLE IF NOT EXISTS t (a int REFERENCES x ON DELETE CASCADE)", [("x", False), ("DELETE", False)]),
+        ("DO $do$ BEGIN EXECUTE $$ALTER TABLE a$$; ALTER TABLE b DROP c; END $do$", [("b", True)]),
+        ("DO $$ BEGIN ALTER TABLE a; x := 'y; END $$", []),
+        ("SELECT 'ALTER TABLE a'; ALTER TABLE", []),
+        ('ALTER TABLE ""."" ADD b int; ALTER TABLE U&"a" ADD b int', []),
+        ("COMMENT ON COLUMN public.drivers.note IS 'x'", [("COLUMN", False)]),
+    ],
+)
+def test_the_tables_that_a_file_touches_are_found(sql: str, named: list[tuple[str, bool]]) -> None:
+    assert list(parse_hotfix(ID, f"{EXPECT}{sql}".encode()).other_tables) == named

@@ -1,0 +1,146 @@
+"""Who holds the tables that a hotfix needs, as PostgreSQL tells it to a role without special rights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import errors
+from database import LockNotAvailable, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from database import Session
+    from sqlfile import Hotfix
+
+# A busy table has hundreds; a log event has 256 kB.
+SHOWN_BLOCKERS = 50
+LONGEST_CHAIN = 5
+
+# https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
+MODES = ("AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive", "Share", "ShareRowExclusive", "Exclusive")
+# With SHARE ROW EXCLUSIVE, the lock that a foreign key or a trigger takes on a table it refers to.
+IN_THE_WAY_OF_REFERENCES = MODES[2:]
+
+AUTOVACUUM = "autovacuum"
+WRAPAROUND = "autovacuum to prevent wraparound"
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """A transaction that holds or awaits a lock on one of the tables; of several locks the strongest.
+
+    `pid` is None for a prepared transaction, which `prepared_transaction` names; `autovacuum` is None for all others.
+    `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. `waits_for`
+    are the pids that it waits for itself, the nearest first; 0 stands for a prepared transaction. No query text: it
+    would hold people's data.
+    """
+
+    transaction: str
+    pid: int | None
+    user: str | None
+    application_name: str | None
+    state: str | None
+    transaction_seconds: float | None
+    lock_mode: str
+    granted: bool
+    table: str
+    prepared_transaction: str | None
+    autovacuum: str | None
+    waits_for: tuple[int, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """The blocker as the response shows it."""
+        described = asdict(self) | {"waits_for": list(self.waits_for)}
+        del described["transaction"]
+        return described
+
+
+def find_blockers(session: Session, hotfix: Hotfix) -> list[Blocker]:
+    """Every other transaction with a lock, or in wait for one, that conflicts with what the file takes, the oldest
+    first: on the expected tables and those that it alters, any lock; on those that it refers to, the locks of writers.
+    Partitions and inheritance children count. Waits for nobody.
+
+    https://www.postgresql.org/docs/current/view-pg-locks.html
+    """
+    return [Blocker(*row) for row in session.query_prepared(find_blockers_sql(session, hotfix))]
+
+
+def find_blockers_sql(session: Session, hotfix: Hotfix) -> str:
+    expected = ", ".join(f"({literal(one.schema)}, {literal(one.table)})" for one in hotfix.expectations)
+    others = "".join(
+        f"\n    UNION SELECT pg_catalog.to_regclass({literal(name)}), {altered}"
+        for name, altered in hotfix.other_tables
+    )
+    modes = ", ".join(f"'{mode}Lock'" for mode in (*MODES, "AccessExclusive"))
+    writers = ", ".join(f"'{mode}Lock'" for mode in (*IN_THE_WAY_OF_REFERENCES, "AccessExclusive"))
+    # A prepared transaction has no process; it is known by the lock on its own transaction id.
+    return f"""
+WITH RECURSIVE named (oid, altered) AS (
+    SELECT c.oid, true FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE (n.nspname, c.relname) IN ({expected}){others}
+), relation (oid, altered) AS (
+    SELECT oid, altered FROM named
+    UNION SELECT i.inhrelid, relation.altered FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
+), held AS MATERIALIZED (
+    SELECT * FROM pg_catalog.pg_locks WHERE pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+), blocker AS (
+    SELECT DISTINCT ON (l.virtualtransaction, l.pid) l.*
+    FROM held l JOIN relation ON relation.oid = l.relation
+    WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)}
+        AND (relation.altered OR l.mode IN ({writers}))
+    ORDER BY l.virtualtransaction, l.pid, l.granted DESC, pg_catalog.array_position(ARRAY[{modes}], l.mode) DESC
+)
+SELECT b.virtualtransaction || ' ' || coalesce(b.pid, 0), b.pid, coalesce(a.usename, p.owner),
+    nullif(a.application_name, ''), a.state,
+    extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,
+    pg_catalog.upper(pg_catalog.regexp_replace(
+        pg_catalog.replace(b.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
+    b.granted, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), p.gid,
+    -- Of all processes with a database only autovacuum has no user. Its query is hidden, the age of the table is not.
+    CASE WHEN a.pid IS NULL OR a.usesysid IS NOT NULL THEN NULL
+        WHEN a.query LIKE '%(to prevent wraparound)' OR pg_catalog.age(c.relfrozenxid) > least(
+            pg_catalog.current_setting('autovacuum_freeze_max_age')::int,
+            (SELECT option_value::int FROM pg_catalog.pg_options_to_table(c.reloptions)
+                WHERE option_name = 'autovacuum_freeze_max_age'))
+        OR pg_catalog.mxid_age(c.relminmxid) > least(
+            pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::int,
+            (SELECT option_value::int FROM pg_catalog.pg_options_to_table(c.reloptions)
+                WHERE option_name = 'autovacuum_multixact_freeze_max_age'))
+        THEN '{WRAPAROUND}' ELSE '{AUTOVACUUM}' END
+FROM blocker b
+JOIN pg_catalog.pg_class c ON c.oid = b.relation
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
+LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
+    AND own.virtualtransaction = b.virtualtransaction
+LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
+ORDER BY b.granted DESC, age DESC NULLS LAST, b.pid"""
+
+
+def describe_blockers(session: Session, blockers: Sequence[Blocker]) -> tuple[Blocker, ...]:
+    """The first of them, with whom they wait for themselves. Waits for nobody."""
+    shown = blockers[:SHOWN_BLOCKERS]
+    pids = ", ".join(str(blocker.pid) for blocker in shown if blocker.pid)
+    if not pids:
+        return tuple(shown)
+    rows = session.query(f"""
+WITH RECURSIVE chain (start, pid, depth) AS (
+    SELECT pid, pid, 0 FROM pg_catalog.unnest(ARRAY[{pids}]) AS pid
+    UNION SELECT start, next, depth + 1 FROM chain, pg_catalog.unnest(pg_catalog.pg_blocking_pids(chain.pid)) AS next
+    WHERE depth < {LONGEST_CHAIN} AND next <> start
+)
+SELECT start, pid FROM chain WHERE depth > 0 ORDER BY start, depth, pid""")
+    chains: dict[int, dict[int, None]] = {}
+    for start, pid in rows:
+        chains.setdefault(start, {})[pid] = None
+    return tuple(replace(blocker, waits_for=tuple(chains.get(blocker.pid or 0, ()))) for blocker in shown)
+
+
+def try_to_describe_blockers(session: Session, hotfix: Hotfix) -> tuple[Blocker, ...]:
+    """The blockers, for an error that must be reported whether they can be seen or not."""
+    try:
+        return describe_blockers(session, find_blockers(session, hotfix))
+    except (errors.HotfixError, LockNotAvailable):
+        return ()

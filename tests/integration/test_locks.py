@@ -1,0 +1,598 @@
+"""Waiting outside the queue: real locks, held by real other sessions."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import alter
+import hotfix
+import limits
+from local.postgres import running_server
+from request import parse_request
+from settings import read_settings
+from tests.conftest import HOTFIX, PASSWORDS, call_later
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from local.postgres import Server
+    from tests.conftest import Database, Outcome
+
+    Invoke = Callable[..., Outcome]
+    WriteHotfix = Callable[..., str]
+
+ADD_NOTE = "ALTER TABLE public.drivers ADD COLUMN IF NOT EXISTS note text;"
+NOTE = "public.drivers.note text"
+ADD_FLEET = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS fleet_id int REFERENCES fleet;"
+FLEET = "public.drivers.fleet_id int"
+# Within the block an autovacuum of a table of some pages takes minutes.
+SLOW_VACUUM = "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own: autovacuum looks every second, and transactions can be prepared."""
+    version = os.environ.get("PG_VERSION")
+    settings = {"autovacuum_naptime": "1s", "max_prepared_transactions": "5", "max_connections": "120"}
+    folder = tmp_path_factory.mktemp("postgres")
+    with running_server(folder, version=int(version) if version else None, settings=settings) as server:
+        PASSWORDS.add(server.admin_password)
+        yield server
+
+
+@pytest.fixture
+def give_up_after_1_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+
+
+def columns_of(database: Database, table: str = "public.drivers") -> list[str]:
+    rows = database.run(
+        f"SELECT attname FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+    )
+    return [name for (name,) in rows]
+
+
+@contextmanager
+def holding(database: Database, sql: str, *, ends_after: float | None = None) -> Iterator[int]:
+    """Within the block another session is in a transaction that has run `sql`; or until it commits. Its pid."""
+    with database.connect() as other:
+        ((pid,),) = other.run("SELECT pg_backend_pid()")
+        other.run(f"BEGIN; {sql}")
+        if ends_after is None:
+            yield pid
+        else:
+            with call_later(ends_after, lambda: other.run("COMMIT")):
+                yield pid
+
+
+@contextmanager
+def watching_the_queue(database: Database) -> Iterator[list[Any]]:
+    """Locks that the function was seen waiting for, in a list that is whole at the end of the block."""
+    seen: list[Any] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        with database.connect() as admin:
+            while not over.is_set():
+                seen.extend(
+                    admin.run(
+                        "SELECT mode, relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                        " WHERE application_name = 'pg-hotfix' AND NOT granted AND relation IS NOT NULL"
+                    )
+                    or []
+                )
+
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch)
+        try:
+            yield seen
+        finally:
+            over.set()
+            watched.result(10)
+
+
+# Who is in the way
+
+
+def test_a_lock_that_stays_is_reported_with_who_holds_it_and_nobody_waits(
+    invoke: Invoke, database: Database, give_up_after_1_s: None
+) -> None:
+    database.run(f"GRANT pg_read_all_stats TO {database.user}")
+    with database.connect() as other:
+        other.run("SET application_name = 'nightly-report'")
+        ((pid,),) = other.run("SELECT pg_backend_pid()")
+        other.run("BEGIN; SELECT * FROM public.drivers")
+        with watching_the_queue(database) as seen_waiting:
+            outcome = invoke("apply")
+        assert invoke("plan").response["blockers"][0]["pid"] == pid
+    assert seen_waiting == []
+    assert outcome.error_name == "LockBusyError"
+    assert re.sub(r"for \d s\b", "for 1 s", outcome.text) == (
+        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied."
+        " Nothing was changed, and nobody waited behind this run.\n"
+        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for 1 s, ACCESS SHARE on public.drivers.\n"
+        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+    )
+    (blocker,) = outcome.line["blockers"]
+    assert 0.5 < blocker.pop("transaction_seconds") < 5
+    # The log leaves out what is null.
+    assert {key: value for key, value in blocker.items() if value is not None} == {
+        "pid": pid,
+        "user": "postgres",
+        "application_name": "nightly-report",
+        "state": "idle in transaction",
+        "lock_mode": "ACCESS SHARE",
+        "granted": True,
+        "table": "public.drivers",
+        "waits_for": [],
+    }
+    assert (outcome.line["attempts"], outcome.line["longest_stall_ms"]) == (1, 0)
+    assert (outcome.metric("LockBusy"), outcome.metric("Failed")) == (1, 1)
+    assert columns_of(database) == ["id", "name"]
+
+
+def test_what_the_role_may_not_see_is_null_and_the_grant_is_named(
+    invoke: Invoke, database: Database, give_up_after_1_s: None
+) -> None:
+    with holding(database, "SELECT * FROM public.drivers") as pid:
+        outcome = invoke("apply")
+        (planned,) = invoke("plan").response["blockers"]
+    assert outcome.text == (
+        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied."
+        " Nothing was changed, and nobody waited behind this run.\n"
+        f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
+        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});\n"
+        f'To see what they do and since when:  GRANT pg_read_all_stats TO "{database.user}";'
+    )
+    assert (planned["state"], planned["application_name"], planned["transaction_seconds"]) == (None, None, None)
+
+
+def test_of_several_locks_of_a_transaction_the_strongest_is_named(invoke: Invoke, database: Database) -> None:
+    with holding(database, "SELECT * FROM public.drivers; UPDATE public.drivers SET name = ''"):
+        (blocker,) = invoke("plan").response["blockers"]
+    assert blocker["lock_mode"] == "ROW EXCLUSIVE"
+
+
+def test_whom_a_blocker_itself_waits_for_is_named(invoke: Invoke, database: Database) -> None:
+    database.run_as_owner("CREATE TABLE fleet (id int)")
+    with (
+        holding(database, "LOCK TABLE public.fleet") as root,
+        database.connect() as middle,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        ((pid,),) = middle.run("SELECT pg_backend_pid()")
+        middle.run("BEGIN; SELECT * FROM public.drivers")
+        waiting = pool.submit(middle.run, "SELECT * FROM public.fleet")
+        try:
+            until(lambda: database.run(f"SELECT pg_blocking_pids({pid})") == [[[root]]])
+            (blocker,) = invoke("plan").response["blockers"]
+        finally:
+            database.run(f"SELECT pg_terminate_backend({root})")
+            waiting.result(10)
+    assert (blocker["pid"], blocker["waits_for"]) == (pid, [root])
+
+
+def until(happened: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_prepared_transaction_is_named_with_the_line_that_ends_it(
+    invoke: Invoke, database: Database, give_up_after_1_s: None
+) -> None:
+    with database.connect() as other:
+        other.run("BEGIN; UPDATE public.drivers SET name = ''; PREPARE TRANSACTION 'order 7'")
+    try:
+        outcome = invoke("apply")
+    finally:
+        database.run("ROLLBACK PREPARED 'order 7'")
+    assert outcome.error_name == "LockBusyError"
+    assert re.sub(r"\d s ago", "1 s ago", outcome.text) == (
+        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied."
+        " Nothing was changed, and nobody waited behind this run.\n"
+        "In the way: the prepared transaction order 7 (postgres), prepared 1 s ago, ROW EXCLUSIVE on public.drivers."
+        " No session will ever let go of it: whoever prepared it must commit it or roll it back.\n"
+        "Run the same hotfix again when it ends. To end it now:  ROLLBACK PREPARED 'order 7';"
+    )
+    assert (outcome.line["blockers"][0].get("pid"), invoke("apply").result) == (None, "applied")
+
+
+def test_who_waits_in_the_queue_is_in_the_way_but_need_not_be_ended(
+    invoke: Invoke, database: Database, give_up_after_1_s: None
+) -> None:
+    with (
+        holding(database, "SELECT * FROM public.drivers") as reader,
+        database.connect() as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        ((pid,),) = other.run("SELECT pg_backend_pid()")
+        waiting = pool.submit(other.run, "ALTER TABLE public.drivers ADD COLUMN rating int")
+        try:
+            until(lambda: database.run(f"SELECT pg_blocking_pids({pid})") == [[[reader]]])
+            outcome = invoke("apply")
+        finally:
+            database.run(f"SELECT pg_terminate_backend({reader})")
+            waiting.result(10)
+    assert f"In the way: pid {reader} (postgres), ACCESS SHARE on public.drivers.\n" in outcome.text
+    assert (
+        f"In the way: pid {pid} (postgres), itself waiting for pid {reader}, ACCESS EXCLUSIVE on public.drivers"
+        " (awaited)." in outcome.text
+    )
+    assert f"To end it now:  SELECT pg_terminate_backend({reader});\n" in outcome.text
+
+
+# Which tables count
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        "CREATE TABLE rides (id int) PARTITION BY RANGE (id); CREATE TABLE rides_1 PARTITION OF rides DEFAULT",
+        "CREATE TABLE rides (id int); CREATE TABLE rides_1 () INHERITS (rides)",
+    ],
+    ids=["partition", "inheritance child"],
+)
+def test_a_reader_of_a_child_is_in_the_way_of_the_whole_table(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, give_up_after_1_s: None, create: str
+) -> None:
+    database.run_as_owner(create)
+    hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
+    with holding(database, "SELECT * FROM public.rides_1"):
+        assert [blocker["table"] for blocker in invoke("plan", hotfix_id).response["blockers"]] == ["public.rides_1"]
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "LockBusyError"
+    assert "ACCESS SHARE on public.rides_1." in outcome.text
+    assert outcome.line["longest_stall_ms"] == 0
+    assert invoke("apply", hotfix_id).result == "applied"
+    assert columns_of(database, "public.rides_1") == ["id", "a"]
+
+
+def test_many_partitions_are_locked_together(invoke: Invoke, write_hotfix: WriteHotfix, database: Database) -> None:
+    database.run_as_owner("CREATE TABLE rides (id int) PARTITION BY RANGE (id)")
+    partitions = "".join(
+        f"CREATE TABLE rides_{number} PARTITION OF rides FOR VALUES FROM ({number}) TO ({number + 1});"
+        for number in range(40)
+    )
+    database.run_as_owner(partitions)
+    hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
+    with holding(database, "SELECT * FROM public.rides", ends_after=0.4):
+        outcome = invoke("apply", hotfix_id)
+    assert (outcome.result, columns_of(database, "public.rides_39")) == ("applied", ["id", "a"])
+
+
+def test_a_writer_of_a_referenced_table_is_waited_for_outside_the_queue(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("CREATE TABLE fleet (id int PRIMARY KEY)")
+    hotfix_id = write_hotfix(ADD_FLEET, FLEET)
+    with holding(database, "INSERT INTO public.fleet VALUES (1)", ends_after=1.0):
+        (blocker,) = invoke("plan", hotfix_id).response["blockers"]
+        outcome = invoke("apply", hotfix_id)
+    assert (blocker["table"], blocker["lock_mode"]) == ("public.fleet", "ROW EXCLUSIVE")
+    assert (outcome.result, outcome.response["attempts"]) == ("applied", 2)
+    assert columns_of(database) == ["id", "name", "fleet_id"]
+
+
+def test_a_reader_of_a_referenced_table_is_not_in_the_way(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("CREATE TABLE fleet (id int PRIMARY KEY)")
+    hotfix_id = write_hotfix(ADD_FLEET, FLEET)
+    with holding(database, "SELECT * FROM public.fleet"):
+        assert invoke("plan", hotfix_id).response["blockers"] == []
+        outcome = invoke("apply", hotfix_id)
+    assert (outcome.result, outcome.response["attempts"]) == ("applied", 1)
+
+
+def test_a_table_that_a_do_block_alters_is_waited_for(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner('CREATE TABLE "Fleet" (id int)')
+    hotfix_id = write_hotfix(
+        f'{ADD_NOTE} DO $$ BEGIN ALTER TABLE "Fleet" ADD COLUMN IF NOT EXISTS size int; END $$;', NOTE
+    )
+    with holding(database, 'SELECT * FROM public."Fleet"'):
+        (blocker,) = invoke("plan", hotfix_id).response["blockers"]
+    assert blocker["table"] == 'public."Fleet"'
+
+
+def test_a_locked_table_that_the_file_names_nowhere_stalls_others_briefly(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, give_up_after_1_s: None
+) -> None:
+    database.run_as_owner("CREATE TABLE fleet (id int)")
+    database.run_as_owner("CREATE FUNCTION grow() RETURNS void AS 'LOCK TABLE fleet' LANGUAGE sql")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT grow();", NOTE)
+    with holding(database, "LOCK TABLE public.fleet"):
+        outcome = invoke("apply", hotfix_id)
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.text.endswith(
+        "Nobody holds public.drivers at this moment; another table that the file touches may be locked.\n"
+        "Run the same hotfix again."
+    )
+    assert re.search(r"and others waited behind this run for \d{1,3} ms at most\.", outcome.text)
+    assert outcome.line["attempts"] > 2
+    assert columns_of(database) == ["id", "name"]
+
+
+# When to try
+
+
+def test_a_lock_that_is_let_go_is_taken_at_the_second_attempt(invoke: Invoke, database: Database) -> None:
+    with (
+        watching_the_queue(database) as seen_waiting,
+        holding(database, "SELECT * FROM public.drivers", ends_after=1.0),
+    ):
+        outcome = invoke("apply")
+    assert (outcome.error, outcome.result) == (None, "applied")
+    assert seen_waiting == []
+    assert outcome.response["attempts"] == 2
+    assert outcome.response["lock_wait_ms"] >= 900
+    assert outcome.response["lock_held_ms"] <= outcome.response["longest_stall_ms"] < 900
+
+
+def keep_busy(database: Database, seconds: float, over: threading.Event, offset: float) -> None:
+    """Reads the table in transactions of that length, one right after the other."""
+    with database.connect() as other:
+        time.sleep(offset)
+        while not over.is_set():
+            other.run("BEGIN; SELECT * FROM public.drivers")
+            time.sleep(seconds)
+            other.run("COMMIT")
+
+
+@pytest.mark.parametrize(("clients", "seconds"), [(8, 0.02), (2, 0.3)], ids=["short ones", "long ones in turns"])
+def test_a_table_that_is_never_free_is_reached(
+    invoke: Invoke, database: Database, clients: int, seconds: float
+) -> None:
+    over = threading.Event()
+    with ThreadPoolExecutor(clients) as pool:
+        busy = [
+            pool.submit(keep_busy, database, seconds, over, number * seconds / clients) for number in range(clients)
+        ]
+        try:
+            until(lambda: len(invoke("plan").response["blockers"]) >= min(clients, 2))
+            outcome = invoke("apply")
+        finally:
+            over.set()
+        for one in busy:
+            one.result(10)
+    assert (outcome.error, outcome.result) == (None, "applied")
+    assert outcome.response["attempts"] > 1
+
+
+def test_the_wait_leaves_time_to_report_before_the_function_ends(invoke: Invoke, database: Database) -> None:
+    with holding(database, "SELECT * FROM public.drivers"):
+        outcome = invoke("apply", seconds=6)
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.line["duration_ms"] < 6_000 - limits.REPORT_MS
+
+
+def test_no_statement_of_the_file_runs_before_the_lock_is_held(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, give_up_after_1_s: None
+) -> None:
+    database.run_as_owner("CREATE SEQUENCE ran")  # A sequence remembers what a rollback undoes.
+    hotfix_id = write_hotfix(f"SELECT nextval('ran'); {ADD_NOTE}", NOTE)
+    with holding(database, "SELECT * FROM public.drivers"):
+        assert invoke("apply", hotfix_id).error_name == "LockBusyError"
+    assert database.run("SELECT is_called FROM public.ran") == [[False]]
+    assert invoke("apply", hotfix_id).result == "applied"
+    assert database.run("SELECT is_called FROM public.ran") == [[True]]
+
+
+def test_a_lock_that_commit_itself_needs_is_waited_for_in_attempts_too(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner(
+        "CREATE TABLE audit (id int);"
+        "CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN LOCK TABLE audit; RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON drivers DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION at_commit()"
+    )
+    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
+    with holding(database, "LOCK TABLE public.audit", ends_after=0.4):
+        outcome = invoke("apply", hotfix_id)
+    assert (outcome.error, outcome.result) == (None, "applied")
+    assert outcome.response["attempts"] > 1
+
+
+def test_taking_many_locks_one_after_the_other_is_limited_as_a_whole(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alter, "LOCKING_MS", -7)  # As if lock_timeout, which counts for each lock, had not yet fired.
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(keep_busy, database, 0.05, over, 0)
+        try:
+            outcome = invoke("apply")
+        finally:
+            over.set()
+        busy.result(10)
+    assert (outcome.error, outcome.result) == (None, "applied")
+
+
+def test_nothing_is_left_of_a_run_that_gave_up(invoke: Invoke, database: Database, give_up_after_1_s: None) -> None:
+    with holding(database, "LOCK TABLE public.drivers IN ACCESS SHARE MODE"):
+        invoke("apply")
+        until(lambda: not database.run("SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"), 5)
+    assert columns_of(database) == ["id", "name"]
+
+
+# Those that only look
+
+
+@pytest.mark.parametrize(("action", "result"), [("plan", "would_apply"), ("check", "ready")])
+def test_who_only_looks_waits_for_nobody(invoke: Invoke, database: Database, action: str, result: str) -> None:
+    database.run_as_owner("ALTER TABLE drivers ALTER COLUMN name SET DEFAULT 'x'")
+    with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE"):
+        assert invoke(action).result == result
+
+
+def test_a_look_that_needs_a_locked_table_gives_up_at_once(invoke: Invoke, database: Database) -> None:
+    invoke("apply")
+    with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE") as pid:
+        outcome = invoke("verify")
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.text == (
+        "public.drivers could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. Nothing was changed.\n"
+        f"In the way: pid {pid} (postgres), ACCESS EXCLUSIVE on public.drivers.\n"
+        f"Run the same request again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+    )
+    assert outcome.line["blockers"][0]["pid"] == pid
+    assert outcome.line["duration_ms"] < 2_000
+
+
+# Autovacuum
+
+
+@contextmanager
+def slow_autovacuum(database: Database, options: str = SLOW_VACUUM) -> Iterator[int]:
+    """Within the block an autovacuum works on the table, and would for minutes. Its pid."""
+    find = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'autovacuum: %public.drivers%'"
+    database.run(
+        "INSERT INTO public.drivers SELECT gen_random_uuid(), repeat('x', 500) FROM generate_series(1, 20000);"
+        f"DELETE FROM public.drivers WHERE name < 'y'; ALTER TABLE public.drivers SET ({options})"
+    )
+    until(lambda: database.run(find))
+    ((pid,),) = database.run(find)
+    yield pid
+
+
+def test_an_autovacuum_is_made_to_yield_while_readers_and_writers_go_on(invoke: Invoke, database: Database) -> None:
+    with (
+        slow_autovacuum(database) as pid,
+        watching_the_queue(database) as seen_waiting,
+        holding(database, "SELECT 1"),
+    ):
+        (blocker,) = invoke("plan").response["blockers"]
+        assert (blocker["pid"], blocker["autovacuum"], blocker["lock_mode"]) == (
+            pid,
+            "autovacuum",
+            "SHARE UPDATE EXCLUSIVE",
+        )
+        with call_later(0.6, lambda: database.run("UPDATE public.drivers SET name = ''; SELECT FROM public.drivers")):
+            outcome = invoke("apply")
+    assert (outcome.error, outcome.result) == (None, "applied")
+    # It waited for a lock that no reader and no writer conflicts with, and for no other.
+    assert {mode for mode, _ in seen_waiting} == {"ShareUpdateExclusiveLock"}
+    assert outcome.response["longest_stall_ms"] < 500
+    assert outcome.response["lock_wait_ms"] >= 1_000  # deadlock_timeout
+
+
+def test_an_autovacuum_against_wraparound_is_named_and_left_alone(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "3")
+    with database.connect() as other:
+        # Uses up transaction ids until the table is old enough.
+        other.run("DO $$ BEGIN FOR i IN 1..100100 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+    with slow_autovacuum(database, f"{SLOW_VACUUM}, autovacuum_freeze_max_age = 100000") as pid:
+        outcome = invoke("apply")
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.text == (
+        f"public.drivers stayed locked for 3 s, so {HOTFIX} was not applied."
+        " Nothing was changed, and nobody waited behind this run.\n"
+        f"In the way: autovacuum to prevent wraparound pid {pid}, SHARE UPDATE EXCLUSIVE on public.drivers."
+        " It yields to nobody: let it finish.\n"
+        "Run the same hotfix again when it ends."
+    )
+
+
+# Overlap
+
+
+def test_fifty_runs_at_once_end_as_one_applied_and_else_already_applied(invoke: Invoke, database: Database) -> None:
+    invoke("plan")  # Stores the secret's value in the cache, and proves that all is set up.
+    request, settings = parse_request({"hotfix": HOTFIX, "action": "apply"}), read_settings(os.environ)
+    start = threading.Barrier(50)
+
+    def run(_: int) -> hotfix.Report:
+        start.wait()
+        return hotfix.run(request, settings, lambda: 55_000)
+
+    with holding(database, "SELECT * FROM public.drivers", ends_after=3.0), ThreadPoolExecutor(50) as pool:
+        reports = list(pool.map(run, range(50)))
+    assert sorted(report.result for report in reports) == ["already_applied"] * 49 + ["applied"]
+    assert sum(column.changed_here for report in reports for column in report.columns) == 1
+
+
+def test_runs_of_files_that_lock_the_same_tables_the_other_way_round_all_end_well(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("CREATE TABLE fleet (id int PRIMARY KEY); CREATE TABLE rides (id int PRIMARY KEY)")
+    there = write_hotfix(
+        "ALTER TABLE fleet ADD COLUMN IF NOT EXISTS ride_id int REFERENCES rides;",
+        "public.fleet.ride_id int",
+        name="20260301101501_there",
+    )
+    back = write_hotfix(
+        "ALTER TABLE rides ADD COLUMN IF NOT EXISTS fleet_id int REFERENCES fleet;",
+        "public.rides.fleet_id int",
+        name="20260301101502_back",
+    )
+    invoke("plan", there)
+    settings = read_settings(os.environ)
+    start = threading.Barrier(8)
+
+    def run(hotfix_id: str) -> str:
+        start.wait()
+        return hotfix.run(parse_request({"hotfix": hotfix_id, "action": "apply"}), settings, lambda: 55_000).result
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(run, [there, back] * 4))
+    assert sorted(results) == ["already_applied"] * 6 + ["applied"] * 2
+
+
+# Limits
+
+
+def test_the_limits_in_force_are_read_back_and_logged(invoke: Invoke, database: Database) -> None:
+    for outcome in (invoke("check"), invoke("apply"), invoke("verify")):
+        in_force = outcome.line["limits"]
+        assert in_force.pop("transaction_timeout", None) == (5500 if knows_transaction_timeout(database) else None)
+        assert in_force == {
+            "lock_timeout": 20,
+            "statement_timeout": 5000,
+            "idle_in_transaction_session_timeout": 1000,
+            "client_connection_check_interval": 500,
+        }
+
+
+def knows_transaction_timeout(database: Database) -> bool:
+    return database.run("SHOW server_version_num") >= [["170000"]]
+
+
+def test_a_failure_logs_the_limits_too(invoke: Invoke, database: Database) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
+    assert invoke("apply").line["limits"]["lock_timeout"] == 20
+
+
+def test_a_server_that_does_not_keep_the_limits_is_not_worked_on(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = limits.Limits.startup_parameters
+    # As a pooler that takes the start-up parameters and drops them.
+    monkeypatch.setattr(
+        limits.Limits,
+        "startup_parameters",
+        lambda self: {name: value for name, value in parameters(self).items() if name != "lock_timeout"},
+    )
+    outcome = invoke("apply")
+    assert outcome.error_name == "ConfigurationError"
+    assert outcome.text == (
+        f"The server of {database.name} at localhost:{database.server.port} does not keep the limits of this session:"
+        " lock_timeout should be 20 ms, and is 0 ms there (0: none). Nothing was changed. Without its limits a run"
+        " could hold others up. Reach the server directly: put the instance's own endpoint, not a pooler's, into the"
+        " secret or DB_HOST."
+    )
+    assert columns_of(database) == ["id", "name"]
