@@ -6,6 +6,7 @@ file unchanged.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 import time
@@ -107,6 +108,7 @@ class Session:
         self.statement_timeout_ms = limits.statement_timeout_ms
         self.lock_held = False
         self.prepared: dict[str, str] = {}
+        self.numbers = itertools.count(1)
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
@@ -178,7 +180,7 @@ class Session:
         name = self.prepared.get(sql)
         if name:
             return self.query(f"EXECUTE {name}")
-        name = f"pg_hotfix_{len(self.prepared) + 1}"
+        name = f"pg_hotfix_{next(self.numbers)}"  # A new one, also after an attempt of which only half succeeded.
         rows = self.query(f"PREPARE {name} AS {sql}; EXECUTE {name}")
         self.prepared[sql] = name
         return rows

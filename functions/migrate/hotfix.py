@@ -91,7 +91,11 @@ def apply(
     """
     turn = Turn(session, hotfix)
     while True:
-        before = look(session, hotfix)
+        try:
+            before = look(session, hotfix)
+        except LockNotAvailable:  # To print a default PostgreSQL needs the table.
+            turn.wait()
+            continue
         if before.matches:
             seen = report("already_applied", session, hotfix, before)
             waited_ms = round(elapsed_ms(turn.started)) if turn.attempts else 0

@@ -68,7 +68,7 @@ class Turn:
             self.started = time.monotonic()
         self.attempts += 1
 
-    def wait(self, stalled_ms: float, before: Look | None = None) -> None:
+    def wait(self, stalled_ms: float = 0.0, before: Look | None = None) -> None:
         """An attempt makes sense again: nobody who stays is in the way, and others had the table to themselves for a
         while. Until then this run waited outside the queue. `stalled_ms` is what the last attempt may have cost others.
 

@@ -452,6 +452,18 @@ def test_a_look_that_needs_a_locked_table_gives_up_at_once(invoke: Invoke, datab
     assert outcome.line["duration_ms"] < 2_000
 
 
+def test_a_default_that_cannot_be_read_now_is_waited_for_by_apply_only(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN rating text DEFAULT 'x'")
+    hotfix_id = write_hotfix(ADD_NOTE, "public.drivers.rating text default 'x'::text", NOTE)
+    with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE", ends_after=1.0):
+        assert invoke("plan", hotfix_id).error_name == "LockBusyError"
+        outcome = invoke("apply", hotfix_id)
+    assert (outcome.error, outcome.result) == (None, "applied")
+    assert outcome.response["longest_stall_ms"] < 900
+
+
 # Autovacuum
 
 
