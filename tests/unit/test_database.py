@@ -6,12 +6,13 @@ import socket
 import ssl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pg8000.exceptions import InterfaceError
 
 from database import excerpt, reason_of
 
+pytestmark = pytest.mark.long_too
 SQL = "-- a note\r\nALTER TABLE drivers\n\tADD COLUMN note txt;\n"
 
 
@@ -38,7 +39,6 @@ def test_a_line_with_a_two_digit_number_keeps_its_caret_in_place() -> None:
     assert excerpt("\n" * 9 + "SELEC 1", 10) == "LINE 10: SELEC 1\n         ^"
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab é€漢\n\r\t;", max_size=60), st.data())
 def test_the_caret_is_always_below_the_right_character(sql: str, data: st.DataObject) -> None:
     position = data.draw(st.integers(1, len(sql) + 1))

@@ -6,13 +6,14 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from errors import HotfixFileError, UnknownHotfixError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
 from sqlfile import Hotfix, list_hotfixes, load_hotfix, parse_hotfix
 
+pytestmark = pytest.mark.long_too
 ID = "20260301101500_add_drivers_note"
 EXPECT = "-- expect: column public.drivers.note text\n"
 ADD = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note text;\n"
@@ -30,8 +31,6 @@ GENERATED = (
 )
 NO_EXPECTATION = "has a line that looks like an expectation but is none"
 PLAIN = "Save it as plain UTF-8."
-
-modest = settings(max_examples=100, deadline=None)
 
 
 def refuse(content: str | bytes) -> str:
@@ -271,7 +270,6 @@ SQL_PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@modest
 @given(
     st.one_of(st.binary(max_size=200), st.lists(SQL_PIECES, max_size=30).map(lambda pieces: "".join(pieces).encode()))
 )
@@ -284,7 +282,6 @@ def test_any_bytes_are_a_hotfix_or_refused(content: bytes) -> None:
     assert hotfix.expectations
 
 
-@modest
 @given(st.text(alphabet=st.characters(exclude_characters="'\0", codec="utf-8"), max_size=50))
 def test_nothing_in_a_string_is_a_statement(text: str) -> None:
     assert accept(f"COMMENT ON TABLE drivers IS '; COMMIT; {text}; COMMIT;';").expectations
@@ -476,7 +473,6 @@ spellings = st.one_of(
 )
 
 
-@modest
 @example(names=(("a", "a"), ('a"."b', '"a"".""b"'), ("Null", '"Null"')), written_type="text", dot=" . ")
 @given(
     names=st.tuples(spellings, spellings, spellings),
@@ -491,7 +487,6 @@ def test_a_name_is_stored_as_postgresql_stores_it_however_it_is_written(
     assert read.type == written_type
 
 
-@modest
 @given(st.tuples(stored_names, stored_names, stored_names), st.sampled_from(TYPES))
 def test_the_name_shown_to_people_can_be_pasted_into_a_file(names: tuple[str, str, str], written_type: str) -> None:
     expectation = Expectation(*names, written_type)
