@@ -123,6 +123,14 @@ BAD_FILES = {
         f"{EXPECT}--expects: column public.drivers.note text\n{ADD}",
         f"{NO_EXPECTATION}: --expects: column public.drivers.note text. Write  -- expect: column ...",
     ),
+    "expectation after a no-break space": (
+        f"{EXPECT}--\u00a0expect: column public.drivers.age int\n{ADD}",
+        f"{NO_EXPECTATION}: --\u00a0expect: column public.drivers.age int. Write  -- expect: column ...",
+    ),
+    "expectation after three dashes": (
+        f"{EXPECT}--- expect: column public.drivers.age int\n{ADD}",
+        f"{NO_EXPECTATION}: --- expect: column public.drivers.age int. Write  -- expect: column ...",
+    ),
     "BEGIN": (f"{EXPECT}BEGIN;\n{ADD}COMMIT;", f"holds transaction control (BEGIN). {REST}"),
     "mixed case": (f"{EXPECT}bEgIn;\n{ADD}", f"holds transaction control (BEGIN). {REST}"),
     "second statement": (f"{EXPECT}{ADD}commit", f"holds transaction control (COMMIT). {REST}"),
