@@ -209,9 +209,17 @@ class Reader:
 
 
 def on_one_line(expression: str) -> str:
-    """The expression with single spaces for any white space outside quotes: PostgreSQL prints CASE on several lines,
-    and an expect line has one."""
-    return "".join(" " if token.kind == "space" else token.text for token in tokens(expression)).strip()
+    """The expression with single spaces for any white space outside quotes, and strings with line breaks as E'...':
+    PostgreSQL prints both on several lines, and an expect line has one."""
+    parts = (" " if token.kind == "space" else string_on_one_line(token.text) for token in tokens(expression))
+    return "".join(parts).strip()
+
+
+def string_on_one_line(text: str) -> str:
+    if not text.startswith("'") or not re.search(r"[\r\n]", text):
+        return text
+    escaped = text.replace("\\", r"\\").replace("\r", r"\r").replace("\n", r"\n")
+    return f"E{escaped}"
 
 
 def is_quoted_name(token: Token) -> bool:
