@@ -135,6 +135,8 @@ def test_no_representation_of_the_target_shows_the_password() -> None:
 
 # What is refused
 
+BARE = "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
+
 
 @pytest.mark.parametrize(
     ("value", "what"),
@@ -164,7 +166,12 @@ def test_no_representation_of_the_target_shows_the_password() -> None:
         ("postgres://app:%ff@db.example/kaviar", "holds a URL that can't be read"),
         ("postgres://app:x@db.example:65536/kaviar", "holds a URL that can't be read"),
         ("postgres://app:x@db\u2100.example/kaviar", "holds a URL that can't be read"),
-        ("postgres://app:1#2@db.example/kaviar", "holds a URL with a bare # (write %23)"),
+        ("postgres://app:1#2@db.example/kaviar", BARE),
+        ("postgres://app:1/2@db.example/kaviar", BARE),
+        ("postgres://app:1?2@db.example/kaviar", BARE),
+        ("postgres://app:x@1/2@db.example/kaviar", BARE),
+        ("postgres://app:x@y?2@db.example/kaviar", BARE),
+        ("postgres://app:x@db.example/kaviar/", BARE),
         (
             json.dumps({"DATABASE_URL": f"mysql://app:x{PASSWORD[:4]}@db.example/kaviar"}),
             "holds a DATABASE_URL that is not postgresql://",
