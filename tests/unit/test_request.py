@@ -181,6 +181,18 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
             f"correlation_id is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
         ),
         (
+            {"hotfix": ID, "reason": "INC-4711\u2028forged"},
+            f"reason is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "requested_by": "ana\x9b2J"},
+            f"requested_by is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            envelope({"hotfix": ID}, id="\ud800"),
+            f"id is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
             {"hotfix": ID, "host": "db.example"},
             f"The request has the unknown key 'host'. {UNTOUCHED} {ALLOWED}",
         ),
