@@ -35,7 +35,7 @@ __all__ = ["LockNotAvailable", "LoginRefused", "ServerFacts", "Session", "litera
 type Row = list[Any]
 
 # What pg8000 and the socket raise when the connection is gone, or what comes over it is no protocol.
-LOST = (InterfaceError, OSError, LookupError, ValueError, struct.error)
+LOST = (InterfaceError, OSError, LookupError, ValueError, AttributeError, TypeError, struct.error)
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
