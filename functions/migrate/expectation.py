@@ -171,12 +171,18 @@ class Reader:
             raise Unreadable("the collation is not named as name or schema.name", 'Write it such as  collate "C"')
         return ".".join(map(written, names))
 
+    def type_ends(self, text: str) -> bool:
+        """Whether what follows the type begins here. Behind a dot any word is a name, and alone `generated` is one too:
+        PostgreSQL prints such a type without quotes, since the word is not reserved."""
+        is_type = self.keyword == "GENERATED" and self.found[self.position + 1].keyword not in ("ALWAYS", "BY")
+        return self.keyword in AFTER_THE_TYPE and not text.endswith(".") and not (is_type and not text)
+
     def type_name(self) -> str:
         """The type as written, with single spaces: words, dotted or quoted names, (modifiers) and []. Nothing else gets
         through, so that it is a type wherever it is put; whether it exists PostgreSQL knows."""
         text = ""
         closing: list[str] = []
-        while closing or self.keyword not in AFTER_THE_TYPE:
+        while closing or not self.type_ends(text):
             token, following = self.token, self.found[self.position + 1]
             is_name = token.kind == "word" or is_quoted_name(token)
             if token.text in ("(", "["):

@@ -331,6 +331,8 @@ EXPECTATIONS = {
         "a", "b", "c", "text", generated="generated always as (d || 'A  (b'::text) virtual"
     ),
     "column a.column.null int": Expectation("a", "column", "null", "int"),
+    "column a.b.c generated null": Expectation("a", "b", "c", "generated"),
+    "column a.b.c a.generated[] not null": Expectation("a", "b", "c", "a.generated[]", not_null=True),
 }
 
 
@@ -408,6 +410,7 @@ BAD_EXPECTATIONS = {
     ),
     "column public.drivers.note": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note not null": f"the type is missing or incomplete. {TYPE}",
+    "column public.drivers.note generated always as identity": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note varchar(": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note text[": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note (text)": f"the type is missing or incomplete. {TYPE}",
