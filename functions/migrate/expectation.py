@@ -39,6 +39,11 @@ class Expectation:
         return f"{written(self.schema)}.{written(self.table)}"
 
     @property
+    def table_in_sql(self) -> str:
+        """Quoted always: a schema may be called `user`, which only an expect line takes without quotes."""
+        return f"{errors.quoted(self.schema)}.{errors.quoted(self.table)}"
+
+    @property
     def name(self) -> str:
         return f"{self.qualified_table}.{written(self.column)}"
 

@@ -329,7 +329,7 @@ def test_a_table_of_another_owner_is_refused_before_any_lock(invoke: Invoke, dat
         f"{database.user} does not own public.drivers: postgres does, and ALTER TABLE needs the owner."
         " Nothing was changed. Unless the owner is an administrator, make the role a member of it: "
         f' GRANT "postgres" TO "{database.user}";  Else give the table to a role of the application: '
-        f' ALTER TABLE public.drivers OWNER TO "{database.user}";'
+        f' ALTER TABLE "public"."drivers" OWNER TO "{database.user}";'
     )
 
 
