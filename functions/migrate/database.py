@@ -43,6 +43,8 @@ LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
 UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
 # Their messages name objects and numbers; what rows hold is in DETAIL, which is never shown.
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
+# Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
+MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
 WITHHELD = "its text may quote row data and is withheld"
 
 EXCERPT_CHARACTERS = 120
@@ -272,7 +274,11 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     file, or of a kind that names objects only. A value that does not fit, a name that a row made up, and what a
     trigger RAISEs may be a row's."""
     message = fields.get("M", "")
-    if message in sql or NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
+    if message in sql:
+        return True
+    if MADE_UP_BY.fullmatch(fields.get("F", "")):
+        return False
+    if NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
         return True
     if sqlstate.startswith(("42", "3F")):
         return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
