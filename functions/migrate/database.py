@@ -38,9 +38,13 @@ type Row = list[Any]
 LOST = (InterfaceError, OSError, LookupError, ValueError, AttributeError, TypeError, struct.error)
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
-# 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle for too long.
-UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
+# The next attempt may succeed. 40001 comes where the role's transactions are serializable.
+LOCK_NOT_AVAILABLE = {"55P03", "40P01", "40001"}
+# 57P01 and 57P02 ended by the administrator or a crash, 57P03 starting up or shutting down, 57P04 the database was
+# dropped, 57P05 and 25P03 idle for too long.
+ENDED_BY_SERVER = re.compile(r"57P0[1-5]|25P03")
+# No disk, no memory, no file, corruption. But 53400 is a limit that the SQL exceeds each time, such as temp_file_limit.
+IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
 # Their messages name objects and numbers; what rows hold is in DETAIL, which is never shown.
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
 # Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
@@ -209,8 +213,10 @@ class Session:
             message = WITHHELD
         if sqlstate in LOCK_NOT_AVAILABLE:
             return LockNotAvailable(sqlstate)
-        if UNAVAILABLE.fullmatch(sqlstate):
+        if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
+        if IN_TROUBLE.fullmatch(sqlstate):
+            return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
             return errors.statement_timeout(hotfix or "a look", message, self.statement_timeout_ms)
         if sqlstate == "25006":

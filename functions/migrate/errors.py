@@ -54,7 +54,7 @@ class SecretUnavailableError(HotfixError):
 
 
 class DatabaseUnavailableError(HotfixError):
-    """There is no usable connection, or it was lost before COMMIT was sent: the server rolls back."""
+    """There is no usable connection, it was lost before COMMIT was sent, or the server failed: it rolls back."""
 
     retryable = True
 
@@ -199,6 +199,13 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
         f"The connection to the database {address} was lost before COMMIT ({reason}). Nothing was changed: the server "
         "rolls back. Run the same request again."
+    )
+
+
+def server_in_trouble(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The server of the database {address} failed ({reason}). Nothing was changed: the server rolls back. Run the "
+        "same request again; if it stays so, look at the instance's storage, memory and log."
     )
 
 
