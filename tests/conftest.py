@@ -258,7 +258,7 @@ def call(capsys: pytest.CaptureFixture[str], no_secret_in_output: list[str]) -> 
             no_secret_in_output.append("".join(traceback.format_exception(raised)))
         printed = capsys.readouterr()
         no_secret_in_output.extend([printed.out, printed.err, json.dumps(response)])
-        lines = [json.loads(line) for line in printed.out.splitlines() if line]
+        lines = [json.loads(line) for line in printed.out.split("\n") if line]
         return Outcome(
             response, error, [line for line in lines if "_aws" not in line], [line for line in lines if "_aws" in line]
         )
