@@ -270,7 +270,7 @@ def translate_login(error: Exception, target: Target) -> Exception:
         return LoginRefused(sqlstate)
     if sqlstate in ("3D000", "42501"):
         return errors.database_refused(target.address, target.user, sqlstate, message)
-    if sqlstate in ("42704", "22023", "08P01"):
+    if sqlstate in ("42704", "22023", "08P01", "0A000"):
         return errors.startup_refused(target.address, sqlstate, message)
     return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
 
