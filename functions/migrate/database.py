@@ -7,6 +7,7 @@ file unchanged.
 from __future__ import annotations
 
 import re
+import socket
 import struct
 import time
 from contextlib import suppress
@@ -23,6 +24,7 @@ import transport
 from limits import MARGIN_MS
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
@@ -100,15 +102,16 @@ class Session:
     """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
     is rolled back by that."""
 
-    def __init__(self, connection: Connection, target: Target, limits: Limits, tls: str) -> None:
+    def __init__(self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
         self.connection = connection
+        self.encrypted = encrypted
         self.target = target
         self.limits = limits
         self.statement_timeout_ms = limits.statement_timeout_ms
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
-        self.facts = self.read_facts(tls)
+        self.facts = self.read_facts(encrypted.version() or "")
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +124,7 @@ class Session:
     def close(self) -> None:
         with suppress(*LOST):  # It is gone already, and so is everything it held.
             self.connection.close()
+        hang_up(self.encrypted)
 
     def read_facts(self, tls: str) -> ServerFacts:
         (row,) = self.query(
@@ -249,17 +253,26 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
             sock=encrypted,
         )
     except (DatabaseError, *LOST) as error:
-        encrypted.close()
+        hang_up(encrypted)
         raise translate_login(error, target) from error
     except ScramException:
-        encrypted.close()
+        hang_up(encrypted)
         raise errors.scram_failed(target.address, target.user) from None
     try:
-        return Session(connection, target, limits, encrypted.version() or "")
+        return Session(connection, encrypted, target, limits)
     except BaseException:
         with suppress(*LOST):
             connection.close()
+        hang_up(encrypted)
         raise
+
+
+def hang_up(encrypted: ssl.SSLSocket) -> None:
+    """The server is told at once that we are gone: pg8000's file on the socket keeps it open as long as the traceback
+    of an exception holds that file."""
+    with suppress(OSError):
+        encrypted.shutdown(socket.SHUT_RDWR)
+    encrypted.close()
 
 
 def translate_login(error: Exception, target: Target) -> Exception:
