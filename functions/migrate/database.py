@@ -254,7 +254,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
         )
     except (DatabaseError, *LOST) as error:
         hang_up(encrypted)
-        raise translate_login(error, target) from error
+        raise translate_login(first_of(error), target) from error
     except ScramException:
         hang_up(encrypted)
         raise errors.scram_failed(target.address, target.user) from None
@@ -265,6 +265,13 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
             connection.close()
         hang_up(encrypted)
         raise
+
+
+def first_of(error: Exception) -> Exception:
+    """What happened first. pg8000 says good-bye to a server that refused it, and if that fails raises this instead."""
+    while isinstance(error.__context__, (DatabaseError, *LOST)):
+        error = error.__context__
+    return error
 
 
 def hang_up(encrypted: ssl.SSLSocket) -> None:
@@ -314,7 +321,7 @@ def reason_of(error: Exception) -> str:
         return transport.reason_of(error)
     if isinstance(error.__cause__, OSError):
         return transport.reason_of(error.__cause__)
-    return "the server closed it"
+    return "the server closed it" if str(error) in ("network error", "connection is closed") else str(error).rstrip(".")
 
 
 def excerpt(sql: str, position: int) -> str:

@@ -66,8 +66,9 @@ def raised_by_pg8000(cause: Exception) -> InterfaceError:
         (raised_by_pg8000(ConnectionResetError(104, "Connection reset by peer")), "Connection reset by peer"),
         (raised_by_pg8000(TimeoutError("The read operation timed out")), "timed out"),
         (raised_by_pg8000(OSError("cannot read from timed out object")), "cannot read from timed out object"),
-        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "EOF occurred in violation of protocol"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol (_ssl.c:1020)"), "the server closed it"),
         (InterfaceError("network error"), "the server closed it"),
+        (InterfaceError("Authentication method 7 not supported."), "Authentication method 7 not supported"),
         (OSError(), "OSError"),
     ],
 )

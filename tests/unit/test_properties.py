@@ -327,7 +327,7 @@ def test_any_environment_gives_settings_within_bounds_or_names_the_wrong_one(env
     assert UNTOUCHED in text
 
 
-texts = any_text | st.text(st.characters(exclude_categories=()), min_size=TEXT_LIMIT - 1, max_size=TEXT_LIMIT + 1)
+texts = any_text | st.integers(TEXT_LIMIT - 1, TEXT_LIMIT + 1).map("\u6f22".__mul__)
 requests = st.fixed_dictionaries(
     {},
     optional={
@@ -362,7 +362,7 @@ events = st.one_of(
     envelopes(any_json(texts)),
     any_json(texts),
     st.lists(requests, max_size=2),
-    st.dictionaries(texts, texts, min_size=100, max_size=110),
+    st.integers(100, 10_000).map(lambda size: {str(key): ID for key in range(size)}),
     st.integers(1, 12).map(nested),
 )
 
@@ -515,6 +515,18 @@ def log_in(answer: bytes, then: str | None = None) -> str:
 def test_whatever_a_server_answers_to_a_login_is_a_refusal_or_no_connection(answer: bytes) -> None:
     possible = {"", "DatabaseUnavailableError", "LoginError", "LoginRefused", "ConfigurationError"}
     assert log_in(answer) in possible
+
+
+def test_a_refusal_is_not_hidden_by_a_good_bye_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send_once(answering: Answering, words: bytes) -> int:
+        monkeypatch.setattr(Answering, "send", send_to_nobody)
+        return socket.socket.send(answering, words)
+
+    def send_to_nobody(*_: object) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(Answering, "send", send_once)
+    assert log_in(message(b"E", b"SFATAL\0C28P01\0Mno\0\0")) == "LoginRefused"
 
 
 @example(message(b"S", b"client_encoding\0MULE_INTERNAL\0") + message(b"E", b"C57014\0Mx\0\0"))
