@@ -225,7 +225,9 @@ all_settings = st.builds(
 def refused_or_target(value: object, settings: Settings) -> Target | None:
     """The target. None if it is refused, without a word of the password."""
     try:
-        return parse_secret(value, settings)
+        target = parse_secret(value, settings)
+        "".join((target.host, target.database, target.user, target.password)).encode()  # As a login has to.
+        return target
     except SecretError as error:
         shown = shown_of(error)
     assert not [mark for mark in MARKS if mark in shown]
@@ -244,6 +246,18 @@ def test_the_json_of_rds_with_any_values_is_the_right_target_or_refused(
     assert target.database == str(document.get("dbname") or settings.db_name)
     assert str(target.port) == str(document.get("port") or settings.db_port or 5432)
     assert not [mark for mark in MARKS if mark in repr(replace(target, user="", host="", database=""))]
+
+
+encodable = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@given(encodable, encodable, st.none() | encodable, st.none() | encodable, st.none() | st.integers(1, 65_535))
+def test_a_whole_secret_is_the_right_target_and_the_settings_fill_what_it_lacks(
+    user: str, password: str, host: str | None, database: str | None, port: int | None
+) -> None:
+    document = {"username": user, "password": password, "host": host, "dbname": database, "port": port}
+    target = parse_secret(json.dumps(document), SETTINGS)
+    assert target == Target(host or "db.settings", port or 6432, database or "settings", user, password)
 
 
 @example("app", f"{MARKS[0]}@12/{MARKS[1]}", "db.example", "6432", "kaviar", "", SETTINGS)
@@ -266,9 +280,6 @@ def test_a_url_whose_password_nobody_encoded_is_the_right_target_or_refused(
         name = database.replace("%20", " ") or settings.db_name
         assert (target.user, target.password, target.database) == (user, password, name)
         assert (target.host, target.port) == (host.strip("[]").lower(), int(port or settings.db_port or 5432))
-
-
-encodable = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 
 
 @given(*[encodable] * 5, st.sampled_from(["postgres", "postgresql"]), st.booleans(), all_settings)
@@ -309,7 +320,7 @@ ODD_PATHS = ["x" * 300, "/" * 5000, "README.md/x", "README.md", "sql"]
         {"DB_SECRET_ARN": one_line, "SQL_DIR": st.just("sql") | st.sampled_from(ODD_PATHS)},
         optional=dict.fromkeys(
             ["DB_HOST", "DB_PORT", "DB_NAME", "LOCK_WAIT_SECONDS", "STATEMENT_TIMEOUT_MS", "DB_CA_BUNDLE"],
-            one_line | st.integers().map(str) | st.sampled_from([*ODD_PATHS, "0", "840"]),
+            one_line | st.integers().map(str) | st.sampled_from([*ODD_PATHS, "0", "840", "9" * 5000]),
         ),
     )
 )
@@ -373,6 +384,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @example({"hotfix": ID, "reason": "INC-4711\u2028{}"})
 @example({"hotfix": ID, "reason": "\x9b2J"})
+@example({"x" * 100_000: 1})
 @example({"hotfix": ID, "detail-type": "", "source": "", "id": "\ud800", "detail": {"hotfix": ID}})
 @example({"hotfix": ID, "detail-type": "", "source": "", "id": "x" * 100_000, "detail": {"hotfix": ID}})
 @given(events)

@@ -330,6 +330,7 @@ EXPECTATIONS = {
     "column a.b.c text Generated Always As (d || 'A  (b'::text) VIRTUAL": Expectation(
         "a", "b", "c", "text", generated="generated always as (d || 'A  (b'::text) virtual"
     ),
+    "column Á.É.Ö int": Expectation("Á", "É", "Ö", "int"),
     "column a.column.null int": Expectation("a", "column", "null", "int"),
     "column a.b.c generated null": Expectation("a", "b", "c", "generated"),
     "column a.b.c a.generated[] not null": Expectation("a", "b", "c", "a.generated[]", not_null=True),
