@@ -234,6 +234,7 @@ def refused_or_target(value: object, settings: Settings) -> Target | None:
     return None
 
 
+@example({"username": "\ud800", "password": "x"}, SETTINGS)
 @given(fields, all_settings)
 def test_the_json_of_rds_with_any_values_is_the_right_target_or_refused(
     document: dict[str, Any], settings: Settings
