@@ -82,6 +82,10 @@ sql: .venv/ready ## Check the hotfixes for statements that hurt production
 tests: .venv/ready ## Run the unit, integration and end-to-end tests
 	@$(PYTHON) -m pytest -q
 
+.PHONY: test-long
+test-long: .venv/ready ## Run the property tests with 10,000 examples and the whole fault sweep
+	@$(PYTHON) -m pytest -q --long -m long_too
+
 .PHONY: test-matrix
 test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests on PostgreSQL 14 to 18
 	@for version in $(VERSIONS); do \

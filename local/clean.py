@@ -17,7 +17,7 @@ from local.places import PROJECT, STATE, shared_directory
 
 MADE = [
     *(".aws-sam", ".local", ".venv", ".tools"),
-    *(".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"),
+    *(".mypy_cache", ".pytest_cache", ".ruff_cache"),
 ]
 STOP_SECONDS = 15.0
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import hypothesis
+import hypothesis.configuration
 import pytest
 from moto import mock_aws
 
@@ -38,6 +40,22 @@ DRIVERS = "CREATE TABLE public.drivers (id uuid PRIMARY KEY, name text NOT NULL)
 # Every password of the session. The fixture `no_secret_in_output` looks for them.
 PASSWORDS: set[str] = set()
 numbers = itertools.count(1)
+
+# Of a property's examples; 10,000 take minutes. A shared machine may be slow at any moment, which is no failure.
+PATIENT = hypothesis.settings(
+    deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=75
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try 10,000 examples of each property, and every fault")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.configuration.set_hypothesis_home_dir(config.rootpath / ".pytest_cache" / "hypothesis")
+    hypothesis.settings.register_profile("quick", PATIENT)
+    hypothesis.settings.register_profile("long", PATIENT, max_examples=10_000)
+    hypothesis.settings.load_profile("long" if config.getoption("--long") else "quick")
 
 
 def new_password() -> str:
@@ -240,7 +258,7 @@ def call(capsys: pytest.CaptureFixture[str], no_secret_in_output: list[str]) -> 
             no_secret_in_output.append("".join(traceback.format_exception(raised)))
         printed = capsys.readouterr()
         no_secret_in_output.extend([printed.out, printed.err, json.dumps(response)])
-        lines = [json.loads(line) for line in printed.out.splitlines() if line]
+        lines = [json.loads(line) for line in printed.out.split("\n") if line]
         return Outcome(
             response, error, [line for line in lines if "_aws" not in line], [line for line in lines if "_aws" in line]
         )

@@ -97,7 +97,11 @@ def summarise(report: Report) -> str:
             return f"{names} already as expected; nothing was run."
         case "would_apply":
             missing = ", ".join(column.expectation.name for column in report.columns if not column.matches)
-            way = f"{len(report.blockers)} transaction(s) in the way now" if report.blockers else "nobody is in the way now"
+            way = (
+                f"{len(report.blockers)} transaction(s) in the way now"
+                if report.blockers
+                else "nobody is in the way now"
+            )
             unknown = (
                 "; a type does not exist (yet)" if any("(no such type)" in c.expected for c in report.columns) else ""
             )

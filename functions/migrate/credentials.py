@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -179,13 +180,14 @@ def read_url(text: str, arn: str) -> dict[str, str]:
         raise errors.secret_unreadable(arn, "holds a URL that can't be read")
     if fields.pop("scheme", "") not in ("postgres", "postgresql"):
         raise errors.secret_unreadable(arn, "holds a DATABASE_URL that is not postgresql://")
-    if fields.pop("fragment", ""):
-        raise errors.secret_unreadable(arn, "holds a URL with a bare # (write %23)")
+    if fields.pop("cut", ""):
+        raise errors.secret_unreadable(arn, "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)")
     return fields
 
 
 def split_url(text: str) -> dict[str, str] | None:
-    """The parts that are there, decoded. None instead of an exception, whose text and context would quote the URL."""
+    """The parts that are there, decoded; `cut` when a sign that nobody encoded has put half of a password elsewhere.
+    None instead of an exception, whose text and context would quote the URL."""
     if not text.isprintable():  # urlsplit would drop a line break in a password and go on.
         return None
     try:
@@ -197,7 +199,7 @@ def split_url(text: str) -> dict[str, str] | None:
             "host": url.hostname,
             "port": "" if url.port is None else str(url.port),
             "dbname": url.path.removeprefix("/"),
-            "fragment": url.fragment,
+            "cut": url.fragment or "".join(re.findall("@|(?<=.)/", url.path) + re.findall("@", url.query)),
         }
         return {name: unquote(part, errors="strict") for name, part in parts.items() if part}
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import socket
 import struct
 import time
 from contextlib import suppress
@@ -24,6 +25,7 @@ import transport
 from limits import MARGIN_MS, elapsed_ms
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
@@ -36,14 +38,20 @@ __all__ = ["LockNotAvailable", "LoginRefused", "ServerFacts", "Session", "litera
 type Row = list[Any]
 
 # What pg8000 and the socket raise when the connection is gone, or what comes over it is no protocol.
-LOST = (InterfaceError, OSError, LookupError, ValueError, struct.error)
+LOST = (InterfaceError, OSError, LookupError, ValueError, AttributeError, TypeError, struct.error)
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-LOCK_NOT_AVAILABLE = {"55P03", "40P01"}
-# 57P03 starting up or shutting down, 57P01 and 57P02 ended by the administrator or a crash, 25P03 idle for too long.
-UNAVAILABLE = re.compile(r"08...|53...|58...|57P0[1235]|25P03|XX...")
+# The next attempt may succeed. 40001 comes where the role's transactions are serializable.
+LOCK_NOT_AVAILABLE = {"55P03", "40P01", "40001"}
+# 57P01 and 57P02 ended by the administrator or a crash, 57P03 starting up or shutting down, 57P04 the database was
+# dropped, 57P05 and 25P03 idle for too long.
+ENDED_BY_SERVER = re.compile(r"57P0[1-5]|25P03")
+# No disk, no memory, no file, corruption. But 53400 is a limit that the SQL exceeds each time, such as temp_file_limit.
+IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
 # Their messages name objects and numbers; what rows hold is in DETAIL, which is never shown.
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
+# Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
+MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
 WITHHELD = "its text may quote row data and is withheld"
 
 EXCERPT_CHARACTERS = 120
@@ -101,8 +109,9 @@ class Session:
     """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
     is rolled back by that."""
 
-    def __init__(self, connection: Connection, target: Target, limits: Limits, tls: str) -> None:
+    def __init__(self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
         self.connection = connection
+        self.encrypted = encrypted
         self.target = target
         self.limits = limits
         self.statement_timeout_ms = limits.statement_timeout_ms
@@ -113,7 +122,7 @@ class Session:
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
         connection.register_in_adapter(XID8, self.note_lock)
-        self.facts = self.read_facts(tls)
+        self.facts = self.read_facts(encrypted.version() or "")
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +135,7 @@ class Session:
     def close(self) -> None:
         with suppress(*LOST):  # It is gone already, and so is everything it held.
             self.connection.close()
+        hang_up(self.encrypted)
 
     def note_lock(self, value: str) -> str:
         """Called as the row arrives: pg8000 drops the rows of a message that fails later on."""
@@ -253,8 +263,10 @@ class Session:
             message = WITHHELD
         if sqlstate in LOCK_NOT_AVAILABLE:
             return LockNotAvailable(sqlstate)
-        if UNAVAILABLE.fullmatch(sqlstate):
+        if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
+        if IN_TROUBLE.fullmatch(sqlstate):
+            return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
             return errors.statement_timeout(hotfix or "a look", message, self.statement_timeout_ms)
         if sqlstate == "25006":
@@ -287,17 +299,33 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
             sock=encrypted,
         )
     except (DatabaseError, *LOST) as error:
-        encrypted.close()
-        raise translate_login(error, target) from error
+        hang_up(encrypted)
+        raise translate_login(first_of(error), target) from error
     except ScramException:
-        encrypted.close()
+        hang_up(encrypted)
         raise errors.scram_failed(target.address, target.user) from None
     try:
-        return Session(connection, target, limits, encrypted.version() or "")
+        return Session(connection, encrypted, target, limits)
     except BaseException:
         with suppress(*LOST):
             connection.close()
+        hang_up(encrypted)
         raise
+
+
+def first_of(error: Exception) -> Exception:
+    """What happened first. pg8000 says good-bye to a server that refused it, and if that fails raises this instead."""
+    while isinstance(error.__context__, (DatabaseError, *LOST)):
+        error = error.__context__
+    return error
+
+
+def hang_up(encrypted: ssl.SSLSocket) -> None:
+    """The server is told at once that we are gone: pg8000's file on the socket keeps it open as long as the traceback
+    of an exception holds that file."""
+    with suppress(OSError):
+        encrypted.shutdown(socket.SHUT_RDWR)
+    encrypted.close()
 
 
 def translate_login(error: Exception, target: Target) -> Exception:
@@ -308,7 +336,7 @@ def translate_login(error: Exception, target: Target) -> Exception:
         return LoginRefused(sqlstate)
     if sqlstate in ("3D000", "42501"):
         return errors.database_refused(target.address, target.user, sqlstate, message)
-    if sqlstate in ("42704", "22023", "08P01"):
+    if sqlstate in ("42704", "22023", "08P01", "0A000"):
         return errors.startup_refused(target.address, sqlstate, message)
     return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
 
@@ -318,7 +346,11 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     file, or of a kind that names objects only. A value that does not fit, a name that a row made up, and what a
     trigger RAISEs may be a row's."""
     message = fields.get("M", "")
-    if message in sql or NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
+    if message in sql:
+        return True
+    if MADE_UP_BY.fullmatch(fields.get("F", "")):
+        return False
+    if NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
         return True
     if sqlstate.startswith(("42", "3F")):
         return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
@@ -340,7 +372,7 @@ def reason_of(error: Exception) -> str:
         return transport.reason_of(error)
     if isinstance(error.__cause__, OSError):
         return transport.reason_of(error.__cause__)
-    return "the server closed it"
+    return "the server closed it" if str(error) in ("network error", "connection is closed") else str(error).rstrip(".")
 
 
 def excerpt(sql: str, position: int) -> str:

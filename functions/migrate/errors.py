@@ -54,7 +54,7 @@ class SecretUnavailableError(HotfixError):
 
 
 class DatabaseUnavailableError(HotfixError):
-    """There is no usable connection, or it was lost before COMMIT was sent: the server rolls back."""
+    """There is no usable connection, it was lost before COMMIT was sent, or the server failed: it rolls back."""
 
     retryable = True
 
@@ -202,6 +202,13 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
     )
 
 
+def server_in_trouble(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The server of the database {address} failed ({reason}). Nothing was changed: the server rolls back. Run the "
+        "same request again; if it stays so, look at the instance's storage, memory and log."
+    )
+
+
 def certificate_not_verified(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
         f"The certificate of {host}:{port} does not verify: {reason}. No credentials were sent. {UNCHANGED} Update the "
@@ -280,12 +287,12 @@ def relation_of_other_kind(table: str, kind: str) -> RelationError:
     )
 
 
-def not_owner(table: str, owner: str, user: str) -> NotOwnerError:
+def not_owner(table: str, table_in_sql: str, owner: str, user: str) -> NotOwnerError:
     return NotOwnerError(
         f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} Unless "
         "the owner is an administrator, make the role a member of it:  "
         f"GRANT {quoted(owner)} TO {quoted(user)};  Else give the table to a role of the application:  "
-        f"ALTER TABLE {table} OWNER TO {quoted(user)};"
+        f"ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};"
     )
 
 
@@ -296,10 +303,10 @@ def no_usage(schema: str, user: str) -> NotOwnerError:
     )
 
 
-def no_lock_privilege(table: str, user: str) -> NotOwnerError:
+def no_lock_privilege(table: str, table_in_sql: str, user: str) -> NotOwnerError:
     return NotOwnerError(
         f"{user} owns {table} but may not lock it, since its own rights on it were revoked. {UNCHANGED} "
-        f"Give one back:  GRANT UPDATE ON {table} TO {quoted(user)};"
+        f"Give one back:  GRANT UPDATE ON {table_in_sql} TO {quoted(user)};"
     )
 
 

@@ -39,6 +39,11 @@ class Expectation:
         return f"{written(self.schema)}.{written(self.table)}"
 
     @property
+    def table_in_sql(self) -> str:
+        """Quoted always: a schema may be called `user`, which only an expect line takes without quotes."""
+        return f"{errors.quoted(self.schema)}.{errors.quoted(self.table)}"
+
+    @property
     def name(self) -> str:
         return f"{self.qualified_table}.{written(self.column)}"
 
@@ -171,12 +176,18 @@ class Reader:
             raise Unreadable("the collation is not named as name or schema.name", 'Write it such as  collate "C"')
         return ".".join(map(written, names))
 
+    def type_ends(self, text: str) -> bool:
+        """Whether what follows the type begins here. Behind a dot any word is a name, and alone `generated` is one too:
+        PostgreSQL prints such a type without quotes, since the word is not reserved."""
+        is_type = self.keyword == "GENERATED" and self.found[self.position + 1].keyword not in ("ALWAYS", "BY")
+        return self.keyword in AFTER_THE_TYPE and not text.endswith(".") and not (is_type and not text)
+
     def type_name(self) -> str:
         """The type as written, with single spaces: words, dotted or quoted names, (modifiers) and []. Nothing else gets
         through, so that it is a type wherever it is put; whether it exists PostgreSQL knows."""
         text = ""
         closing: list[str] = []
-        while closing or self.keyword not in AFTER_THE_TYPE:
+        while closing or not self.type_ends(text):
             token, following = self.token, self.found[self.position + 1]
             is_name = token.kind == "word" or is_quoted_name(token)
             if token.text in ("(", "["):
@@ -209,9 +220,17 @@ class Reader:
 
 
 def on_one_line(expression: str) -> str:
-    """The expression with single spaces for any white space outside quotes: PostgreSQL prints CASE on several lines,
-    and an expect line has one."""
-    return "".join(" " if token.kind == "space" else token.text for token in tokens(expression)).strip()
+    """The expression with single spaces for any white space outside quotes, and strings with line breaks as E'...':
+    PostgreSQL prints both on several lines, and an expect line has one."""
+    parts = (" " if token.kind == "space" else string_on_one_line(token.text) for token in tokens(expression))
+    return "".join(parts).strip()
+
+
+def string_on_one_line(text: str) -> str:
+    if not text.startswith("'") or not re.search(r"[\r\n]", text):
+        return text
+    escaped = text.replace("\\", r"\\").replace("\r", r"\r").replace("\n", r"\n")
+    return f"E{escaped}"
 
 
 def is_quoted_name(token: Token) -> bool:

@@ -232,12 +232,13 @@ def refuse_read_only(session: Session) -> None:
 def refuse_missing_rights(session: Session, seen: Look) -> None:
     for column in seen.columns:
         expectation, user = column.expectation, session.facts.user
+        tables = expectation.qualified_table, expectation.table_in_sql
         if not column.owned:
-            raise errors.not_owner(expectation.qualified_table, column.owner or "nobody", user)
+            raise errors.not_owner(*tables, column.owner or "nobody", user)
         if not column.schema_usable:
             raise errors.no_usage(expectation.schema, user)
         if not column.lockable:
-            raise errors.no_lock_privilege(expectation.qualified_table, user)
+            raise errors.no_lock_privilege(*tables, user)
 
 
 def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]) -> Look:

@@ -23,7 +23,8 @@ CALLERS = (
     ("ci", re.compile(r"https://[^/]+/[^/]+/[^/]+/actions/runs/.+|arn:aws[a-z-]*:(codebuild|codepipeline):.+")),
 )
 TEXT_LIMIT = 1000
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# What breaks a line, moves a terminal's cursor, or can't be written in UTF-8.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,12 @@ def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
     https://docs.aws.amazon.com/eventbridge/latest/ref/events-structure.html
     """
     if isinstance(event, dict) and "detail-type" in event and "source" in event:
-        event_id = event.get("id")
         detail = event.get("detail")
         if not isinstance(detail, dict):
             raise errors.bad_request(
                 "The EventBridge event has no object as its detail", f"Put the request there. {ALLOWED}"
             )
-        return detail, "eventbridge", event_id if isinstance(event_id, str) else None
+        return detail, "eventbridge", read_text(event, "id")
     if not isinstance(event, dict):
         raise errors.bad_request("The event is not an object", ALLOWED)
     return event, None, None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 AMAZON_ROOTS = CERTIFICATES / "amazon-roots.pem"
@@ -45,12 +45,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             "DB_SECRET_ARN", "is not set", "Set it to the ARN of the secret with the database's credentials."
         )
     ca_bundle = Path(environment.get("DB_CA_BUNDLE") or CERTIFICATES / "rds-ca-bundle.pem")
-    if not ca_bundle.is_file():
+    if not is_there(ca_bundle.is_file):
         raise errors.bad_setting(
             "DB_CA_BUNDLE", f"names no file ({ca_bundle})", "Leave it out to use the packaged bundle of RDS."
         )
     sql_dir = Path(environment.get("SQL_DIR") or "/opt")
-    if not sql_dir.is_dir():
+    if not is_there(sql_dir.is_dir):
         raise errors.bad_setting(
             "SQL_DIR", f"names no folder ({sql_dir})", "Attach the ReviewedSql layer, which is mounted at /opt."
         )
@@ -64,6 +64,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         lock_wait_seconds=read_number(environment, "LOCK_WAIT_SECONDS", 30, LOCK_WAIT_BOUNDS_SECONDS),
         statement_timeout_ms=read_number(environment, "STATEMENT_TIMEOUT_MS", 5000, STATEMENT_TIMEOUT_BOUNDS_MS),
     )
+
+
+def is_there(look: Callable[[], bool]) -> bool:
+    """A path that can't even be looked at, such as one that is too long, counts as not there."""
+    try:
+        return look()
+    except OSError:
+        return False
 
 
 def read_number[Default: int | None](

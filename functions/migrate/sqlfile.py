@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
 
 DIRECTIVE = re.compile(r"--[ \t]*expect[ \t]*:[ \t]*(.*)", re.IGNORECASE)
-# Such as "expected: column" or "exepct column": a promise that would be lost in silence.
-MISSPELT = re.compile(r"--[ \t]*ex[cept]{3,}\w*[ \t]*:?[ \t]*column\b", re.IGNORECASE)
+# Such as "expected: column", "exepct column", or one with a no-break space: a promise that would be lost in silence.
+MISSPELT = re.compile(r"--\W*ex[cept]{3,}\w*\W*column\b", re.IGNORECASE)
 
 TRANSACTION_CONTROL = "BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE TRANSACTION"
 LIMITS = (

@@ -101,6 +101,8 @@ def reason_of(error: Exception) -> str:
     """Why a connection failed, in the words of the system."""
     if isinstance(error, TimeoutError):
         return "timed out"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "the server closed it"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return f"what came back is no PostgreSQL protocol ({type(error).__name__})"

@@ -121,7 +121,7 @@ def test_rights_that_apply_would_lack_are_told_before(invoke: Invoke, database: 
     assert outcome.error_name == "NotOwnerError"
     assert outcome.text == (
         f"{database.user} owns public.drivers but may not lock it, since its own rights on it were revoked."
-        f' Nothing was changed. Give one back:  GRANT UPDATE ON public.drivers TO "{database.user}";'
+        f' Nothing was changed. Give one back:  GRANT UPDATE ON "public"."drivers" TO "{database.user}";'
     )
     database.run("ALTER SCHEMA public OWNER TO postgres; REVOKE ALL ON SCHEMA public FROM public")
     outcome = invoke(action)

@@ -329,7 +329,7 @@ def test_a_table_of_another_owner_is_refused_before_any_lock(invoke: Invoke, dat
         f"{database.user} does not own public.drivers: postgres does, and ALTER TABLE needs the owner."
         " Nothing was changed. Unless the owner is an administrator, make the role a member of it: "
         f' GRANT "postgres" TO "{database.user}";  Else give the table to a role of the application: '
-        f' ALTER TABLE public.drivers OWNER TO "{database.user}";'
+        f' ALTER TABLE "public"."drivers" OWNER TO "{database.user}";'
     )
 
 
@@ -404,11 +404,17 @@ def test_a_message_that_quotes_row_data_is_withheld(
     assert columns_of(database) == ["id", "name"]
 
 
+RAISE = "DO $$ BEGIN RAISE EXCEPTION 'bad row %', (SELECT name FROM drivers)"
+
+
 @pytest.mark.parametrize(
     ("sql", "shown"),
     [
         ("ALTER TABLE drivers ALTER COLUMN name TYPE regclass USING name::regclass;", "42P01: its text may quote"),
-        ("DO $$ BEGIN RAISE EXCEPTION 'bad row %', (SELECT name FROM drivers); END $$;", "P0001: its text may quote"),
+        (f"{RAISE}; END $$;", "P0001: its text may quote"),
+        (f"{RAISE} USING ERRCODE = 'unique_violation'; END $$;", "23505: its text may quote"),
+        (f"{RAISE} USING ERRCODE = 'undefined_table'; END $$;", "42P01: its text may quote"),
+        ("DO $$ BEGIN driverz; END $$;", '42601: syntax error at or near "driverz"'),
         ("DO $$ BEGIN EXECUTE (SELECT name FROM drivers); END $$;", "42601: its text may quote"),
         ("DO $$ BEGIN RAISE EXCEPTION 'not on a Sunday'; END $$;", "P0001: not on a Sunday"),
         ("ALTER TABLE driverz ADD COLUMN a int;", '42P01: relation "driverz" does not exist'),

@@ -75,6 +75,7 @@ SAME = [
         "int generated always as ( CASE WHEN price > 1 THEN 2 ELSE 3 END) stored",
     ),
     ("text default 'a  b'", "text default 'a  b'::text"),
+    (r"text default E'two\nlines and a \\'", r"text default E'two\nlines and a \\'::text"),
     ('text collate "C"', 'text collate "C"'),
     ('text collate "C"', 'text collate pg_catalog."C"'),
     ("text collate public.plain not null", "text collate public.plain not null"),

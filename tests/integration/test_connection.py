@@ -8,7 +8,9 @@ import logging
 import os
 import socket
 import threading
+import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -17,7 +19,10 @@ import trustme
 
 import credentials
 import database as database_module
+import hotfix
+from limits import derive_limits
 from local.postgres import running_server
+from settings import read_settings
 from tests.conftest import HOTFIX, PASSWORDS, new_password
 
 if TYPE_CHECKING:
@@ -499,6 +504,20 @@ def test_the_server_enforces_every_limit_of_the_session(
     assert seen["tcp_keepalives_idle"][0] == "5"
     if "transaction_timeout" in seen:
         assert seen["transaction_timeout"] == ("5500", "session")
+
+
+def test_a_server_that_answers_too_late_is_hung_up_on_and_stops_its_work(
+    invoke: Invoke, database: Database, write_hotfix: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = derive_limits(read_settings(os.environ), 55_000)
+    patient = {"statement_timeout_ms": 20_000, "transaction_timeout_ms": 20_000, "socket_timeout_ms": 500}
+    monkeypatch.setattr(hotfix, "derive_limits", lambda *_: replace(limits, **patient))
+    outcome = invoke("apply", write_hotfix("SELECT pg_sleep(15);", "public.drivers.note text"))
+    assert "was lost before COMMIT (timed out)" in outcome.text  # The error is alive still, and with it its traceback.
+    deadline = time.monotonic() + 5
+    while database.run("SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"):
+        assert time.monotonic() < deadline, "the server still works for a client that is gone"
+        time.sleep(0.05)
 
 
 def test_too_little_time_is_refused_before_anything_is_contacted(invoke: Invoke) -> None:

@@ -201,6 +201,11 @@ def test_an_event_that_is_no_request_is_logged_without_its_content(call: Call) -
     assert {name: outcome.line.get(name) for name in unknown} == dict.fromkeys(unknown)
 
 
+def test_an_event_that_no_log_could_write_is_logged_all_the_same(call: Call) -> None:
+    outcome = call({"detail-type": "x", "source": "y", "id": "\ud800", "detail": REQUEST})
+    assert (outcome.error_name, outcome.line["error"]) == ("RequestError", "RequestError")
+
+
 def test_the_correlation_id_of_one_request_is_not_in_the_next_ones_line(call: Call) -> None:
     call(REQUEST | {"hotfix": "20260301101500_nobody_knows", "correlation_id": "run-1"})
     assert call({}).line.get("correlation_id") != "run-1"

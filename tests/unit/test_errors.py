@@ -110,6 +110,14 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
+        errors.server_in_trouble(ADDRESS, "53100: could not extend file: No space left on device"),
+        (
+            f"The server of the database {ADDRESS} failed (53100: could not extend file: No space left on device)."
+            " Nothing was changed: the server rolls back. Run the same request again; if it stays so, look at the"
+            " instance's storage, memory and log."
+        ),
+    ),
+    (
         errors.connection_lost(ADDRESS, "Connection reset by peer"),
         (
             f"The connection to the database {ADDRESS} was lost before COMMIT (Connection reset by peer)."

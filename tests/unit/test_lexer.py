@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pglast.parser
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lexer import Unended, statements, tokens
 
 # PostgreSQL sees a COMMIT of its own in each; a hasty reader sees something else.
+
+pytestmark = pytest.mark.long_too
 HIDDEN = {
     "after a parameter that is named atomic": "CREATE FUNCTION f(atomic int) LANGUAGE sql AS $$SELECT 1$$; COMMIT",
     "after a parameter that is named begin": "CREATE FUNCTION f(begin atomic) LANGUAGE sql AS $$SELECT 1$$; COMMIT",
@@ -60,7 +62,6 @@ def test_what_does_not_end_is_refused(sql: str) -> None:
 
 
 @given(st.lists(PIECES, max_size=14).map("".join))
-@settings(max_examples=300, deadline=None)
 def test_every_semicolon_is_where_postgresql_sees_it(sql: str) -> None:
     try:
         theirs = [token.start for token in pglast.parser.scan(sql) if token.name == "ASCII_59"]
@@ -74,7 +75,6 @@ def test_every_semicolon_is_where_postgresql_sees_it(sql: str) -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=100, deadline=None)
 def test_nothing_is_lost_between_the_tokens(sql: str) -> None:
     try:
         found = list(tokens(sql))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import RequestError
 from request import ACTIONS, KEYS, PLAN_HASH, Request, parse_request
 from sqlfile import HOTFIX_ID
 
+pytestmark = pytest.mark.long_too
 ID = "20260212092000_add_drivers_active_since"
 HASH = "0123456789abcdef" * 4
 EVENTS = Path(__file__).parents[2] / "events"
@@ -180,6 +181,18 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
             f"correlation_id is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
         ),
         (
+            {"hotfix": ID, "reason": "INC-4711\u2028forged"},
+            f"reason is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            {"hotfix": ID, "requested_by": "ana\x9b2J"},
+            f"requested_by is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
+            envelope({"hotfix": ID}, id="\ud800"),
+            f"id is not a text of at most 1000 characters in one line. {UNTOUCHED} {ALLOWED}",
+        ),
+        (
             {"hotfix": ID, "host": "db.example"},
             f"The request has the unknown key 'host'. {UNTOUCHED} {ALLOWED}",
         ),
@@ -269,7 +282,6 @@ nearly = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=75, deadline=None)
 @given(st.one_of(json_values, nearly, nearly.map(envelope), st.builds(envelope, nearly, id=json_values)))
 def test_any_event_is_a_request_or_refused(event: object) -> None:
     try:

@@ -77,6 +77,12 @@ def test_a_function_without_its_layer_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["DB_CA_BUNDLE", "SQL_DIR"])
+def test_a_path_that_is_too_long_to_be_looked_at_is_not_there(name: str) -> None:
+    path = "x" * 300
+    assert refuse({"DB_SECRET_ARN": ARN, name: path}).startswith(f"{name} names no ")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [

@@ -6,13 +6,14 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from errors import HotfixFileError, UnknownHotfixError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
 from sqlfile import Hotfix, list_hotfixes, load_hotfix, parse_hotfix
 
+pytestmark = pytest.mark.long_too
 ID = "20260301101500_add_drivers_note"
 EXPECT = "-- expect: column public.drivers.note text\n"
 ADD = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note text;\n"
@@ -30,8 +31,6 @@ GENERATED = (
 )
 NO_EXPECTATION = "has a line that looks like an expectation but is none"
 PLAIN = "Save it as plain UTF-8."
-
-modest = settings(max_examples=100, deadline=None)
 
 
 def refuse(content: str | bytes) -> str:
@@ -124,6 +123,14 @@ BAD_FILES = {
     "misspelt expectation": (
         f"{EXPECT}--expects: column public.drivers.note text\n{ADD}",
         f"{NO_EXPECTATION}: --expects: column public.drivers.note text. Write  -- expect: column ...",
+    ),
+    "expectation after a no-break space": (
+        f"{EXPECT}--\u00a0expect: column public.drivers.age int\n{ADD}",
+        f"{NO_EXPECTATION}: --\u00a0expect: column public.drivers.age int. Write  -- expect: column ...",
+    ),
+    "expectation after three dashes": (
+        f"{EXPECT}--- expect: column public.drivers.age int\n{ADD}",
+        f"{NO_EXPECTATION}: --- expect: column public.drivers.age int. Write  -- expect: column ...",
     ),
     "BEGIN": (f"{EXPECT}BEGIN;\n{ADD}COMMIT;", f"holds transaction control (BEGIN). {REST}"),
     "mixed case": (f"{EXPECT}bEgIn;\n{ADD}", f"holds transaction control (BEGIN). {REST}"),
@@ -272,7 +279,6 @@ SQL_PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@modest
 @given(
     st.one_of(st.binary(max_size=200), st.lists(SQL_PIECES, max_size=30).map(lambda pieces: "".join(pieces).encode()))
 )
@@ -285,7 +291,6 @@ def test_any_bytes_are_a_hotfix_or_refused(content: bytes) -> None:
     assert hotfix.expectations
 
 
-@modest
 @given(st.text(alphabet=st.characters(exclude_characters="'\0", codec="utf-8"), max_size=50))
 def test_nothing_in_a_string_is_a_statement(text: str) -> None:
     assert accept(f"COMMENT ON TABLE drivers IS '; COMMIT; {text}; COMMIT;';").expectations
@@ -326,7 +331,10 @@ EXPECTATIONS = {
     "column a.b.c text Generated Always As (d || 'A  (b'::text) VIRTUAL": Expectation(
         "a", "b", "c", "text", generated="generated always as (d || 'A  (b'::text) virtual"
     ),
+    "column Á.É.Ö int": Expectation("Á", "É", "Ö", "int"),
     "column a.column.null int": Expectation("a", "column", "null", "int"),
+    "column a.b.c generated null": Expectation("a", "b", "c", "generated"),
+    "column a.b.c a.generated[] not null": Expectation("a", "b", "c", "a.generated[]", not_null=True),
 }
 
 
@@ -404,6 +412,7 @@ BAD_EXPECTATIONS = {
     ),
     "column public.drivers.note": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note not null": f"the type is missing or incomplete. {TYPE}",
+    "column public.drivers.note generated always as identity": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note varchar(": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note text[": f"the type is missing or incomplete. {TYPE}",
     "column public.drivers.note (text)": f"the type is missing or incomplete. {TYPE}",
@@ -477,7 +486,6 @@ spellings = st.one_of(
 )
 
 
-@modest
 @example(names=(("a", "a"), ('a"."b', '"a"".""b"'), ("Null", '"Null"')), written_type="text", dot=" . ")
 @given(
     names=st.tuples(spellings, spellings, spellings),
@@ -492,7 +500,6 @@ def test_a_name_is_stored_as_postgresql_stores_it_however_it_is_written(
     assert read.type == written_type
 
 
-@modest
 @given(st.tuples(stored_names, stored_names, stored_names), st.sampled_from(TYPES))
 def test_the_name_shown_to_people_can_be_pasted_into_a_file(names: tuple[str, str, str], written_type: str) -> None:
     expectation = Expectation(*names, written_type)
