@@ -5,6 +5,7 @@ White, since a dark page would swallow its text.
 
 import math
 from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import escape
 
 from bench.probes import Sample
 
@@ -29,7 +30,7 @@ def draw(title: str, traces: Mapping[str, Sequence[Sample]], seconds: float, mar
         body.append(text(x_of(last_at, seconds) + 8, y_of(last_ms) - 8, name, fill=color, font_weight="bold"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
-        f' font-size="13"><title>{title}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'
+        f' font-size="13"><title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'
         + "\n".join([text(LEFT, 22, title, font_size="15"), *body])
         + "\n</svg>\n"
     )
@@ -70,7 +71,7 @@ def draw_mark(name: str, at: float, seconds: float) -> str:
 
 def text(x: float, y: float, words: str, **attributes: str) -> str:
     named = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
-    return f'<text x="{x:.0f}" y="{y:.0f}"{named}>{words}</text>'
+    return f'<text x="{x:.0f}" y="{y:.0f}"{named}>{escape(words)}</text>'
 
 
 def x_of(at: float, seconds: float) -> float:

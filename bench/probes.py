@@ -5,7 +5,6 @@ https://www.postgresql.org/docs/current/pgbench.html
 """
 
 import contextlib
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -145,5 +144,5 @@ def running_pgbench(
             time.sleep(0.02)
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()

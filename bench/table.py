@@ -17,6 +17,7 @@ could not send because it still waited. column there: when its transaction commi
 from the end of who is in the way in 2 and 3, from the start of the tool's program in 1 and 4.
 psql, dbmate, Alembic and yoyo run as they come, without a lock_timeout. "psql, lock_timeout" is what experts do: 100 ms
 and a shell loop that tries again after 0.5 s. pg-hotfix is the function as sam built it, warm, in Lambda's emulator.
+All share one machine: what a program costs to start, such as Alembic's second of CPU, disturbs the others as well.
 In 5 the histories of dbmate, Alembic and yoyo do not know the column, as when it was added by hand.
 6 is what a proxy between tool and server sees, without readers and writers: from the message that takes the lock to the
 answer that its transaction is over. So the way to the lock's grant counts too, and COMMIT; the same for every tool.
@@ -55,7 +56,7 @@ def format_row(runs: Sequence[Run]) -> str:
 def format_lock_row(tool: str, uses: Sequence[UnderLock]) -> str:
     statements, round_trips = max(use.statements for use in uses), max(use.round_trips for use in uses)
     held = format_spread([use.ms for use in uses])
-    cells = f"{statements} statements", "", f"{round_trips} round trips", "", f"held for {held}"
+    cells = f"{statements} statements", "", f"{round_trips} round trips", "", f"held {held}"
     return format_line([f"   {tool}", *cells])
 
 
