@@ -172,7 +172,7 @@ def draw_readers(findings: Findings, hold_seconds: float) -> str:
         tool: figures.typical(runs).reads for tool in (PSQL, PG_HOTFIX) if (runs := findings.of(tool, READER.key))
     }
     title = f"How long readers wait while a column is added and a transaction of {hold_seconds:g} s is in the way"
-    return plot.draw(title, traces, hold_seconds + SETTLE_SECONDS, {"it ends": hold_seconds})
+    return plot.draw(title, traces, hold_seconds + SETTLE_SECONDS, {"the transaction ends": hold_seconds})
 
 
 def say(what: str) -> None:

@@ -26,8 +26,9 @@ def draw(title: str, traces: Mapping[str, Sequence[Sample]], seconds: float, mar
         points = longest_by_moment(samples, seconds)
         path = "M" + "L".join(f"{x_of(at, seconds):.0f} {y_of(ms):.0f}" for at, ms in points)
         body.append(f'<path d="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>')
-        last_at, last_ms = max(points, key=lambda point: point[1])
-        body.append(text(x_of(last_at, seconds) + 8, y_of(last_ms) - 8, name, fill=color, font_weight="bold"))
+        at, ms = max(points, key=lambda point: point[1])
+        anchor = "start" if at < seconds * 0.8 else "end"  # So that a name stays inside.
+        body.append(text(x_of(at, seconds), y_of(ms) - 8, name, fill=color, font_weight="bold", text_anchor=anchor))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
         f' font-size="13"><title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'
@@ -66,7 +67,7 @@ def draw_axes(seconds: float) -> list[str]:
 def draw_mark(name: str, at: float, seconds: float) -> str:
     x = x_of(at, seconds)
     line = f'<path d="M{x:.0f} {TOP}V{HEIGHT - BOTTOM}" stroke="#888" stroke-dasharray="4 3"/>'
-    return line + text(x - 6, HEIGHT - BOTTOM - 8, name, text_anchor="end", fill="#555")
+    return line + text(x - 6, TOP + 8, name, text_anchor="end", fill="#555")
 
 
 def text(x: float, y: float, words: str, **attributes: str) -> str:
