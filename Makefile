@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 UV := .tools/bin/uv
-GROUPS := uv dev function postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
+GROUPS := uv dev function bench postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
 SQL := sql/*.sql
 
@@ -79,7 +79,7 @@ sql: .venv/ready ## Check the hotfixes for statements that hurt production
 	@output=$$(.venv/bin/squawk $(SQL) 2>&1) || { echo "$$output"; exit 1; }
 
 .PHONY: tests
-tests: .venv/ready ## Run the unit, integration and end-to-end tests
+tests: .venv/ready .local/bench/ready ## Run the unit, integration and end-to-end tests
 	@$(PYTHON) -m pytest -q
 
 .PHONY: test-long
@@ -93,6 +93,11 @@ test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests 
 		$(PYTHON) -m local.binaries $$version >/dev/null || exit 1; \
 		PG_VERSION=$$version $(PYTHON) -m pytest -q tests/integration || exit 1; \
 	done
+
+.PHONY: bench-locks
+bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, in some 25 minutes: RUNS=3 HOLD=10 BUSY_RUNS=100
+	@$(PYTHON) -m bench.locks $(if $(RUNS),--runs $(RUNS)) $(if $(HOLD),--hold $(HOLD)) \
+		$(if $(BUSY_RUNS),--busy-runs $(BUSY_RUNS))
 
 .PHONY: requirements
 requirements: .venv/ready ## Compile requirements/*.txt anew; COMPILE=--upgrade takes newer versions
@@ -121,4 +126,10 @@ clean: ## Stop what a killed run left behind and remove all that was made here
 	@echo "Installing PostgreSQL $* ..." >&2
 	@rm -rf $(@D)
 	@$(UV) pip install --quiet --python $(PYTHON) --require-hashes --only-binary :all: --target $(@D) -r $<
+	@touch $@
+
+.local/bench/ready: requirements/bench.txt .venv/ready
+	@echo "Installing the tools to compare with ..." >&2
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
+	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
