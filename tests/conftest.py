@@ -58,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "quick")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try every point of a sweep, for minutes")
+
+
 def new_password() -> str:
     password = secrets.token_urlsafe(24)
     PASSWORDS.add(password)
@@ -119,8 +123,8 @@ class Database:
         return {name: value for name, value in (whole | {"engine": "postgres"} | fields).items() if value is not None}
 
 
-@pytest.fixture
-def database(server: Server) -> Iterator[Database]:
+@contextmanager
+def new_database(server: Server) -> Iterator[Database]:
     number = next(numbers)
     database = Database(server, f"kaviar_{number}", f"kaviar_app_{number}", new_password())
     with server.connect() as admin:
@@ -132,6 +136,12 @@ def database(server: Server) -> Iterator[Database]:
     with server.connect() as admin:
         admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
         admin.run(f"DROP ROLE {database.user}")
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    with new_database(server) as database:
+        yield database
 
 
 @pytest.fixture

@@ -1,0 +1,217 @@
+"""What must hold of a database after a run of `apply`, however the run ended."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import errors
+import hotfix
+from credentials import read_target
+from limits import CONNECTION_CHECK_MS, derive_limits
+from request import parse_request
+from settings import Settings
+from tests.conftest import HOTFIX, new_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from pg8000.native import Connection
+
+    from limits import Limits
+    from local.postgres import Server
+    from tests.conftest import Database
+
+# What a busy machine may add to any limit.
+NOISE_SECONDS = 1.0
+# Longer than the idle limit, so that the reader tells an idle transaction from one that the next limit ended.
+STATEMENT_TIMEOUT_MS = 2500
+LOCK_WAIT_SECONDS = 3
+REMAINING_MS = 55_000
+# How long nothing may change any more once a run has ended and its sessions hold nothing.
+QUIET_SECONDS = 0.5
+READ_EVERY_SECONDS = 0.02
+APPLY = parse_request({"hotfix": HOTFIX, "action": "apply"})
+
+CONTRACT = {error.__name__ for error in errors.HotfixError.__subclasses__()} - {"InternalError"}
+OURS = "application_name = 'pg-hotfix' AND datname = current_database()"
+NOT_LET_GO = f"""
+SELECT a.pid, a.state, a.wait_event, l.mode, l.granted, a.query FROM pg_stat_activity a
+LEFT JOIN pg_locks l ON l.pid = a.pid AND l.relation = 'public.drivers'::regclass
+WHERE {OURS} AND (a.xact_start IS NOT NULL OR l.pid IS NOT NULL)"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a run told its caller. All None when it told nothing: it was killed, or did not end in time."""
+
+    result: str | None = None
+    error: str | None = None
+    text: str = ""
+    retryable: bool = False
+
+
+def run_to_its_end(settings: Settings, remaining_ms: Callable[[], int] = lambda: REMAINING_MS) -> Ending:
+    try:
+        return Ending(result=hotfix.run(APPLY, settings, remaining_ms).result)
+    except errors.HotfixError as error:
+        return Ending(None, type(error).__name__, error.message, error.retryable)
+    except Exception as error:  # noqa: BLE001 - the handler would make an InternalError of it
+        return Ending(None, f"{type(error).__module__}.{type(error).__name__}", str(error))
+
+
+class Reader:
+    """The application: reads the table again and again, and remembers how long that took."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.reads: list[tuple[float, float]] = []
+        self.ended = threading.Event()
+
+    def read_on(self) -> None:
+        while not self.ended.wait(READ_EVERY_SECONDS):
+            began = time.monotonic()
+            self.connection.run("SELECT count(*) FROM public.drivers")
+            self.reads.append((began, time.monotonic()))
+
+    def longest_stall(self, since: float) -> float:
+        """In seconds, of the reads that ended since then. A read that began by now is waited for."""
+        now = time.monotonic()
+        while not self.ended.is_set() and (not self.reads or self.reads[-1][0] < now):
+            time.sleep(READ_EVERY_SECONDS)
+        return max(end - begin for begin, end in list(self.reads) if end >= since)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A database of its own for one trial after another, with an application that reads."""
+
+    database: Database
+    settings: Settings
+    admin: Connection
+    reader: Reader
+
+    @property
+    def limits(self) -> Limits:
+        return derive_limits(self.settings, REMAINING_MS)
+
+    @property
+    def stall_bound(self) -> float:
+        """How long a reader may wait, in seconds: as long as a silent client may hold the lock."""
+        return self.limits.idle_in_transaction_ms / 1000 + NOISE_SECONDS
+
+    @property
+    def release_bound(self) -> float:
+        """How long after its end a run may hold anything, in seconds: until the server notices."""
+        return max(self.limits.idle_in_transaction_ms, CONNECTION_CHECK_MS) / 1000 + NOISE_SECONDS
+
+    @property
+    def end_bound(self) -> float:
+        """How long a run may take, in seconds: two connections that fall silent, and the wait for the lock."""
+        return 2 * self.limits.socket_timeout_ms / 1000 + self.settings.lock_wait_seconds + NOISE_SECONDS
+
+    def reset(self) -> None:
+        self.admin.run("ALTER TABLE public.drivers DROP COLUMN IF EXISTS active_since")
+        self.reader.reads.clear()
+
+    def has_column(self) -> bool:
+        return bool(
+            self.admin.run(
+                "SELECT FROM pg_attribute WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since'"
+            )
+        )
+
+    def wait_for_release(self) -> list[Any]:
+        """What our sessions hold, await or have begun when the time is up: nothing, or as soon as it is so."""
+        deadline = time.monotonic() + self.release_bound
+        while held := self.admin.run(NOT_LET_GO):
+            if time.monotonic() > deadline:
+                return list(held)
+            time.sleep(0.02)
+        return []
+
+
+@contextmanager
+def new_lanes(server: Server, count: int) -> Iterator[list[Lane]]:
+    """So many lanes, which lack a secret yet."""
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+        lanes, reading = [], []
+        for _ in range(count):
+            database = stack.enter_context(new_database(server))
+            admin = stack.enter_context(database.connect())
+            reader = Reader(stack.enter_context(database.connect()))
+            stack.callback(reader.ended.set)
+            reading.append(pool.submit(reader.read_on))
+            settings = Settings(
+                "",
+                server.host,
+                server.port,
+                None,
+                server.ca_bundle,
+                Path("sql"),
+                LOCK_WAIT_SECONDS,
+                STATEMENT_TIMEOUT_MS,
+            )
+            lanes.append(Lane(database, settings, admin, reader))
+        yield lanes
+        for lane, future in zip(lanes, reading, strict=True):
+            lane.reader.ended.set()
+            future.result()
+
+
+def give_secret(lane: Lane, store_secret: Callable[..., str]) -> Lane:
+    """The function can log in, where its settings say: the secret holds neither host nor port."""
+    database = lane.database
+    arn = store_secret(database.secret(host=None, port=None), name=f"kaviar/{database.name}")
+    settings = replace(lane.settings, secret_arn=arn)
+    read_target(settings)  # It is remembered from here on.
+    return replace(lane, settings=settings)
+
+
+def examine(lane: Lane, ending: Ending, began: float) -> list[str]:
+    """Every promise that is broken after a run that began then, in words. At the end the column is there."""
+    broken = []
+    if held := lane.wait_for_release():
+        broken.append(f"after {lane.release_bound} s a session has not let go: {held}")
+    there = lane.has_column()
+    time.sleep(QUIET_SECONDS)
+    if lane.has_column() != there:
+        broken.append(f"the column was {'there' if there else 'missing'} after the end, and then no longer")
+    if ending.error and ending.error not in CONTRACT:
+        broken.append("that is no error of the contract")
+    if ending.result and not there:
+        broken.append("the column is missing after a success")
+    if ending.error and there and "Nothing was changed" in ending.text:
+        broken.append("the column is there, though the text says that nothing was changed")
+    stall = lane.reader.longest_stall(began)
+    if stall > lane.stall_bound:
+        broken.append(f"a reader stalled for {stall:.2f} s, more than {lane.stall_bound} s")
+    again = run_to_its_end(lane.settings)
+    if again.result != ("already_applied" if there else "applied"):
+        broken.append(f"a clean run with the column {'there' if there else 'missing'} ended as {again}")
+    return [f"{ending}: {what}" for what in broken]
+
+
+def try_all[Point](lanes: Sequence[Lane], points: Iterable[Point], trial: Callable[[Lane, Point], list[str]]) -> None:
+    """Every point was tried in one of the lanes, several at once. Fails with all that was broken."""
+    free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def take_a_lane(point: Point) -> list[str]:
+        lane = free.get()
+        try:
+            return [f"{point}: {what}" for what in trial(lane, point)]
+        finally:
+            free.put(lane)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        broken = [what for found in pool.map(take_a_lane, points) for what in found]
+    assert not broken, "\n".join(broken)

@@ -1,0 +1,179 @@
+"""`apply` over a network that fails at each of its messages: nothing outlives the caller, and every text is true."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from local.proxy import Fault, running_proxy
+from tests.conftest import call_later
+from tests.integration.aftermath import Ending, examine, give_secret, new_lanes, run_to_its_end, try_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from local.postgres import Server
+    from local.proxy import Message, Proxy
+    from tests.integration.aftermath import Lane
+
+LANES = 12
+# A reader that leaves while the run waits for it.
+BLOCKED_SECONDS = 0.4
+# A hold-up that every limit allows for, and one after which the run has given up.
+DELAY_SECONDS = 0.3
+LATE_SECONDS = 4.5
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run is hurt, and whether somebody is in its way."""
+
+    faults: tuple[Fault, ...] = ()
+    blocked: bool = False
+
+    def __str__(self) -> str:
+        where = [f"{fault.kind} at message {fault.message} of connection {fault.connection}" for fault in self.faults]
+        return " and ".join(where) + (", with a reader in the way" if self.blocked else "")
+
+
+@dataclass(frozen=True)
+class Trial:
+    ending: Ending
+    proxy: Proxy
+    broken: list[str]
+
+
+@pytest.fixture(scope="module")
+def lanes_without_secrets(server: Server) -> Iterator[list[Lane]]:
+    with new_lanes(server, LANES) as lanes:
+        yield lanes
+
+
+@pytest.fixture
+def lanes(lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]) -> list[Lane]:
+    return [give_secret(lane, secrets_manager) for lane in lanes_without_secrets]
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
+
+
+def try_point(lane: Lane, point: Point) -> Trial:
+    """One `apply` was hurt at the point, and what it left behind was looked at while the broken connection stands."""
+    lane.reset()
+    began = time.monotonic()
+    with (
+        # The proxy is closed first, which ends a run that would never end.
+        ThreadPoolExecutor(1) as pool,
+        running_proxy(lane.database.server, *point.faults) as proxy,
+        a_reader_in_the_way(lane) if point.blocked else nullcontext(),
+    ):
+        running = pool.submit(run_to_its_end, replace(lane.settings, db_port=proxy.port))
+        try:
+            ending = running.result(lane.end_bound)
+        except TimeoutError:
+            return Trial(Ending(), proxy, [f"the run did not end within {lane.end_bound} s"])
+        wait_for_late_messages(proxy)
+        broken = examine(lane, ending, began)
+    return Trial(ending, proxy, broken + judge_error(ending, point.faults))
+
+
+@contextmanager
+def a_reader_in_the_way(lane: Lane) -> Iterator[None]:
+    with lane.database.connect() as other:
+        other.run("BEGIN; SELECT FROM public.drivers")
+        with call_later(BLOCKED_SECONDS, lambda: other.run("COMMIT")):
+            yield
+
+
+def wait_for_late_messages(proxy: Proxy) -> None:
+    for message in proxy.struck:
+        for fault in proxy.faults:
+            if fault.kind == "delay":
+                time.sleep(max(0, message.at + fault.seconds + DELAY_SECONDS - time.monotonic()))
+
+
+def judge_error(ending: Ending, faults: Sequence[Fault]) -> list[str]:
+    if ending.error and not ending.retryable:
+        return [f"{ending}: a network's fault is worth a retry"]
+    if ending.error and all(fault.kind == "delay" and fault.seconds == DELAY_SECONDS for fault in faults):
+        return [f"{ending}: every limit allows for such a delay"]
+    return []
+
+
+def sweep(lanes: Sequence[Lane], points: Iterable[Point]) -> int:
+    """Every point was tried and no promise was broken. Returns how many of them a run met: how often it must try for
+    the lock varies."""
+    struck: list[Message] = []
+
+    def trial(lane: Lane, point: Point) -> list[str]:
+        tried = try_point(lane, point)
+        last = tried.proxy.struck[-1:]
+        struck.extend(last)
+        at = "".join(f"({message.sender}'s {message.type} {(message.sql or '')[:40]!r})" for message in last)
+        return [f"{at} {what}" for what in tried.broken]
+
+    try_all(lanes, points, trial)
+    return len(struck)
+
+
+def unhurt(lane: Lane, *, blocked: bool = False) -> Proxy:
+    """What is said in a run that nothing happens to."""
+    trial = try_point(lane, Point((), blocked))
+    assert (trial.ending.result, trial.broken) == ("applied", [])
+    return trial.proxy
+
+
+def faults_at(messages: Iterable[Message], *kinds: str, seconds: float = DELAY_SECONDS) -> Iterator[Fault]:
+    for message in messages:
+        for kind in kinds:
+            yield Fault(kind, message.number, seconds=seconds)  # type: ignore[arg-type]
+
+
+def test_a_connection_that_breaks_at_any_message_leaves_nothing_behind(lanes: list[Lane]) -> None:
+    messages = unhurt(lanes[0]).messages
+    points = [Point((fault,)) for fault in faults_at(messages, "reset", "close")]
+    assert sweep(lanes, points) >= 2 * 60
+
+
+def test_a_connection_that_falls_silent_at_any_turn_leaves_nothing_behind(lanes: list[Lane], long: bool) -> None:
+    proxy = unhurt(lanes[0])
+    messages = proxy.messages if long else proxy.turns()
+    points = [Point((fault,)) for fault in faults_at(messages, "freeze", "delay")]
+    assert sweep(lanes, points) >= 2 * 15
+
+
+def test_messages_that_arrive_after_the_run_gave_up_change_nothing(lanes: list[Lane], long: bool) -> None:
+    proxy = unhurt(lanes[0])
+    messages = proxy.messages if long else [turn for turn in proxy.turns() if turn.sender == "client"]
+    points = [Point((fault,)) for fault in faults_at(messages, "delay", seconds=LATE_SECONDS)]
+    assert lanes[0].limits.socket_timeout_ms / 1000 < LATE_SECONDS
+    assert sweep(lanes, points) >= 7
+
+
+def test_a_connection_that_breaks_while_waiting_leaves_nothing_behind(lanes: list[Lane], long: bool) -> None:
+    proxy = unhurt(lanes[0], blocked=True)
+    kinds = ["reset", "close", "freeze", "delay"] if long else ["reset", "freeze"]
+    messages = proxy.messages if long else proxy.turns()
+    points = [Point((fault,), blocked=True) for fault in faults_at(messages, *kinds)]
+    assert sweep(lanes, points) >= 2 * 15
+
+
+def test_a_second_look_over_a_broken_connection_leaves_nothing_behind(lanes: list[Lane], long: bool) -> None:
+    """The first connection breaks right after COMMIT, the fresh one at any message."""
+    messages = unhurt(lanes[0]).messages
+    committed = max(message.number for message in messages if message.sql and "COMMIT" in message.sql)
+    look = next(message for message in messages if message.number > committed and message.sql)
+    first = Fault("reset", look.number)
+    proxy = try_point(lanes[0], Point((first,))).proxy
+    fresh = [message for message in proxy.messages if message.connection == 2]
+    kinds = ["reset", "close", "freeze", "delay"] if long else ["close"]
+    faults = list(faults_at(fresh, *kinds)) + list(faults_at(proxy.turns(2), "freeze"))
+    points = [Point((first, replace(fault, connection=2))) for fault in faults]
+    assert sweep(lanes, points) >= 2 * 15
