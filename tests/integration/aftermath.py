@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from credentials import read_target
 from limits import CONNECTION_CHECK_MS, derive_limits
 from request import parse_request
 from settings import Settings
-from tests.conftest import HOTFIX, new_database
+from tests.conftest import HOTFIX, call_later, new_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # What a busy machine may add to any limit.
 NOISE_SECONDS = 1.0
 # Longer than the idle limit, so that the reader tells an idle transaction from one that the next limit ended.
-STATEMENT_TIMEOUT_MS = 2500
+STATEMENT_TIMEOUT_MS = 2000
 LOCK_WAIT_SECONDS = 3
 REMAINING_MS = 55_000
 # How long nothing may change any more once a run has ended and its sessions hold nothing.
@@ -72,18 +72,24 @@ class Reader:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.reads: list[tuple[float, float]] = []
-        self.ended = threading.Event()
+        self.wanted = threading.Event()
+        self.ended = False
 
     def read_on(self) -> None:
-        while not self.ended.wait(READ_EVERY_SECONDS):
+        while self.wanted.wait() and not self.ended:
+            time.sleep(READ_EVERY_SECONDS)
             began = time.monotonic()
             self.connection.run("SELECT count(*) FROM public.drivers")
             self.reads.append((began, time.monotonic()))
 
+    def end(self) -> None:
+        self.ended = True
+        self.wanted.set()
+
     def longest_stall(self, since: float) -> float:
         """In seconds, of the reads that ended since then. A read that began by now is waited for."""
         now = time.monotonic()
-        while not self.ended.is_set() and (not self.reads or self.reads[-1][0] < now):
+        while not self.ended and (not self.reads or self.reads[-1][0] < now):
             time.sleep(READ_EVERY_SECONDS)
         return max(end - begin for begin, end in list(self.reads) if end >= since)
 
@@ -127,14 +133,23 @@ class Lane:
             )
         )
 
-    def wait_for_release(self) -> list[Any]:
-        """What our sessions hold, await or have begun when the time is up: nothing, or as soon as it is so."""
-        deadline = time.monotonic() + self.release_bound
+    def wait_for_release(self, seconds: float) -> list[Any]:
+        """Nothing, as soon as our sessions hold, await and have begun nothing; else what they do at the end."""
+        deadline = time.monotonic() + seconds
         while held := self.admin.run(NOT_LET_GO):
             if time.monotonic() > deadline:
                 return list(held)
             time.sleep(0.02)
         return []
+
+
+@contextmanager
+def somebody_in_the_way(lane: Lane, seconds: float | None = None) -> Iterator[None]:
+    """A transaction that has read the table, until its end after that time, or else with the block."""
+    with lane.database.connect() as other:
+        other.run("BEGIN; SELECT FROM public.drivers")
+        with call_later(seconds, lambda: other.run("COMMIT")) if seconds else nullcontext():
+            yield
 
 
 @contextmanager
@@ -147,8 +162,8 @@ def new_lanes(server: Server, count: int) -> Iterator[list[Lane]]:
             database = stack.enter_context(new_database(server))
             admin = stack.enter_context(database.connect())
             reader = Reader(stack.enter_context(database.connect()))
-            stack.callback(reader.ended.set)
             reading.append(pool.submit(reader.read_on))
+            stack.callback(reader.end)
             settings = Settings(
                 "",
                 server.host,
@@ -162,7 +177,7 @@ def new_lanes(server: Server, count: int) -> Iterator[list[Lane]]:
             lanes.append(Lane(database, settings, admin, reader))
         yield lanes
         for lane, future in zip(lanes, reading, strict=True):
-            lane.reader.ended.set()
+            lane.reader.end()
             future.result()
 
 
@@ -175,11 +190,14 @@ def give_secret(lane: Lane, store_secret: Callable[..., str]) -> Lane:
     return replace(lane, settings=settings)
 
 
-def examine(lane: Lane, ending: Ending, began: float) -> list[str]:
+def examine(
+    lane: Lane, ending: Ending, began: float, *, release_bound: float | None = None, stall_bound: float | None = None
+) -> list[str]:
     """Every promise that is broken after a run that began then, in words. At the end the column is there."""
+    release_bound, stall_bound = release_bound or lane.release_bound, stall_bound or lane.stall_bound
     broken = []
-    if held := lane.wait_for_release():
-        broken.append(f"after {lane.release_bound} s a session has not let go: {held}")
+    if held := lane.wait_for_release(release_bound):
+        broken.append(f"after {release_bound} s a session has not let go: {held}")
     there = lane.has_column()
     time.sleep(QUIET_SECONDS)
     if lane.has_column() != there:
@@ -191,8 +209,8 @@ def examine(lane: Lane, ending: Ending, began: float) -> list[str]:
     if ending.error and there and "Nothing was changed" in ending.text:
         broken.append("the column is there, though the text says that nothing was changed")
     stall = lane.reader.longest_stall(began)
-    if stall > lane.stall_bound:
-        broken.append(f"a reader stalled for {stall:.2f} s, more than {lane.stall_bound} s")
+    if stall > stall_bound:
+        broken.append(f"a reader stalled for {stall:.2f} s, more than {stall_bound} s")
     again = run_to_its_end(lane.settings)
     if again.result != ("already_applied" if there else "applied"):
         broken.append(f"a clean run with the column {'there' if there else 'missing'} ended as {again}")
@@ -207,9 +225,11 @@ def try_all[Point](lanes: Sequence[Lane], points: Iterable[Point], trial: Callab
 
     def take_a_lane(point: Point) -> list[str]:
         lane = free.get()
+        lane.reader.wanted.set()
         try:
             return [f"{point}: {what}" for what in trial(lane, point)]
         finally:
+            lane.reader.wanted.clear()
             free.put(lane)
 
     with ThreadPoolExecutor(len(lanes)) as pool:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from local.proxy import Fault, running_proxy
-from tests.conftest import call_later
-from tests.integration.aftermath import Ending, examine, give_secret, new_lanes, run_to_its_end, try_all
+from tests.integration.aftermath import Ending, examine, run_to_its_end, somebody_in_the_way, try_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from local.postgres import Server
     from local.proxy import Message, Proxy
     from tests.integration.aftermath import Lane
 
-LANES = 12
 # A reader that leaves while the run waits for it.
 BLOCKED_SECONDS = 0.4
 # A hold-up that every limit allows for, and one after which the run has given up.
 DELAY_SECONDS = 0.3
-LATE_SECONDS = 4.5
+LATE_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -48,22 +43,6 @@ class Trial:
     broken: list[str]
 
 
-@pytest.fixture(scope="module")
-def lanes_without_secrets(server: Server) -> Iterator[list[Lane]]:
-    with new_lanes(server, LANES) as lanes:
-        yield lanes
-
-
-@pytest.fixture
-def lanes(lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]) -> list[Lane]:
-    return [give_secret(lane, secrets_manager) for lane in lanes_without_secrets]
-
-
-@pytest.fixture
-def long(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--long"))
-
-
 def try_point(lane: Lane, point: Point) -> Trial:
     """One `apply` was hurt at the point, and what it left behind was looked at while the broken connection stands."""
     lane.reset()
@@ -72,7 +51,7 @@ def try_point(lane: Lane, point: Point) -> Trial:
         # The proxy is closed first, which ends a run that would never end.
         ThreadPoolExecutor(1) as pool,
         running_proxy(lane.database.server, *point.faults) as proxy,
-        a_reader_in_the_way(lane) if point.blocked else nullcontext(),
+        somebody_in_the_way(lane, BLOCKED_SECONDS) if point.blocked else nullcontext(),
     ):
         running = pool.submit(run_to_its_end, replace(lane.settings, db_port=proxy.port))
         try:
@@ -82,14 +61,6 @@ def try_point(lane: Lane, point: Point) -> Trial:
         wait_for_late_messages(proxy)
         broken = examine(lane, ending, began)
     return Trial(ending, proxy, broken + judge_error(ending, point.faults))
-
-
-@contextmanager
-def a_reader_in_the_way(lane: Lane) -> Iterator[None]:
-    with lane.database.connect() as other:
-        other.run("BEGIN; SELECT FROM public.drivers")
-        with call_later(BLOCKED_SECONDS, lambda: other.run("COMMIT")):
-            yield
 
 
 def wait_for_late_messages(proxy: Proxy) -> None:
@@ -125,6 +96,7 @@ def sweep(lanes: Sequence[Lane], points: Iterable[Point]) -> int:
 
 def unhurt(lane: Lane, *, blocked: bool = False) -> Proxy:
     """What is said in a run that nothing happens to."""
+    lane.reader.wanted.set()
     trial = try_point(lane, Point((), blocked))
     assert (trial.ending.result, trial.broken) == ("applied", [])
     return trial.proxy
