@@ -253,6 +253,8 @@ def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_m
         try:
             with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
+                if not after.matches:
+                    refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
         except errors.RelationError as error:
             raise errors.changed_since(hotfix.id, reason=error.message.split(". ", 1)[0] + ".") from error
         except (errors.HotfixError, LockNotAvailable) as error:
