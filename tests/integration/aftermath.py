@@ -164,30 +164,27 @@ def new_lanes(server: Server, count: int) -> Iterator[list[Lane]]:
             reader = Reader(stack.enter_context(database.connect()))
             reading.append(pool.submit(reader.read_on))
             stack.callback(reader.end)
-            settings = Settings(
-                "",
-                server.host,
-                server.port,
-                None,
-                server.ca_bundle,
-                Path("sql"),
-                LOCK_WAIT_SECONDS,
-                STATEMENT_TIMEOUT_MS,
-            )
-            lanes.append(Lane(database, settings, admin, reader))
+            lanes.append(Lane(database, new_settings(database), admin, reader))
         yield lanes
         for lane, future in zip(lanes, reading, strict=True):
             lane.reader.end()
             future.result()
 
 
-def give_secret(lane: Lane, store_secret: Callable[..., str]) -> Lane:
+def new_settings(database: Database) -> Settings:
+    """The function's settings for it, but for the secret."""
+    server = database.server
+    return Settings(
+        "", server.host, server.port, None, server.ca_bundle, Path("sql"), LOCK_WAIT_SECONDS, STATEMENT_TIMEOUT_MS
+    )
+
+
+def with_secret(settings: Settings, database: Database, store_secret: Callable[..., str]) -> Settings:
     """The function can log in, where its settings say: the secret holds neither host nor port."""
-    database = lane.database
     arn = store_secret(database.secret(host=None, port=None), name=f"kaviar/{database.name}")
-    settings = replace(lane.settings, secret_arn=arn)
+    settings = replace(settings, secret_arn=arn)
     read_target(settings)  # It is remembered from here on.
-    return replace(lane, settings=settings)
+    return settings
 
 
 def examine(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.aftermath import give_secret, new_lanes
+from tests.integration.aftermath import new_lanes, with_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +26,10 @@ def lanes_without_secrets(server: Server) -> Iterator[list[Lane]]:
 
 @pytest.fixture
 def lanes(lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]) -> list[Lane]:
-    return [give_secret(lane, secrets_manager) for lane in lanes_without_secrets]
+    return [
+        replace(lane, settings=with_secret(lane.settings, lane.database, secrets_manager))
+        for lane in lanes_without_secrets
+    ]
 
 
 @pytest.fixture
