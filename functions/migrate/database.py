@@ -225,8 +225,9 @@ class Session:
                 raise LockNotAvailable("57014") from error
             raise self.translate(error, hotfix, sql, len(prefix)) from error
         except LOST as error:
-            # pg8000 loses the server's last words. They were 25P04, or it is older than 17 and our socket timed out.
-            if elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
+            # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
+            # the file, since the server's own limits are shorter: the network has fallen silent.
+            if hung_up(error) and elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
                 raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
             raise self.translate(error) from error
 
@@ -372,7 +373,13 @@ def reason_of(error: Exception) -> str:
         return transport.reason_of(error)
     if isinstance(error.__cause__, OSError):
         return transport.reason_of(error.__cause__)
-    return "the server closed it" if str(error) in ("network error", "connection is closed") else str(error).rstrip(".")
+    return "the server closed it" if hung_up(error) else str(error).rstrip(".")
+
+
+def hung_up(error: Exception) -> bool:
+    """Whether the server ended the connection, and not the network."""
+    closed = str(error) in ("network error", "connection is closed")
+    return isinstance(error, InterfaceError) and closed and not isinstance(error.__cause__, OSError)
 
 
 def excerpt(sql: str, position: int) -> str:
