@@ -68,13 +68,19 @@ class Link:
     number: int
     passing: asyncio.Event = field(default_factory=asyncio.Event)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    sockets: list[socket.socket] = field(default_factory=list)
     counts: dict[Sender | None, int] = field(default_factory=lambda: {"client": 0, "server": 0, None: 0})
     resets: bool = False
 
+    def add(self, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        self.sockets.append(writer.get_extra_info("socket"))
+
     def drop(self) -> None:
-        for writer in self.writers:
+        for writer, raw in zip(self.writers, self.sockets, strict=True):
             if self.resets:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+                with contextlib.suppress(OSError):  # The other side was faster.
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
             writer.transport.abort()
 
 
@@ -117,9 +123,9 @@ class Proxy:
     async def attend(self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The connection was passed on until one side, a fault or the proxy's end ended it."""
         link.passing.set()
-        link.writers.append(writer)
+        link.add(writer)
         # asyncio does this by itself only for the sockets that it makes.
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await self.answer_tls_request(link, reader, writer)
             from_server, to_server = await self.connect(link)
@@ -152,7 +158,7 @@ class Proxy:
     async def connect(self, link: Link) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """An encrypted connection to the server, which has agreed to TLS."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-        link.writers.append(writer)
+        link.add(writer)
         writer.write(SSL_REQUEST_MESSAGE)
         if await reader.readexactly(1) != b"S":
             raise Cut

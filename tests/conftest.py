@@ -123,8 +123,7 @@ class Database:
         return {name: value for name, value in (whole | {"engine": "postgres"} | fields).items() if value is not None}
 
 
-@contextmanager
-def new_database(server: Server) -> Iterator[Database]:
+def create_database(server: Server) -> Database:
     number = next(numbers)
     database = Database(server, f"kaviar_{number}", f"kaviar_app_{number}", new_password())
     with server.connect() as admin:
@@ -132,16 +131,16 @@ def new_database(server: Server) -> Iterator[Database]:
         admin.run(f"CREATE DATABASE {database.name} OWNER {database.user}")
     database.run(f"ALTER SCHEMA public OWNER TO {database.user}")
     database.run_as_owner(DRIVERS)
-    yield database
-    with server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+    return database
 
 
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
-    with new_database(server) as database:
-        yield database
+    database = create_database(server)
+    yield database
+    with server.connect() as admin:
+        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+        admin.run(f"DROP ROLE {database.user}")
 
 
 @pytest.fixture

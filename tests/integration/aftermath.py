@@ -17,7 +17,7 @@ from credentials import read_target
 from limits import CONNECTION_CHECK_MS, derive_limits
 from request import parse_request
 from settings import Settings
-from tests.conftest import HOTFIX, call_later, new_database
+from tests.conftest import HOTFIX, call_later, create_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,12 +154,12 @@ def somebody_in_the_way(lane: Lane, seconds: float | None = None) -> Iterator[No
 
 @contextmanager
 def new_lanes(server: Server, count: int) -> Iterator[list[Lane]]:
-    """So many lanes, which lack a secret yet."""
+    """So many lanes, which lack a secret yet. Their databases stay."""
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(count))
         lanes, reading = [], []
         for _ in range(count):
-            database = stack.enter_context(new_database(server))
+            database = create_database(server)
             admin = stack.enter_context(database.connect())
             reader = Reader(stack.enter_context(database.connect()))
             reading.append(pool.submit(reader.read_on))

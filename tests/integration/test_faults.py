@@ -122,8 +122,7 @@ def test_a_connection_that_falls_silent_at_any_turn_leaves_nothing_behind(lanes:
 
 
 def test_messages_that_arrive_after_the_run_gave_up_change_nothing(lanes: list[Lane], long: bool) -> None:
-    proxy = unhurt(lanes[0])
-    messages = proxy.messages if long else [turn for turn in proxy.turns() if turn.sender == "client"]
+    messages = unhurt(lanes[0]).messages if long else queries(unhurt(lanes[0]).messages)
     points = [Point((fault,)) for fault in faults_at(messages, "delay", seconds=LATE_SECONDS)]
     assert lanes[0].limits.socket_timeout_ms / 1000 < LATE_SECONDS
     assert sweep(lanes, points) >= 7
@@ -131,21 +130,26 @@ def test_messages_that_arrive_after_the_run_gave_up_change_nothing(lanes: list[L
 
 def test_a_connection_that_breaks_while_waiting_leaves_nothing_behind(lanes: list[Lane], long: bool) -> None:
     proxy = unhurt(lanes[0], blocked=True)
-    kinds = ["reset", "close", "freeze", "delay"] if long else ["reset", "freeze"]
-    messages = proxy.messages if long else proxy.turns()
-    points = [Point((fault,), blocked=True) for fault in faults_at(messages, *kinds)]
-    assert sweep(lanes, points) >= 2 * 15
+    if long:
+        faults = list(faults_at(proxy.messages, "reset", "close", "freeze", "delay"))
+    else:
+        faults = [*faults_at(proxy.turns(), "reset"), *faults_at(queries(proxy.messages), "freeze")]
+    assert sweep(lanes, [Point((fault,), blocked=True) for fault in faults]) >= 20
 
 
 def test_a_second_look_over_a_broken_connection_leaves_nothing_behind(lanes: list[Lane], long: bool) -> None:
     """The first connection breaks right after COMMIT, the fresh one at any message."""
     messages = unhurt(lanes[0]).messages
     committed = max(message.number for message in messages if message.sql and "COMMIT" in message.sql)
-    look = next(message for message in messages if message.number > committed and message.sql)
+    look = next(message for message in queries(messages) if message.number > committed)
     first = Fault("reset", look.number)
-    proxy = try_point(lanes[0], Point((first,))).proxy
-    fresh = [message for message in proxy.messages if message.connection == 2]
-    kinds = ["reset", "close", "freeze", "delay"] if long else ["close"]
-    faults = list(faults_at(fresh, *kinds)) + list(faults_at(proxy.turns(2), "freeze"))
-    points = [Point((first, replace(fault, connection=2))) for fault in faults]
-    assert sweep(lanes, points) >= 2 * 15
+    fresh = [message for message in try_point(lanes[0], Point((first,))).proxy.messages if message.connection == 2]
+    if long:
+        faults = list(faults_at(fresh, "reset", "close", "freeze", "delay"))
+    else:
+        faults = [*faults_at(fresh, "close"), *faults_at(queries(fresh), "freeze")]
+    assert sweep(lanes, [Point((first, replace(fault, connection=2))) for fault in faults]) >= 25
+
+
+def queries(messages: Iterable[Message]) -> list[Message]:
+    return [message for message in messages if message.sql]

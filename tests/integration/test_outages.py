@@ -18,7 +18,7 @@ from local.account import reachable_directory, server_user
 from local.binaries import reachable_binaries
 from local.postgres import Server, running_server, start, stop
 from local.proxy import Fault, running_proxy
-from tests.conftest import HOTFIX, PASSWORDS, call_later, new_database
+from tests.conftest import HOTFIX, PASSWORDS, call_later, create_database
 from tests.integration.aftermath import new_settings, run_to_its_end, with_secret
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
 
 
 @pytest.fixture
-def own_database(own_server: OwnServer) -> Iterator[Database]:
-    with new_database(own_server.server) as database:
-        yield database
+def own_database(own_server: OwnServer) -> Database:
+    return create_database(own_server.server)
 
 
 def has_column(database: Database) -> bool:
@@ -167,23 +166,21 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
-    with ExitStack() as databases:
-        with running_server(tmp_path / "primary", version=VERSION) as server:
-            PASSWORDS.add(server.admin_password)
-            database = databases.enter_context(new_database(server))
-            databases.pop_all()  # It goes with its servers.
-        (tmp_path / "replica").mkdir()
-        cluster = server.ca_bundle.parent
-        copy = reachable_directory(tmp_path / "replica") / cluster.name
-        subprocess.run(["cp", "-a", cluster, copy], check=True)
-        signal_file = copy / "standby.signal"
-        signal_file.touch()
-        os.chown(signal_file, copy.stat().st_uid, copy.stat().st_gid)
-        with (
-            running_server(tmp_path / "primary", version=VERSION) as primary,
-            running_server(tmp_path / "replica", version=VERSION) as replica,
-        ):
-            yield Pair(primary, replica, replace(database, server=primary))
+    with running_server(tmp_path / "primary", version=VERSION) as server:
+        PASSWORDS.add(server.admin_password)
+        database = create_database(server)
+    (tmp_path / "replica").mkdir()
+    cluster = server.ca_bundle.parent
+    copy = reachable_directory(tmp_path / "replica") / cluster.name
+    subprocess.run(["cp", "-a", cluster, copy], check=True)
+    signal_file = copy / "standby.signal"
+    signal_file.touch()
+    os.chown(signal_file, copy.stat().st_uid, copy.stat().st_gid)
+    with (
+        running_server(tmp_path / "primary", version=VERSION) as primary,
+        running_server(tmp_path / "replica", version=VERSION) as replica,
+    ):
+        yield Pair(primary, replica, replace(database, server=primary))
 
 
 @pytest.mark.parametrize("committed", [False, True])
