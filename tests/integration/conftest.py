@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from local.postgres import Server
     from tests.integration.aftermath import Lane
 
-LANES = 14
+# Each takes up to five of the server's hundred connections.
+LANES = 16
 
 
 @pytest.fixture(scope="session")
