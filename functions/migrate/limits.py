@@ -69,7 +69,8 @@ class Limits:
             "tcp_keepalives_idle": "5s",
             "tcp_keepalives_interval": "2s",
             "tcp_keepalives_count": "3",
-            "tcp_user_timeout": f"{self.socket_timeout_ms}ms",
+            # Nothing else ends a server that writes an answer which nobody takes: it heeds no other limit meanwhile.
+            "tcp_user_timeout": f"{self.idle_in_transaction_ms}ms",
         }
 
 

@@ -6,9 +6,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local.proxy import Fault, running_proxy
+from tests.conftest import HOTFIX
 from tests.integration.aftermath import Ending, examine, run_to_its_end, somebody_in_the_way, try_all
 
 if TYPE_CHECKING:
@@ -153,6 +155,16 @@ def test_a_second_look_over_a_broken_connection_leaves_nothing_behind(lanes: lis
     else:
         faults = [*faults_at(fresh, "close"), *faults_at(queries(fresh), "freeze")]
     assert sweep(lanes, [Point((first, replace(fault, connection=2))) for fault in faults]) >= 25
+
+
+def test_an_answer_that_nobody_takes_does_not_hold_the_lock(lanes: list[Lane], tmp_path: Path) -> None:
+    """The server can't send it, and heeds neither statement_timeout nor transaction_timeout until it can."""
+    sql = Path("sql", f"{HOTFIX}.sql").read_text()
+    (tmp_path / f"{HOTFIX}.sql").write_text(f"{sql}SELECT repeat('x', 1000000) FROM generate_series(1, 30);")
+    lane = replace(lanes[0], settings=replace(lanes[0].settings, sql_dir=tmp_path))
+    row = next(message for message in unhurt(lane).messages if message.size > 1_000_000)
+    trial = try_point(lane, Point((Fault("freeze", row.number),)))
+    assert (trial.ending.error, trial.broken) == ("DatabaseUnavailableError", [])
 
 
 def queries(messages: Iterable[Message]) -> list[Message]:

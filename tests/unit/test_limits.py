@@ -93,7 +93,7 @@ def test_the_server_gets_every_limit_with_its_unit_at_the_start_of_the_session()
         "tcp_keepalives_idle": "5s",
         "tcp_keepalives_interval": "2s",
         "tcp_keepalives_count": "3",
-        "tcp_user_timeout": "6000ms",
+        "tcp_user_timeout": "1000ms",
     }
 
 
