@@ -58,10 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "quick")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="try every point of a sweep, for minutes")
-
-
 def new_password() -> str:
     password = secrets.token_urlsafe(24)
     PASSWORDS.add(password)
