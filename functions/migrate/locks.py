@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # cores.
 POLL_MS = 20
 POLL_FACTOR = 10
+# One answer that is late, as by a lost packet, must not cost the rest of the budget.
+LONGEST_STEP_MS = 500
 # A transaction that is seen for longer is a long one: an attempt would only make others wait.
 LONG_MS = 100
 # Long ones that take turns leave no gap: after this time, if none of them was there at its beginning, try anyway.
@@ -91,7 +93,8 @@ class Turn:
             if before and self.is_autovacuum_alone(ages_ms):
                 self.make_autovacuum_yield(before)
                 continue
-            step = max(POLL_MS / 1000, POLL_FACTOR * (now - polled_at)) * random.uniform(*JITTER)  # noqa: S311 - jitter
+            step = min(LONGEST_STEP_MS / 1000, max(POLL_MS / 1000, POLL_FACTOR * (now - polled_at)))
+            step *= random.uniform(*JITTER)  # noqa: S311 - jitter
             time.sleep(max(0.0, min(step, self.deadline - now)))
 
     def look_at_blockers(self) -> dict[str, float]:

@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_while_waiting_leaves_nothing_behind(lanes: lis
     if long:
         faults = list(faults_at(proxy.messages, "reset", "close", "freeze", "delay"))
     else:
-        faults = list(faults_at(queries(proxy.messages), "reset", "freeze"))
+        faults = list(faults_at(queries(proxy.messages), "reset", "freeze", "delay"))
     assert sweep(lanes, [Point((fault,), blocked=True) for fault in faults]) >= 20
 
 
