@@ -24,13 +24,14 @@ from bench.scenarios import BUSY_TABLE, READER, SCENARIOS, Scenario
 from bench.stage import Stage, open_stage
 from bench.table import render
 from bench.tools import NOBODY, Tool, prepare_tools
-from bench.wire import UnderLock, tapped
+from bench.wire import UnderLock, find_under_lock
 from local.aws import FakeAws, fake_aws
 from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function
 from local.errors import LocalError
 from local.laptop import SECRET_NAME, local_environment, write_secret
 from local.places import PROJECT
+from local.proxy import Message, running_proxy
 
 # Before a run the stalls of its preparation must be over, and after it those that it caused.
 SETTLE_SECONDS = 0.2
@@ -101,23 +102,32 @@ def order(tools: Sequence[Tool], plan: Plan) -> list[tuple[Scenario, Tool]]:
 
 def measure_under_lock(plan: Plan, stage: Stage, aws: FakeAws) -> dict[str, list[UnderLock]]:
     """Returns for each tool what it does while it holds the lock, with nobody else at the table."""
-    with tapped(stage.server) as tap, warm_function(stage, aws, tap.port) as function:
+    with running_proxy(stage.server) as proxy, warm_function(stage, aws, proxy.port) as function:
         say("What passes under the lock")
-        tools = prepare_tools(stage, function, tap.port)
+        tools = prepare_tools(stage, function, proxy.port)
         if plan.short:
             tools = [tool for tool in tools if tool.name in (PSQL, PG_HOTFIX)]
         found: dict[str, list[UnderLock]] = {tool.name: [] for tool in tools}
         for _ in range(1 if plan.short else 1 + plan.runs * LOCK_RUNS_FACTOR):
             for tool in tools:
                 stage.reset(column=False)
-                tap.take()
+                seen = len(proxy.messages)
                 outcome = tool.run()
-                uses = tap.take()
+                uses = of_each_connection(proxy.messages[seen:])
                 if not uses:
                     raise LocalError(f"{tool.name} did not ask for the table's lock: {outcome}.")
                 found[tool.name].append(uses[-1])
     # The first time tools make their histories.
     return {name: uses[1:] or uses for name, uses in found.items()}
+
+
+def of_each_connection(messages: Sequence[Message]) -> list[UnderLock]:
+    connections = sorted({message.connection for message in messages})
+    return [
+        use
+        for number in connections
+        for use in find_under_lock([message for message in messages if message.connection == number])
+    ]
 
 
 @contextlib.contextmanager

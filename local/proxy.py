@@ -29,7 +29,8 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Message:
-    """One message, or one step of the way to TLS. `number` counts from 1 within its connection, `at` is monotonic."""
+    """One message, or one step of the way to TLS. `number` counts from 1 within its connection, `at` is monotonic.
+    `text` is the SQL of a Query or Parse, and the transaction's status in ReadyForQuery."""
 
     connection: int
     number: int
@@ -37,7 +38,7 @@ class Message:
     type: str
     size: int
     at: float
-    sql: str | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,18 +180,18 @@ class Proxy:
             except (EOFError, OSError):
                 await link.passing.wait()
                 raise
-            sql = body.rstrip(b"\0").decode(errors="replace") if kind == b"Q" and sender == "client" else None
             message = kind + length + body
-            await self.strike(link, sender, kind.decode() if named else "startup", len(message), sql)
+            text = read_text(sender, kind, body)
+            await self.strike(link, sender, kind.decode() if named else "startup", len(message), text)
             named = True
             writer.write(message)
             await writer.drain()
 
-    async def strike(self, link: Link, sender: Sender, kind: str, size: int = 0, sql: str | None = None) -> None:
+    async def strike(self, link: Link, sender: Sender, kind: str, size: int = 0, text: str = "") -> None:
         """The message is recorded, and what should happen before it is passed on has happened."""
         link.counts[None] += 1
         link.counts[sender] += 1
-        message = Message(link.number, link.counts[None], sender, kind, size, time.monotonic(), sql)
+        message = Message(link.number, link.counts[None], sender, kind, size, time.monotonic(), text)
         self.messages.append(message)
         for fault in self.faults:
             of_sender = fault.sender in (None, sender) and fault.message == link.counts[fault.sender]
@@ -198,6 +199,17 @@ class Proxy:
                 self.struck.append(message)
                 await hurt(link, fault)
         await link.passing.wait()
+
+
+def read_text(sender: Sender, kind: bytes, body: bytes) -> str:
+    match sender, kind:
+        case "client", b"Q":
+            return body.rstrip(b"\0").decode(errors="replace")
+        case "client", b"P":
+            return body.split(b"\0")[1].decode(errors="replace")
+        case "server", b"Z":
+            return body.decode()
+    return ""
 
 
 async def hurt(link: Link, fault: Fault) -> None:

@@ -100,7 +100,7 @@ def messages_of_a_run(database: Database, settings: Settings) -> list[Message]:
 
 
 def commit_of(messages: list[Message]) -> Message:
-    return next(message for message in messages if message.sql and "COMMIT" in message.sql)
+    return next(message for message in messages if "COMMIT" in message.text)
 
 
 # A crash
@@ -191,7 +191,11 @@ def test_a_failover_in_the_middle_of_a_run_is_told_and_overcome(
     settings = with_secret(new_settings(pair.primary_database), pair.primary_database, secrets_manager)
     messages = messages_of_a_run(pair.primary_database, settings)
     commit = commit_of(messages)
-    at = next(message.number for message in messages if message.number > commit.number and message.sql)
+    at = next(
+        message.number
+        for message in messages
+        if message.number > commit.number and message.sender == "client" and message.text
+    )
     at = at if committed else commit.number - 1
 
     def fail_over() -> None:
@@ -245,7 +249,11 @@ def test_a_second_look_without_a_free_connection_leaves_the_outcome_unknown(
     settings = with_secret(new_settings(database), database, secrets_manager)
     messages = messages_of_a_run(database, settings)
     commit = commit_of(messages)
-    look = next(message.number for message in messages if message.number > commit.number and message.sql)
+    look = next(
+        message.number
+        for message in messages
+        if message.number > commit.number and message.sender == "client" and message.text
+    )
 
     def leave_no_room() -> None:
         database.run(f"ALTER ROLE {database.user} CONNECTION LIMIT 0")

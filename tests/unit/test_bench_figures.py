@@ -11,7 +11,8 @@ from bench import figures, plot, table
 from bench.figures import Findings, Run, Stalls
 from bench.probes import Sample, parse_log
 from bench.scenarios import SCENARIOS
-from bench.wire import Message, Splitter, UnderLock, find_under_lock
+from bench.wire import UnderLock, find_under_lock
+from local.proxy import Message
 
 TOOLS = ("nobody", "psql", "pg-hotfix")
 
@@ -39,28 +40,20 @@ def test_a_wait_counts_for_the_requests_that_were_not_sent_meanwhile() -> None:
     assert figures.summarise(samples, interval_ms=4) == Stalls(10.0, 10.0)
 
 
-def test_messages_are_cut_wherever_the_stream_is() -> None:
-    startup, query = b"\0\0\0\x08abcd", b"Q\0\0\0\x0dSELECT 1\0"
-    stream = startup + query + query
-    splitter = Splitter(from_client=True)
-    found = [message for position in range(len(stream)) for message in splitter.feed(stream[position:][:1], 1.0)]
-    assert found == list(Splitter(from_client=True).feed(stream, 1.0))
-    assert [(message.kind, message.body) for message in found] == [(b"", b"abcd"), *[(b"Q", b"SELECT 1\0")] * 2]
-
-
 def test_the_lock_is_counted_from_the_message_that_takes_it_to_the_end_of_its_transaction() -> None:
-    def client(at: float, sql: bytes) -> Message:
-        return Message(True, b"Q", sql, at)
+    def client(at: float, sql: str) -> Message:
+        return Message(1, 1, "client", "Q", 1, at, sql)
 
-    def server(at: float, status: bytes, statements: int) -> list[Message]:
-        return [*[Message(False, b"C", b"", at)] * statements, Message(False, b"Z", status, at)]
+    def server(at: float, status: str, statements: int) -> list[Message]:
+        done = Message(1, 1, "server", "C", 1, at)
+        return [*[done] * statements, Message(1, 1, "server", "Z", 1, at, status)]
 
     messages = [
-        *(client(1.0, b"BEGIN"), *server(1.1, b"T", 1)),
-        *(client(2.0, b'alter  table "drivers" ADD ...'), *server(2.1, b"T", 1)),
-        *(client(3.0, b"COMMIT"), *server(3.25, b"I", 1)),
-        *(client(4.0, b"SELECT 1"), *server(4.1, b"I", 1)),
-        *(client(5.0, b"LOCK TABLE a; SELECT; ALTER TABLE a ...; COMMIT"), *server(5.5, b"I", 4)),
+        *(client(1.0, "BEGIN"), *server(1.1, "T", 1)),
+        *(client(2.0, 'alter  table "drivers" ADD ...'), *server(2.1, "T", 1)),
+        *(client(3.0, "COMMIT"), *server(3.25, "I", 1)),
+        *(client(4.0, "SELECT 1"), *server(4.1, "I", 1)),
+        *(client(5.0, "LOCK TABLE a; SELECT; ALTER TABLE a ...; COMMIT"), *server(5.5, "I", 4)),
     ]
     assert find_under_lock(messages) == [UnderLock(2, 2, 1250.0), UnderLock(4, 1, 500.0)]
 

@@ -9,13 +9,22 @@ from pathlib import Path
 import pytest
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
+import alter
 import limits
 from errors import HotfixError
 from request import ACTIONS, parse_request
 from settings import read_settings
 
 DOCUMENTS = [
-    Path(name) for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/runbook.md", "docs/decisions.md")
+    Path(name)
+    for name in (
+        "README.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "docs/runbook.md",
+        "docs/decisions.md",
+        "docs/safety.md",
+    )
 ]
 README = Path("README.md").read_text()
 
@@ -43,6 +52,27 @@ def test_every_request_that_is_shown_is_accepted(path: Path) -> None:
     assert requests or path.name not in ("README.md", "runbook.md")
     for request in requests:
         parse_request(json.loads(request))
+
+
+def test_every_test_that_is_named_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", Path("docs/safety.md").read_text())
+    assert len(named) > 30
+    assert [name for path, name in named if f"def {name}(" not in Path(path).read_text()] == []
+
+
+def test_the_limits_of_the_safety_page_are_those_in_force() -> None:
+    derived = limits.derive_limits(read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"}), 55_000)
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", Path("docs/safety.md").read_text(), re.MULTILINE))
+    assert rows == {
+        "lock_timeout": f"{derived.lock_timeout_ms} ms; in an attempt {limits.SHORTEST_ATTEMPT_MS} to"
+        f" {derived.longest_attempt_ms} ms",
+        "statement_timeout": f"{derived.statement_timeout_ms // 1000} s; while locking the attempt's wait and"
+        f" {alter.LOCKING_MS} ms",
+        "transaction_timeout": f"{derived.transaction_timeout_ms / 1000} s, from PostgreSQL 17 on",
+        "idle_in_transaction_session_timeout": f"{derived.idle_in_transaction_ms // 1000} s",
+        "tcp_user_timeout": derived.startup_parameters()["tcp_user_timeout"].replace("000ms", " s"),
+        "client_connection_check_interval": f"{limits.CONNECTION_CHECK_MS / 1000} s",
+    }
 
 
 def test_the_readme_has_every_error_with_its_retry() -> None:
