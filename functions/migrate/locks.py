@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from look import Look
     from sqlfile import Hotfix
 
-# Two looks at the locks are this far apart, or ten times as far as one takes: at most a tenth of one of the server's
-# cores.
-POLL_MS = 20
-POLL_FACTOR = 10
-# One answer that is late, as by a lost packet, must not cost the rest of the budget.
-LONGEST_STEP_MS = 500
+# Two looks at the locks are this far apart; farther if one takes long, so that the server has other things to do, but
+# not so far that a gap is missed.
+POLL_MS = (20, 50)
+POLL_FACTOR = 5
 # A transaction that is seen for longer is a long one: an attempt would only make others wait.
 LONG_MS = 100
 # Long ones that take turns leave no gap: after this time, if none of them was there at its beginning, try anyway.
@@ -93,9 +91,9 @@ class Turn:
             if before and self.is_autovacuum_alone(ages_ms):
                 self.make_autovacuum_yield(before)
                 continue
-            step = min(LONGEST_STEP_MS / 1000, max(POLL_MS / 1000, POLL_FACTOR * (now - polled_at)))
-            step *= random.uniform(*JITTER)  # noqa: S311 - jitter
-            time.sleep(max(0.0, min(step, self.deadline - now)))
+            shortest, longest = POLL_MS
+            step_ms = min(longest, max(shortest, POLL_FACTOR * elapsed_ms(polled_at))) * random.uniform(*JITTER)  # noqa: S311
+            time.sleep(max(0.0, min(step_ms / 1000, self.deadline - time.monotonic())))
 
     def look_at_blockers(self) -> dict[str, float]:
         """How long each transaction in the way has been seen for, in ms."""
