@@ -58,10 +58,13 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def with_sleep(settings: Settings, folder: Path, seconds: float) -> Settings:
-    """The settings with the same hotfix, which sleeps under its lock."""
+def write_sleeping(folder: Path, seconds: float) -> None:
+    """The folder holds the same hotfix, which sleeps under its lock."""
     sql = Path("sql", f"{HOTFIX}.sql").read_text()
     (folder / f"{HOTFIX}.sql").write_text(f"{sql}SELECT pg_sleep({seconds});")
+
+
+def with_sleep(settings: Settings, folder: Path) -> Settings:
     return replace(settings, sql_dir=folder, statement_timeout_ms=WORKING_TIMEOUT_MS)
 
 
@@ -74,10 +77,11 @@ def test_a_run_that_is_killed_at_any_moment_leaves_nothing_behind(
     moments += [Moment(dice.uniform(0, 1), blocked=True) for _ in range(count)]
     moments += [Moment(dice.uniform(0, 1), sleeps=True) for _ in range(count)]
     told: list[Ending] = []
+    write_sleeping(tmp_path, SLEEP_SECONDS)
 
     def kill(lane: Lane, moment: Moment) -> list[str]:
         lane.reset()
-        settings = with_sleep(lane.settings, tmp_path, SLEEP_SECONDS) if moment.sleeps else lane.settings
+        settings = with_sleep(lane.settings, tmp_path) if moment.sleeps else lane.settings
         began = time.monotonic()
         with (
             sandbox.run(settings, lane.database.secret(host=None, port=None)) as run,
@@ -102,6 +106,7 @@ def test_a_run_that_is_stopped_and_goes_on_tells_the_truth(
     """As Lambda freezes a sandbox: its sockets stay open, and nobody reads them."""
     dice = random.Random(SEED)
     count = 80 if long else 8
+    write_sleeping(tmp_path, NAP_SECONDS)
     stops = (0.2, 1.7, 4.5)
     moments = [Moment(dice.uniform(0, RUN_SECONDS), stopped_seconds=dice.choice(stops)) for _ in range(2 * count)]
     moments += [Moment(dice.uniform(0, 0.5), blocked=True, stopped_seconds=dice.choice(stops)) for _ in range(count)]
@@ -109,7 +114,7 @@ def test_a_run_that_is_stopped_and_goes_on_tells_the_truth(
 
     def stop(lane: Lane, moment: Moment) -> list[str]:
         lane.reset()
-        settings = with_sleep(lane.settings, tmp_path, NAP_SECONDS) if moment.sleeps else lane.settings
+        settings = with_sleep(lane.settings, tmp_path) if moment.sleeps else lane.settings
         bound = STALL_SECONDS + (NAP_SECONDS if moment.sleeps else 0)
         began = time.monotonic()
         with (
