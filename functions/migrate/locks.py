@@ -56,6 +56,7 @@ class Turn:
         # When each transaction was seen first. Of the very first ones nobody knows how long they have been there.
         self.first_seen: dict[str, float] = {}
         self.unyielding: set[str] = set()
+        self.is_last = False
 
     @property
     def deadline(self) -> float:
@@ -82,9 +83,11 @@ class Turn:
             polled_at = time.monotonic()
             ages_ms = self.look_at_blockers()
             now = time.monotonic()
-            if now > self.deadline:
+            is_time = now >= tried_at + pause and self.is_worth_trying(ages_ms.values(), (now - tried_at) * 1000)
+            if now > self.deadline and (self.is_last or not is_time):
                 raise self.give_up()
-            if now >= tried_at + pause and self.is_worth_trying(ages_ms.values(), (now - tried_at) * 1000):
+            if is_time:
+                self.is_last = now > self.deadline  # What is free at the very end is not left lying.
                 self.patience_ms = self.next_patience_ms
                 self.next_patience_ms = min(2 * self.patience_ms, self.session.limits.longest_attempt_ms)
                 return
@@ -93,7 +96,7 @@ class Turn:
                 continue
             shortest, longest = POLL_MS
             step_ms = min(longest, max(shortest, POLL_FACTOR * elapsed_ms(polled_at))) * random.uniform(*JITTER)  # noqa: S311
-            time.sleep(max(0.0, min(step_ms / 1000, self.deadline - time.monotonic())))
+            time.sleep(step_ms / 1000)
 
     def look_at_blockers(self) -> dict[str, float]:
         """How long each transaction in the way has been seen for, in ms."""
