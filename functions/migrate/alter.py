@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import catalog
 import errors
 from database import LockNotAvailable
-from limits import SHORTEST_ATTEMPT_MS, elapsed_ms
+from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import Look, compare_all, differing
 
 if TYPE_CHECKING:
@@ -52,13 +52,17 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look, patience_ms:
         proof, locked_for_ms, answered = run_under_lock(session, hotfix, before, patience_ms)
         if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
             session.roll_back()
-            return Busy(locked_for_ms)
+            return Busy(elapsed_ms(started))
         wrong = differing(Look(proof, before.types))
         if wrong:
             raise errors.proof_failed(hotfix.id, wrong)
         session.commit(hotfix.id)
     except LockNotAvailable:
-        stalled_ms = elapsed_ms(started) if patience_ms or session.lock_held else 0.0
+        # Of several tables or partitions the first are locked while it waits for the next.
+        alone = sum(not column.matches for column in before.columns) == 1 and not any(
+            column.has_children for column in before.columns
+        )
+        stalled_ms = 0.0 if alone and not patience_ms and not session.lock_held else elapsed_ms(started)
         session.roll_back()
         return Busy(stalled_ms)
     return Altered(proof, round(locked_for_ms + elapsed_ms(answered), 1), elapsed_ms(started))
@@ -69,8 +73,10 @@ def run_under_lock(
 ) -> tuple[tuple[Column, ...], float, float]:
     """The transaction holds the lock, the SQL was run, and the columns were read, all in one round trip. Returns the
     columns, how long the server had held the lock by then in ms, and when its answer came."""
-    # The file's own statements may need locks on further tables: they wait a little for these in any case.
+    # The file's own statements may need locks on further tables: they wait a little for these in any case, but not for
+    # long, since the first lock is held by then.
     lock_timeout_ms = patience_ms or SHORTEST_ATTEMPT_MS
+    further_ms = min(lock_timeout_ms, USUAL_ATTEMPT_MS)
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
     clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, pg_catalog.pg_current_xact_id()"
@@ -78,7 +84,9 @@ def run_under_lock(
         hotfix.id,
         f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = {locking_ms};"
         f"{lock_tables_sql(before, f'ACCESS EXCLUSIVE MODE{"" if patience_ms else " NOWAIT"}')};"
-        f"SET LOCAL statement_timeout = {session.limit_statements(hotfix.statement_count)}; {clock}",
+        f"SET LOCAL lock_timeout = {further_ms};"
+        # The proof and COMMIT have their share, too.
+        f"SET LOCAL statement_timeout = {session.limit_statements(hotfix.statement_count + 2)}; {clock}",
         hotfix.sql,
         # The file may have changed the search_path, which decides how expressions are printed.
         f"{catalog.set_search_path_sql(session, hotfix)};"

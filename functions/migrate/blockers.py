@@ -9,14 +9,17 @@ import errors
 from database import LockNotAvailable, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from database import Session
     from sqlfile import Hotfix
 
 # A busy table has hundreds; a log event has 256 kB.
 SHOWN_BLOCKERS = 50
+# Who waits for whom is asked for so many of them, so many steps far, and for so long at most.
+ASKED_BLOCKERS = 20
 LONGEST_CHAIN = 5
+ASKING_MS = 300
 
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
 MODES = ("AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive", "Share", "ShareRowExclusive", "Exclusive")
@@ -32,9 +35,9 @@ class Blocker:
     """A transaction that holds or awaits a lock on one of the tables; of several locks the strongest.
 
     `pid` is None for a prepared transaction, which `prepared_transaction` names; `autovacuum` is None for all others.
-    `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. `waits_for`
-    are the pids that it waits for itself, the nearest first; 0 stands for a prepared transaction. No query text: it
-    would hold people's data.
+    `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. Whether it is
+    `waiting` for any lock itself is always known; `waits_for` are the pids, the nearest first, 0 for a prepared
+    transaction. No query text: it would hold people's data.
     """
 
     transaction: str
@@ -45,6 +48,7 @@ class Blocker:
     transaction_seconds: float | None
     lock_mode: str
     granted: bool
+    waiting: bool
     table: str
     prepared_transaction: str | None
     autovacuum: str | None
@@ -58,9 +62,9 @@ class Blocker:
 
 
 def find_blockers(session: Session, hotfix: Hotfix) -> list[Blocker]:
-    """Every other transaction with a lock, or in wait for one, that conflicts with what the file takes, the oldest
-    first: on the expected tables and those that it alters, any lock; on those that it refers to, the locks of writers.
-    Partitions and inheritance children count. Waits for nobody.
+    """Every other transaction with a lock, or in wait for one, that conflicts with what the file takes. Those that wait
+    for nobody come first, of these the oldest. On the expected tables and those that it alters any lock counts, on
+    those that it refers to the locks of writers; partitions and inheritance children too. Waits for nobody.
 
     https://www.postgresql.org/docs/current/view-pg-locks.html
     """
@@ -68,20 +72,21 @@ def find_blockers(session: Session, hotfix: Hotfix) -> list[Blocker]:
 
 
 def find_blockers_sql(session: Session, hotfix: Hotfix) -> str:
-    expected = ", ".join(f"({literal(one.schema)}, {literal(one.table)})" for one in hotfix.expectations)
-    others = "".join(
-        f"\n    UNION SELECT pg_catalog.to_regclass({literal(name)}), {altered}"
-        for name, altered in hotfix.other_tables
+    tables: list[tuple[str | None, str, bool]] = [(one.schema, one.table, True) for one in hotfix.expectations]
+    tables += [(named.schema, named.name, named.altered) for named in hotfix.named_tables]
+    values = ", ".join(
+        f"({literal(schema)}::name, {literal(name)}::name, {altered})" for schema, name, altered in tables
     )
     modes = ", ".join(f"'{mode}Lock'" for mode in (*MODES, "AccessExclusive"))
     writers = ", ".join(f"'{mode}Lock'" for mode in (*IN_THE_WAY_OF_REFERENCES, "AccessExclusive"))
     # A prepared transaction has no process; it is known by the lock on its own transaction id.
     return f"""
-WITH RECURSIVE named (oid, altered) AS (
-    SELECT c.oid, true FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE (n.nspname, c.relname) IN ({expected}){others}
-), relation (oid, altered) AS (
-    SELECT oid, altered FROM named
+WITH RECURSIVE relation (oid, altered) AS (
+    SELECT c.oid, named.altered
+    FROM (VALUES {values}) AS named (schema, relation, altered)
+    JOIN pg_catalog.pg_class c ON c.relname = named.relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE coalesce(n.nspname = named.schema, pg_catalog.pg_table_is_visible(c.oid))
     UNION SELECT i.inhrelid, relation.altered FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
 ), held AS MATERIALIZED (
     SELECT * FROM pg_catalog.pg_locks WHERE pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
@@ -97,7 +102,8 @@ SELECT b.virtualtransaction || ' ' || coalesce(b.pid, 0), b.pid, coalesce(a.usen
     extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,
     pg_catalog.upper(pg_catalog.regexp_replace(
         pg_catalog.replace(b.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
-    b.granted, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), p.gid,
+    b.granted, b.pid IN (SELECT pid FROM held WHERE NOT granted) IS TRUE AS waiting,
+    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), p.gid,
     -- Of all processes with a database only autovacuum has no user. Its query is hidden, the age of the table is not.
     CASE WHEN a.pid IS NULL OR a.usesysid IS NOT NULL THEN NULL
         WHEN a.query LIKE '%(to prevent wraparound)' OR pg_catalog.age(c.relfrozenxid) > least(
@@ -116,26 +122,48 @@ LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
     AND own.virtualtransaction = b.virtualtransaction
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
-ORDER BY b.granted DESC, age DESC NULLS LAST, b.pid"""
+ORDER BY waiting, age DESC NULLS LAST, b.pid"""
 
 
 def describe_blockers(session: Session, blockers: Sequence[Blocker]) -> tuple[Blocker, ...]:
     """The first of them, with whom they wait for themselves. Waits for nobody."""
     shown = blockers[:SHOWN_BLOCKERS]
-    pids = ", ".join(str(blocker.pid) for blocker in shown if blocker.pid)
-    if not pids:
-        return tuple(shown)
-    rows = session.query(f"""
-WITH RECURSIVE chain (start, pid, depth) AS (
-    SELECT pid, pid, 0 FROM pg_catalog.unnest(ARRAY[{pids}]) AS pid
-    UNION SELECT start, next, depth + 1 FROM chain, pg_catalog.unnest(pg_catalog.pg_blocking_pids(chain.pid)) AS next
-    WHERE depth < {LONGEST_CHAIN} AND next <> start
-)
-SELECT start, pid FROM chain WHERE depth > 0 ORDER BY start, depth, pid""")
-    chains: dict[int, dict[int, None]] = {}
-    for start, pid in rows:
-        chains.setdefault(start, {})[pid] = None
-    return tuple(replace(blocker, waits_for=tuple(chains.get(blocker.pid or 0, ()))) for blocker in shown)
+    waits = find_waits(session, [blocker.pid for blocker in shown if blocker.pid and blocker.waiting])
+    return tuple(replace(blocker, waits_for=follow(waits, blocker.pid)) for blocker in shown)
+
+
+def find_waits(session: Session, pids: Sequence[int]) -> dict[int, list[int]]:
+    """Whom each of the pids waits for, and whom these wait for in turn. Empty if that takes long: each question stops
+    the whole lock manager for a moment. https://www.postgresql.org/docs/current/functions-info.html"""
+    waits: dict[int, list[int]] = {}
+    for _ in range(LONGEST_CHAIN):
+        asked = ", ".join(str(pid) for pid in list(dict.fromkeys(pids))[:ASKED_BLOCKERS] if pid not in waits)
+        if not asked:
+            break
+        try:
+            rows = session.query(
+                f"BEGIN; SET LOCAL statement_timeout = {ASKING_MS};"
+                "SELECT pid, blocking FROM pg_catalog.unnest(ARRAY[" + asked + "]) AS pid"
+                " LEFT JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(pid)) AS blocking ON true; ROLLBACK"
+            )
+        except (errors.StatementTimeoutError, LockNotAvailable):
+            session.roll_back()
+            break
+        for pid, blocking in rows:
+            waits.setdefault(pid, []).extend([] if blocking is None else [blocking])
+        pids = [blocking for _, blocking in rows if blocking]
+    return waits
+
+
+def follow(waits: Mapping[int, Sequence[int]], pid: int | None) -> tuple[int, ...]:
+    """Everybody that the pid waits for, the nearest first."""
+    found: dict[int, None] = {}
+    nearest = list(waits.get(pid or 0, ()))
+    while nearest:
+        new = [one for one in dict.fromkeys(nearest) if one not in found and one != pid]
+        found |= dict.fromkeys(new)
+        nearest = [further for one in new for further in waits.get(one, ())]
+    return tuple(found)[:ASKED_BLOCKERS]
 
 
 def try_to_describe_blockers(session: Session, hotfix: Hotfix) -> tuple[Blocker, ...]:

@@ -57,6 +57,7 @@ class Column:
     owned: bool
     schema_usable: bool
     lockable: bool
+    has_children: bool
     estimated_rows: int | None
     estimated_bytes: int | None
     expected: str
@@ -161,6 +162,7 @@ SELECT c.oid, c.relkind, pg_catalog.pg_get_userbyid(c.relowner),
     coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false),
     coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false),
     coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), false),
+    coalesce(c.relhassubclass, false),
     c.reltuples::bigint, c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint,
     CASE WHEN e.type <> 0 THEN pg_catalog.format_type(e.type, e.modifier) END,
     a.atttypid = e.type AND a.atttypmod = e.modifier,
@@ -188,9 +190,9 @@ ORDER BY e.position"""
 
 def compare(expectation: Expectation, row: Row) -> Column:
     """The expectation held against a row of `read_columns_sql`."""
-    oid, kind, owner, owned, schema_usable, lockable, rows, size = row[:8]
-    expected_type, type_matches, collation_matches, actual_type, collation, not_null, not_valid = row[8:15]
-    identity, generated, printed, changed_here = row[15:]
+    oid, kind, owner, owned, schema_usable, lockable, has_children, rows, size = row[:9]
+    expected_type, type_matches, collation_matches, actual_type, collation, not_null, not_valid = row[9:16]
+    identity, generated, printed, changed_here = row[16:]
     expression = printed and on_one_line(printed)
     default = None if generated else expression
     clause = IDENTITY.get(identity or "")
@@ -223,6 +225,7 @@ def compare(expectation: Expectation, row: Row) -> Column:
         owned,
         schema_usable,
         lockable,
+        has_children,
         rows,
         size,
         expected,

@@ -162,7 +162,10 @@ class Session:
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
         limits = {name: limit for name, limit in zip(names, row[9:], strict=True) if limit is not None}
-        for name, asked_ms in self.limits.server_limits().items():
+        asked = self.limits.server_limits()
+        if "transaction_timeout" in limits:
+            asked |= {"transaction_timeout": self.limits.transaction_timeout_ms}
+        for name, asked_ms in asked.items():
             if not 0 < limits.get(name, 0) <= asked_ms:
                 raise errors.limit_not_in_force(self.target.address, name, asked_ms, limits.get(name, 0))
         return ServerFacts(self.target.host, self.target.port, tls, limits, *row[:9])
@@ -240,6 +243,7 @@ class Session:
         """
         try:
             self.connection.run("COMMIT")
+            self.statement_timeout_ms = self.limits.statement_timeout_ms
         except DatabaseError as error:  # The server answered, so it is still there, and has rolled back.
             raise self.translate(error, hotfix) from error
         except LOST as error:
@@ -250,6 +254,7 @@ class Session:
         the same effect."""
         try:
             self.connection.run("ROLLBACK")
+            self.statement_timeout_ms = self.limits.statement_timeout_ms
         except (DatabaseError, *LOST):
             self.close()
 

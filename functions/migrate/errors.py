@@ -401,17 +401,19 @@ def lock_busy(
     tables: str,
     blockers: Sequence[Mapping[str, Any]],
     *,
+    count: int,
     user: str,
     waited_ms: int,
     attempts: int,
     stalled_ms: int,
 ) -> LockBusyError:
-    """`stalled_ms`: how long others may have waited behind this run, at most."""
+    """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
+    run, at most."""
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
     state = f"Nothing was changed, and {behind}."
     lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not applied. {state}"]
-    lines += name_blockers(blockers)
+    lines += name_blockers(blockers, count)
     if not blockers:
         elsewhere = "another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment; {elsewhere}."]
@@ -428,26 +430,26 @@ def lock_busy(
 
 def look_was_blocked(tables: str, blockers: Sequence[Mapping[str, Any]]) -> LockBusyError:
     lines = [f"{tables} could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. {UNCHANGED}"]
-    lines += [*name_blockers(blockers), f"Run the same request again when it ends.{ending_of(blockers)}"]
+    lines += [*name_blockers(blockers, len(blockers)), f"Run the same request again when it ends.{ending_of(blockers)}"]
     return LockBusyError("\n".join(lines), blockers=list(blockers))
 
 
-def name_blockers(blockers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each, the worst first, and how many more there are."""
+def name_blockers(blockers: Sequence[Mapping[str, Any]], count: int) -> list[str]:
+    """A line for each of the first, and how many more there are."""
     lines = [f"In the way: {describe_blocker(blocker)}" for blocker in blockers[:NAMED_BLOCKERS]]
-    hidden = len(blockers) - NAMED_BLOCKERS
+    hidden = count - len(lines)
     return lines + ([f"and {hidden} more."] if hidden > 0 else [])
 
 
 def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
-    """What ends those that are named and hold a lock; those that only wait in line are let be. An autovacuum against
-    wraparound would begin anew."""
+    """What ends those that are named and wait for nobody; those that wait in line themselves are let be. An autovacuum
+    against wraparound would begin anew."""
     lines = [
         f"ROLLBACK PREPARED {string(blocker['prepared_transaction'])};"
         if blocker["prepared_transaction"]
         else f"SELECT pg_terminate_backend({blocker['pid']});"
         for blocker in blockers[:NAMED_BLOCKERS]
-        if blocker["granted"]
+        if not blocker["waiting"]
         and (blocker["pid"] or blocker["prepared_transaction"])
         and blocker["autovacuum"] != "autovacuum to prevent wraparound"
     ]
@@ -468,16 +470,16 @@ def describe_blocker(blocker: Mapping[str, Any]) -> str:
     else:
         what = [f"the prepared transaction {gid or 'of a name unknown'}{f' ({names})' if names else ''}"]
         what += [f"prepared {age:.0f} s ago"] if age is not None else []
-    if blocker["waits_for"]:
-        pids = " and ".join(f"pid {pid}" if pid else "a prepared transaction" for pid in blocker["waits_for"])
-        what += [f"itself waiting for {pids}"]
+    if blocker["waiting"]:
+        pids = [f"pid {pid}" if pid else "a prepared transaction" for pid in blocker["waits_for"]]
+        more = [f"{len(pids) - NAMED_BLOCKERS} more"] if len(pids) > NAMED_BLOCKERS else []
+        what += [f"itself waiting{' for ' if pids else ''}{' and '.join(pids[:NAMED_BLOCKERS] + more)}"]
     what += [f"{blocker['lock_mode']} on {blocker['table']}{'' if blocker['granted'] else ' (awaited)'}"]
     return f"{', '.join(what)}.{WHY_IT_STAYS.get(blocker['autovacuum'] or (gid and 'prepared'), '')}"
 
 
 # What one would not expect of these.
 WHY_IT_STAYS = {
-    "autovacuum": " It did not yield.",
     "autovacuum to prevent wraparound": " It yields to nobody: let it finish.",
     "prepared": " No session will ever let go of it: whoever prepared it must commit it or roll it back.",
 }

@@ -154,16 +154,13 @@ class Reader:
         return names
 
     def name(self) -> str:
-        """The name as PostgreSQL stores it: folded in ASCII only, or as quoted."""
-        if self.token.kind == "word":
-            name = self.take().translate(LOWER)
-        elif is_quoted_name(self.token):
-            name = self.take()[1:-1].replace('""', '"')
-        else:
+        name = stored_name(self.token)
+        if name is None:
             raise Unreadable(
                 f"a name is expected, not {self.token.text!r}",
                 'Quote names with capitals or signs, such as public."Driver"."activeSince".',
             )
+        self.take()
         if not name or len(name.encode()) > NAME_LIMIT_BYTES:
             raise Unreadable(
                 f"a name is empty or longer than {NAME_LIMIT_BYTES} bytes", "Use the name as PostgreSQL stores it."
@@ -231,6 +228,13 @@ def string_on_one_line(text: str) -> str:
         return text
     escaped = text.replace("\\", r"\\").replace("\r", r"\r").replace("\n", r"\n")
     return f"E{escaped}"
+
+
+def stored_name(token: Token) -> str | None:
+    """The name as PostgreSQL stores it: folded in ASCII only, or as quoted. None if the token is no name."""
+    if token.kind == "word":
+        return token.text.translate(LOWER)
+    return token.text[1:-1].replace('""', '"') if is_quoted_name(token) else None
 
 
 def is_quoted_name(token: Token) -> bool:

@@ -98,16 +98,19 @@ def apply(
             continue
         if before.matches:
             seen = report("already_applied", session, hotfix, before)
-            waited_ms = round(elapsed_ms(turn.started)) if turn.attempts else 0
+            waited_ms = round(elapsed_ms(turn.started)) if turn.attempts or turn.has_looked else 0
             return replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=turn.longest_stall_ms)
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
-        refuse_too_late(session)
+        if turn.must_look_first:
+            turn.wait()
+            continue
+        refuse_too_late(session, turn)
         turn.begin_attempt()
         outcome = alter_and_prove(session, hotfix, before, turn.patience_ms)
         if isinstance(outcome, Altered):
             break
-        turn.wait(outcome.stalled_ms, before)
+        turn.wait(outcome.stalled_ms)
     lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
     after = look_again(session, hotfix, settings, remaining_ms)
     columns = tuple(
@@ -215,9 +218,11 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
     refuse_missing_rights(session, seen)
 
 
-def refuse_too_late(session: Session) -> None:
+def refuse_too_late(session: Session, turn: Turn) -> None:
     """No attempt begins that could outlive the function."""
     if time.monotonic() > session.limits.last_attempt_at:
+        if turn.attempts or turn.has_looked:
+            raise turn.give_up()
         reason = "it answers so slowly that the function's time would run out under the lock"
         raise errors.database_unavailable(session.target.address, reason)
 

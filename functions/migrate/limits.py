@@ -70,7 +70,7 @@ class Limits:
             "tcp_keepalives_interval": "2s",
             "tcp_keepalives_count": "3",
             # Nothing else ends a server that writes an answer which nobody takes: it heeds no other limit meanwhile.
-            "tcp_user_timeout": f"{self.idle_in_transaction_ms}ms",
+            "tcp_user_timeout": f"{IDLE_IN_TRANSACTION_MS}ms",
         }
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import errors
-from alter import lock_tables_sql
 from blockers import AUTOVACUUM, describe_blockers, find_blockers
 from database import LockNotAvailable
 from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
     from blockers import Blocker
     from database import Session
-    from look import Look
     from sqlfile import Hotfix
 
-# Two looks at the locks are this far apart; farther if one takes long, so that the server has other things to do, but
-# not so far that a gap is missed.
-POLL_MS = (20, 50)
+# Two looks at the locks are this far apart, or five times as far as one takes: at most a sixth of one of the server's
+# cores. Of the last two the faster counts, so that one late answer misses no gap.
+POLL_MS = (20, 1_000)
 POLL_FACTOR = 5
 # A transaction that is seen for longer is a long one: an attempt would only make others wait.
 LONG_MS = 100
@@ -53,9 +52,12 @@ class Turn:
         self.next_patience_ms = SHORTEST_ATTEMPT_MS
         self.longest_stall_ms = 0.0
         self.blockers: list[Blocker] = []
-        # When each transaction was seen first. Of the very first ones nobody knows how long they have been there.
+        # When each transaction in the way was seen first. Of those of the first look nobody knows for how long they
+        # have been there: they count as long.
         self.first_seen: dict[str, float] = {}
-        self.unyielding: set[str] = set()
+        self.has_looked = False
+        self.poll_ms = math.inf
+        self.asked_to_yield: set[str] = set()
         self.is_last = False
 
     @property
@@ -63,13 +65,18 @@ class Turn:
         limits = self.session.limits
         return min(self.started + limits.lock_wait_ms / 1000, limits.last_attempt_at)
 
+    @property
+    def must_look_first(self) -> bool:
+        """Whether the file needs locks on further tables: it would wait for these with the first lock in its hand."""
+        return self.hotfix.touches_others and not self.has_looked
+
     def begin_attempt(self) -> None:
-        """The budget runs from the first attempt on."""
-        if self.attempts == 0:
+        """The budget runs from the first attempt on, or from the first look at the locks."""
+        if not (self.attempts or self.has_looked):
             self.started = time.monotonic()
         self.attempts += 1
 
-    def wait(self, stalled_ms: float = 0.0, before: Look | None = None) -> None:
+    def wait(self, stalled_ms: float = 0.0) -> None:
         """An attempt makes sense again: nobody who stays is in the way, and others had the table to themselves for a
         while. Until then this run waited outside the queue. `stalled_ms` is what the last attempt may have cost others.
 
@@ -78,70 +85,83 @@ class Turn:
         """
         self.longest_stall_ms = max(self.longest_stall_ms, stalled_ms)
         tried_at = time.monotonic()
+        if not (self.attempts or self.has_looked):
+            self.started = tried_at
         pause = stalled_ms / 1000 * PAUSE_FACTOR
         while True:
-            polled_at = time.monotonic()
-            ages_ms = self.look_at_blockers()
+            pause_ms = self.look_at_blockers()
             now = time.monotonic()
+            ages_ms = {one.transaction: (now - self.first_seen[one.transaction]) * 1000 for one in self.blockers}
             is_time = now >= tried_at + pause and self.is_worth_trying(ages_ms.values(), (now - tried_at) * 1000)
-            if now > self.deadline and (self.is_last or not is_time):
-                raise self.give_up()
+            if now > self.deadline:  # What is free at the very end is not left lying.
+                if self.is_last or not is_time or now > self.session.limits.last_attempt_at:
+                    raise self.give_up()
+                self.is_last = True
             if is_time:
-                self.is_last = now > self.deadline  # What is free at the very end is not left lying.
-                self.patience_ms = self.next_patience_ms
-                self.next_patience_ms = min(2 * self.patience_ms, self.session.limits.longest_attempt_ms)
+                self.be_patient(among_others=bool(self.blockers))
                 return
-            if before and self.is_autovacuum_alone(ages_ms):
-                self.make_autovacuum_yield(before)
-                continue
-            shortest, longest = POLL_MS
-            step_ms = min(longest, max(shortest, POLL_FACTOR * elapsed_ms(polled_at))) * random.uniform(*JITTER)  # noqa: S311
-            time.sleep(step_ms / 1000)
+            vacuum = self.find_autovacuum_to_ask(ages_ms)
+            if vacuum:
+                self.ask_to_yield(vacuum)
+            else:
+                time.sleep(pause_ms / 1000)
 
-    def look_at_blockers(self) -> dict[str, float]:
-        """How long each transaction in the way has been seen for, in ms."""
-        self.blockers = find_blockers(self.session, self.hotfix)
+    def look_at_blockers(self) -> float:
+        """Who is in the way is known, and since when. Returns how long to pause before the next look, in ms."""
+        began = time.monotonic()
+        with suppress(LockNotAvailable):  # Somebody holds the catalog itself: what was seen last is all there is.
+            self.blockers = find_blockers(self.session, self.hotfix)
         now = time.monotonic()
-        unknown = now if self.first_seen else -math.inf
-        self.first_seen |= {
-            blocker.transaction: unknown for blocker in self.blockers if blocker.transaction not in self.first_seen
-        }
-        return {blocker.transaction: (now - self.first_seen[blocker.transaction]) * 1000 for blocker in self.blockers}
+        new = now if self.has_looked else -math.inf
+        self.has_looked = True
+        self.first_seen = {one.transaction: self.first_seen.get(one.transaction, new) for one in self.blockers}
+        faster_ms, self.poll_ms = min(self.poll_ms, elapsed_ms(began)), elapsed_ms(began)
+        shortest, longest = POLL_MS
+        return min(longest, max(shortest, POLL_FACTOR * faster_ms)) * random.uniform(*JITTER)  # noqa: S311 - jitter
+
+    def be_patient(self, *, among_others: bool) -> None:
+        """The next attempt waits longer than the last one, unless there is nobody to wait for, or it is the first."""
+        if self.attempts == 0:
+            self.patience_ms = 0
+        elif among_others:
+            self.patience_ms = self.next_patience_ms
+            self.next_patience_ms = min(2 * self.patience_ms, self.session.limits.longest_attempt_ms)
+        else:
+            self.patience_ms = SHORTEST_ATTEMPT_MS
 
     def is_worth_trying(self, ages_ms: Collection[float], since_last_attempt_ms: float) -> bool:
         """Whether an attempt may succeed, given for how long each transaction in the way has been seen: all seem to be
         short, and the attempts so far were; or none was there at the last attempt, so that they take turns."""
-        if self.next_patience_ms <= USUAL_ATTEMPT_MS and all(age <= LONG_MS for age in ages_ms):
+        if not ages_ms or (self.next_patience_ms <= USUAL_ATTEMPT_MS and all(age <= LONG_MS for age in ages_ms)):
             return True
         return since_last_attempt_ms >= TURNS_MS and all(age < since_last_attempt_ms for age in ages_ms)
 
-    def is_autovacuum_alone(self, ages_ms: dict[str, float]) -> bool:
-        """Whether of those who stay every one is an autovacuum that would yield, and there is time to make it."""
+    def find_autovacuum_to_ask(self, ages_ms: dict[str, float]) -> Blocker | None:
+        """One that would yield, if of those who stay every one is such an autovacuum, and there is time to ask it."""
         staying = [blocker for blocker in self.blockers if ages_ms[blocker.transaction] > LONG_MS]
         wait_ms = self.session.facts.deadlock_timeout_ms + YIELD_MS
-        return (
-            bool(staying)
-            and all(one.autovacuum == AUTOVACUUM and one.transaction not in self.unyielding for one in staying)
-            and wait_ms < self.session.limits.statement_timeout_ms
-            and time.monotonic() + wait_ms / 1000 < self.deadline
+        in_time = (
+            time.monotonic() + wait_ms / 1000 < self.deadline and wait_ms < self.session.limits.statement_timeout_ms
         )
+        if not in_time or any(blocker.autovacuum != AUTOVACUUM for blocker in staying):
+            return None
+        return next((blocker for blocker in staying if blocker.transaction not in self.asked_to_yield), None)
 
-    def make_autovacuum_yield(self, before: Look) -> None:
-        """The autovacuum has cancelled itself, as it does for whoever waits longer than deadlock_timeout. The lock that
-        is waited for here conflicts with it, but with no reader and no writer: nobody waits behind this.
+    def ask_to_yield(self, vacuum: Blocker) -> None:
+        """The autovacuum has cancelled itself, as it does for whoever waits longer than deadlock_timeout; or it never
+        will. The lock that is waited for here conflicts with it, but with no reader and no writer.
 
         https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
         """
+        self.asked_to_yield.add(vacuum.transaction)
         wait_ms = round(self.session.facts.deadlock_timeout_ms + YIELD_MS)
         try:
             self.session.query(
                 f"BEGIN; SET LOCAL lock_timeout = {wait_ms};"
-                f"{lock_tables_sql(before, 'SHARE UPDATE EXCLUSIVE MODE')}; ROLLBACK"
+                f"LOCK TABLE ONLY {vacuum.table} IN SHARE UPDATE EXCLUSIVE MODE; ROLLBACK"
             )
-        except LockNotAvailable:
-            self.session.roll_back()
-        # Whoever is still there afterwards is not asked twice.
-        self.unyielding |= {blocker.transaction for blocker in self.blockers}
+        except (LockNotAvailable, errors.StatementTimeoutError, errors.NotOwnerError):
+            self.session.roll_back()  # It stays, or the table is another's.
 
     def give_up(self) -> errors.LockBusyError:
         blockers = [blocker.describe() for blocker in describe_blockers(self.session, self.blockers)]
@@ -149,8 +169,9 @@ class Turn:
             self.hotfix.id,
             self.hotfix.tables,
             blockers,
+            count=len(self.blockers),
             user=self.session.facts.user,
             waited_ms=round(elapsed_ms(self.started)),
             attempts=self.attempts,
-            stalled_ms=round(self.longest_stall_ms),
+            stalled_ms=math.ceil(self.longest_stall_ms),
         )

@@ -14,7 +14,7 @@ from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 import errors
-from expectation import Expectation, Unreadable, parse_expectation
+from expectation import Expectation, Unreadable, parse_expectation, stored_name
 from lexer import Token, Unended, statements, tokens
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ REFUSED = (
         "Leave it out: the whole file runs in one transaction, which is committed only after the proof.",
     ),
     (
-        re.compile(rf"(?:SET (?:SESSION |LOCAL )?{LIMITS}|RESET {LIMITS}|DISCARD)\b"),
+        re.compile(rf"(?:SET (?:SESSION |LOCAL )?{LIMITS}|RESET {LIMITS}|DISCARD|DEALLOCATE)\b"),
         "changes the session's limits ({})",
         "Leave it out: LOCK_WAIT_SECONDS and STATEMENT_TIMEOUT_MS limit every run.",
     ),
@@ -50,17 +50,34 @@ REFUSED = (
 
 
 @dataclass(frozen=True)
+class NamedTable:
+    """A name of the SQL that stands where a table's does, as PostgreSQL stores it; `schema` is None if there is none.
+    The table is altered, or a foreign key, an index or a trigger refers to it."""
+
+    schema: str | None
+    name: str
+    altered: bool
+
+
+@dataclass(frozen=True)
 class Hotfix:
     """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same
-    checksum. `other_tables` are names that the SQL mentions as tables, as written there, and whether it alters them or
-    refers to them only."""
+    checksum."""
 
     id: str
     sql: str
     sha256: str
     statement_count: int
     expectations: tuple[Expectation, ...]
-    other_tables: tuple[tuple[str, bool], ...] = ()
+    named_tables: tuple[NamedTable, ...] = ()
+
+    @property
+    def touches_others(self) -> bool:
+        """Whether the SQL names tables that are not expected ones; a word too many does no harm."""
+        expected = {(one.schema, one.table) for one in self.expectations} | {
+            (None, one.table) for one in self.expectations
+        }
+        return any((named.schema, named.name) not in expected for named in self.named_tables)
 
     @property
     def tables(self) -> str:
@@ -134,16 +151,13 @@ def refuse_statement(statement: list[Token]) -> None:
             raise Unreadable(what.format(found[0]), advice)
 
 
-def find_tables(statement: list[Token]) -> Iterator[tuple[str, bool]]:
-    """The names that stand where a table is altered, or referred to by a foreign key, an index or a trigger; also in
-    the body of a DO. What is no table's name after all the server does not find."""
+def find_tables(statement: list[Token]) -> Iterator[NamedTable]:
+    """The names that stand where a table's does, also in the body of a DO. Which are tables the server knows."""
     words = [token.keyword or token.text for token in statement]
     for position, word in enumerate(words):
         altered = word == "TABLE" and words[max(0, position - 1)] in ("ALTER", "DROP", "TRUNCATE")
         if altered or word in ("REFERENCES", "ON"):
-            name = name_at(statement[position + 1 :])
-            if name:
-                yield name, altered
+            yield from name_at(statement[position + 1 :], altered=altered)
         if words[0] == "DO" and statement[position].kind == "dollar":
             body = statement[position].text.split("$", 2)[2].rsplit("$", 2)[0]
             with suppress(Unended):
@@ -151,17 +165,14 @@ def find_tables(statement: list[Token]) -> Iterator[tuple[str, bool]]:
                     yield from find_tables(inner)
 
 
-def name_at(following: list[Token]) -> str:
-    """The table's name as written, with its schema if it has one; empty if no name stands there."""
+def name_at(following: list[Token], *, altered: bool) -> Iterator[NamedTable]:
+    """The table's name, with its schema if it has one; nothing if no name stands there."""
     rest = list(dropwhile(lambda token: token.keyword in ("IF", "EXISTS", "ONLY"), following))[:3]
-    parts = [token.text for token in rest]
-    is_name = [
-        token.kind == "word" or (token.kind == "quoted" and len(token.text) > 2 and token.text[0] == '"')
-        for token in rest
-    ]
-    if parts[1:2] == ["."] and is_name == [True, False, True]:
-        return "".join(parts)
-    return parts[0] if is_name[:1] == [True] else ""
+    names = [stored_name(token) for token in rest]
+    if len(rest) == 3 and rest[1].text == "." and names[0] and names[2]:
+        yield NamedTable(names[0], names[2], altered)
+    elif rest and names[0]:
+        yield NamedTable(None, names[0], altered)
 
 
 def read_directives(found: list[Token]) -> list[Expectation]:

@@ -459,7 +459,7 @@ def test_statements_that_together_take_too_long_are_no_reason_to_try_again(
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "StatementTimeoutError"
     if is_before_17(database):
-        assert f"the limit is {600 // 9} ms" in outcome.text
+        assert f"the limit is {600 // 11} ms" in outcome.text
     else:
         assert outcome.text == (
             f"The transaction of {hotfix_id} was ended because it took longer than 1100 ms. Nothing was changed:"
@@ -477,7 +477,7 @@ def is_before_17(database: Database) -> bool:
 
 def limit_of(database: Database, statement_timeout_ms: int, statements: int) -> int:
     """What each statement may take: before 17 they share the limit, since nothing else limits them together."""
-    return statement_timeout_ms // statements if is_before_17(database) else statement_timeout_ms
+    return statement_timeout_ms // (statements + 2) if is_before_17(database) else statement_timeout_ms
 
 
 def wait_until_gone(database: Database) -> None:

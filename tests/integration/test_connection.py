@@ -497,7 +497,7 @@ def test_the_server_enforces_every_limit_of_the_session(
     seen = {name: (setting, source) for name, setting, source in database.run("SELECT * FROM public.seen")}
     assert {name: seen[name] for name in names} == {
         "lock_timeout": ("10", "session"),  # of the first attempt
-        "statement_timeout": ("5000" if "transaction_timeout" in seen else "2500", "session"),
+        "statement_timeout": ("5000" if "transaction_timeout" in seen else "1250", "session"),
         "idle_in_transaction_session_timeout": ("1000", "client"),
         "client_connection_check_interval": ("500", "client"),
     }

@@ -259,6 +259,7 @@ def make_column(name: str, *, matches: bool, changed: bool) -> Column:
         owned=True,
         schema_usable=True,
         lockable=True,
+        has_children=False,
         estimated_rows=-1,
         estimated_bytes=0,
         expected="text null",

@@ -43,6 +43,7 @@ def blocker(**fields: Any) -> dict[str, Any]:
         "transaction_seconds": 340.4,
         "lock_mode": "ACCESS SHARE",
         "granted": True,
+        "waiting": False,
         "table": "public.drivers",
         "prepared_transaction": None,
         "autovacuum": None,
@@ -51,11 +52,14 @@ def blocker(**fields: Any) -> dict[str, Any]:
     }
 
 
-def lock_busy(*blockers: dict[str, Any], waited_ms: int = 30_000, stalled_ms: int = 0) -> HotfixError:
+def lock_busy(
+    *blockers: dict[str, Any], waited_ms: int = 30_000, stalled_ms: int = 0, count: int | None = None
+) -> HotfixError:
     return errors.lock_busy(
         HOTFIX,
         "public.drivers",
         blockers,
+        count=len(blockers) if count is None else count,
         user="kaviar_app",
         waited_ms=waited_ms,
         attempts=7,
@@ -137,13 +141,17 @@ TEXTS: list[tuple[HotfixError, str]] = [
     ),
     (
         lock_busy(
-            blocker(user=None, application_name=None, state=None, transaction_seconds=None, waits_for=[12, 0]),
+            blocker(user=None, application_name=None, state=None, transaction_seconds=None),
+            blocker(pid=4712, waiting=True, waits_for=[4711, 0, *range(1, 200)]),
             stalled_ms=40,
+            count=300,
         ),
         (
             f"{BUSY} Nothing was changed, and others waited behind this run for 40 ms at most.\n"
-            "In the way: pid 4711, itself waiting for pid 12 and a prepared transaction, ACCESS SHARE on"
-            " public.drivers.\n"
+            "In the way: pid 4711, ACCESS SHARE on public.drivers.\n"
+            "In the way: pid 4712 (billing, nightly-report), in a transaction for 340 s, itself waiting for pid 4711"
+            " and a prepared transaction and pid 1 and pid 2 and pid 3 and 196 more, ACCESS SHARE on public.drivers.\n"
+            "and 298 more.\n"
             "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);\n"
             'To see what they do and since when:  GRANT pg_read_all_stats TO "kaviar_app";'
         ),
@@ -168,14 +176,14 @@ TEXTS: list[tuple[HotfixError, str]] = [
                 autovacuum="autovacuum to prevent wraparound",
                 lock_mode="SHARE UPDATE EXCLUSIVE",
             ),
-            blocker(granted=False),
+            blocker(granted=False, waiting=True),
         ),
         (
             f"{BUSY} {NOBODY_WAITED}\n"
             "In the way: autovacuum to prevent wraparound pid 4711, in a transaction for 340 s, SHARE UPDATE EXCLUSIVE"
             " on public.drivers. It yields to nobody: let it finish.\n"
-            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, ACCESS SHARE on public.drivers"
-            " (awaited).\n"
+            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, itself waiting,"
+            " ACCESS SHARE on public.drivers (awaited).\n"
             "Run the same hotfix again when it ends."
         ),
     ),

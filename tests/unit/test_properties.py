@@ -168,7 +168,7 @@ def test_the_line_that_a_mismatch_prints_is_read_as_what_is_there(
     identity, generated = (kind, "") if kind in ("", "a", "d") else ("", kind)
     assume(bool(printed) == bool(generated) or kind == "")
     row = [
-        *(1, "r", "app", True, True, True, 0, 0),
+        *(1, "r", "app", True, True, True, False, 0, 0),
         *(column_type, True, True, column_type, collation, not_null, False),
         *(identity, generated, printed, False),
     ]

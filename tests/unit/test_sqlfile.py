@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from errors import HotfixFileError, UnknownHotfixError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
-from sqlfile import Hotfix, list_hotfixes, load_hotfix, parse_hotfix
+from sqlfile import Hotfix, NamedTable, list_hotfixes, load_hotfix, parse_hotfix
 
 pytestmark = pytest.mark.long_too
 ID = "20260301101500_add_drivers_note"
@@ -57,7 +57,7 @@ def test_the_packaged_hotfix_is_read() -> None:
         sha256=hashlib.sha256(content).hexdigest(),
         statement_count=1,
         expectations=(Expectation("public", "drivers", "active_since", "timestamptz"),),
-        other_tables=(('"drivers"', True),),
+        named_tables=(NamedTable(None, "drivers", altered=True),),
     )
 
 
@@ -169,6 +169,7 @@ BAD_FILES = {
         f"changes the session's limits (SET LOCAL STATEMENT_TIMEOUT). {LIMITS}",
     ),
     "RESET ALL": (f"{EXPECT}RESET ALL;", f"changes the session's limits (RESET ALL). {LIMITS}"),
+    "DEALLOCATE": (f"{EXPECT}{ADD} deallocate all;", f"changes the session's limits (DEALLOCATE). {LIMITS}"),
     "DISCARD": (f"{EXPECT}DISCARD ALL;", f"changes the session's limits (DISCARD). {LIMITS}"),
     "COPY": (f"{EXPECT}{ADD}copy drivers FROM STDIN;", f"moves data (COPY). {DATA}"),
     "psql include": (
@@ -509,17 +510,20 @@ def test_the_name_shown_to_people_can_be_pasted_into_a_file(names: tuple[str, st
 @pytest.mark.parametrize(
     ("sql", "named"),
     [
-        ("ALTER TABLE drivers ADD a int REFERENCES fleet (id)", [("drivers", True), ("fleet", False)]),
-        ('alter table if exists only "Ride"."s" add a int', [('"Ride"."s"', True)]),
-        ("DROP TABLE IF EXISTS /* so */ old -- far\n", [("old", True)]),
-        ("CREATE INDEX i ON ONLY public . rides (id)", [("public.rides", False)]),
-        ("CREATE TABLE IF NOT EXISTS t (a int REFERENCES x ON DELETE CASCADE)", [("x", False), ("DELETE", False)]),
-        ("DO $do$ BEGIN EXECUTE $$ALTER TABLE a$$; ALTER TABLE b DROP c; END $do$", [("b", True)]),
+        ("ALTER TABLE drivers ADD a int REFERENCES fleet (id)", [(None, "drivers", True), (None, "fleet", False)]),
+        ('alter table if exists only "Ride"."s" add a int', [("Ride", "s", True)]),
+        ("DROP TABLE IF EXISTS /* so */ old -- far\n", [(None, "old", True)]),
+        ("CREATE INDEX i ON ONLY public . rides (id)", [("public", "rides", False)]),
+        (
+            "CREATE TABLE IF NOT EXISTS t (a int REFERENCES x ON DELETE CASCADE)",
+            [(None, "x", False), (None, "delete", False)],
+        ),
+        ("DO $do$ BEGIN EXECUTE $$ALTER TABLE a$$; ALTER TABLE b DROP c; END $do$", [(None, "b", True)]),
         ("DO $$ BEGIN ALTER TABLE a; x := 'y; END $$", []),
         ("SELECT 'ALTER TABLE a'; ALTER TABLE", []),
         ('ALTER TABLE ""."" ADD b int; ALTER TABLE U&"a" ADD b int', []),
-        ("COMMENT ON COLUMN public.drivers.note IS 'x'", [("COLUMN", False)]),
+        ("COMMENT ON COLUMN public.drivers.note IS 'x'", [(None, "column", False)]),
     ],
 )
-def test_the_tables_that_a_file_touches_are_found(sql: str, named: list[tuple[str, bool]]) -> None:
-    assert list(parse_hotfix(ID, f"{EXPECT}{sql}".encode()).other_tables) == named
+def test_the_tables_that_a_file_touches_are_found(sql: str, named: list[tuple[str | None, str, bool]]) -> None:
+    assert list(parse_hotfix(ID, f"{EXPECT}{sql}".encode()).named_tables) == [NamedTable(*one) for one in named]
