@@ -24,8 +24,8 @@ LOCKING_MS = 100
 
 @dataclass(frozen=True)
 class Altered:
-    """What one committed transaction did, and how long it held the lock: from its grant to the answer to COMMIT.
-    `stalled_ms` is how long others may have waited for it, the queue included."""
+    """What one committed transaction did, and how long it held the lock at most: from its sending to the answer to
+    COMMIT, less the wait. `stalled_ms` is how long others may have waited for it, the wait included."""
 
     proof: tuple[Column, ...]
     lock_held_ms: float
@@ -49,7 +49,7 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look, patience_ms:
     """
     started = time.monotonic()
     try:
-        proof, locked_for_ms, answered = run_under_lock(session, hotfix, before, patience_ms)
+        proof, waited_ms = run_under_lock(session, hotfix, before, patience_ms)
         if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
             session.roll_back()
             return Busy(elapsed_ms(started))
@@ -65,44 +65,45 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look, patience_ms:
         stalled_ms = 0.0 if alone and not patience_ms and not session.lock_held else elapsed_ms(started)
         session.roll_back()
         return Busy(stalled_ms)
-    return Altered(proof, round(locked_for_ms + elapsed_ms(answered), 1), elapsed_ms(started))
+    stalled_ms = elapsed_ms(started)
+    return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms)
 
 
 def run_under_lock(
     session: Session, hotfix: Hotfix, before: Look, patience_ms: int
-) -> tuple[tuple[Column, ...], float, float]:
+) -> tuple[tuple[Column, ...], float]:
     """The transaction holds the lock, the SQL was run, and the columns were read, all in one round trip. Returns the
-    columns, how long the server had held the lock by then in ms, and when its answer came."""
+    columns, and how long the server had waited for the lock, in ms."""
     # The file's own statements may need locks on further tables: they wait a little for these in any case, but not for
     # long, since the first lock is held by then.
     lock_timeout_ms = patience_ms or SHORTEST_ATTEMPT_MS
     further_ms = min(lock_timeout_ms, USUAL_ATTEMPT_MS)
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
-    clock = "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8, pg_catalog.pg_current_xact_id()"
+    # The proof and COMMIT have their share, too.
+    statement_ms = session.limit_statements(hotfix.statement_count + 2)
     rows = session.run_file(
         hotfix.id,
         f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = {locking_ms};"
         f"{lock_tables_sql(before, f'ACCESS EXCLUSIVE MODE{"" if patience_ms else " NOWAIT"}')};"
-        f"SET LOCAL lock_timeout = {further_ms};"
-        # The proof and COMMIT have their share, too.
-        f"SET LOCAL statement_timeout = {session.limit_statements(hotfix.statement_count + 2)}; {clock}",
+        f"SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
+        f" pg_catalog.pg_current_xact_id(), pg_catalog.set_config('lock_timeout', '{further_ms}ms', true),"
+        f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)",
         hotfix.sql,
         # The file may have changed the search_path, which decides how expressions are printed.
-        f"{catalog.set_search_path_sql(session, hotfix)};"
-        f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))}; {clock}",
+        f"{catalog.set_search_path_sql(session, hotfix)}, pg_catalog.pg_current_xact_id();"
+        f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))}",
         locking_ms,
     )
-    answered = time.monotonic()
-    (locked_at, began_as), (proved_at, ended_as) = rows[0], rows[-1]
+    count = len(hotfix.expectations)
+    (waited_ms, began_as, *_), (_, ended_as), proof_rows = rows[0], rows[-1 - count], rows[-count:]
     if began_as != ended_as:  # The reading of the file refuses transaction control; this is the second line of defence.
         raise errors.file_ended_transaction(hotfix.id)
-    proof_rows = rows[-1 - len(hotfix.expectations) : -1]
     if None in before.types:
         # The file may have made the type. Only then further round trips are needed under the lock.
         types = catalog.read_types(session, hotfix)
         proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types))
-    return compare_all(hotfix, proof_rows), (proved_at - locked_at) * 1000, answered
+    return compare_all(hotfix, proof_rows), waited_ms
 
 
 def lock_tables_sql(before: Look, mode: str) -> str:
