@@ -95,7 +95,7 @@ test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests 
 	done
 
 .PHONY: bench-locks
-bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, in some 25 minutes: RUNS=3 HOLD=10 BUSY_RUNS=100
+bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, in some 20 minutes: RUNS=3 HOLD=10 BUSY_RUNS=100
 	@$(PYTHON) -m bench.locks $(if $(RUNS),--runs $(RUNS)) $(if $(HOLD),--hold $(HOLD)) \
 		$(if $(BUSY_RUNS),--busy-runs $(BUSY_RUNS))
 

@@ -24,6 +24,7 @@ DOCUMENTS = [
         "docs/runbook.md",
         "docs/decisions.md",
         "docs/safety.md",
+        "docs/benchmark.md",
     )
 ]
 README = Path("README.md").read_text()
