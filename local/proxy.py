@@ -151,7 +151,7 @@ class Proxy:
                 raise Cut
             if name == "SSLRequest":
                 # Whatever comes from here on is for TLS to read.
-                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed gives writers a plain transport
                 return
             await self.strike(link, "server", "N", 1)
             writer.write(b"N")

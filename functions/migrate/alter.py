@@ -85,8 +85,8 @@ def run_under_lock(
     rows = session.run_file(
         hotfix.id,
         f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = {locking_ms};"
-        f"{lock_tables_sql(before, f'ACCESS EXCLUSIVE MODE{"" if patience_ms else " NOWAIT"}')};"
-        f"SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
+        f"{lock_tables_sql(before, nowait=not patience_ms)};"
+        "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
         f" pg_catalog.pg_current_xact_id(), pg_catalog.set_config('lock_timeout', '{further_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)",
         hotfix.sql,
@@ -106,15 +106,15 @@ def run_under_lock(
     return compare_all(hotfix, proof_rows), waited_ms
 
 
-def lock_tables_sql(before: Look, mode: str) -> str:
+def lock_tables_sql(before: Look, *, nowait: bool) -> str:
     """Takes the lock by a statement of its own: in the order of the oids, so that two runs come to no deadlock, and
     before any statement of the file has run. Partitions and inheritance children are locked, too.
 
     https://www.postgresql.org/docs/current/sql-lock.html
     """
     tables = {
-        column.relation_oid: f"{errors.quoted(column.expectation.schema)}.{errors.quoted(column.expectation.table)}"
+        column.relation_oid: column.expectation.table_in_sql
         for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
         if not column.matches
     }
-    return f"LOCK TABLE {', '.join(tables.values())} IN {mode}"
+    return f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE{' NOWAIT' if nowait else ''}"

@@ -22,8 +22,11 @@ LONGEST_CHAIN = 5
 ASKING_MS = 300
 
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
-MODES = ("AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive", "Share", "ShareRowExclusive", "Exclusive")
-# With SHARE ROW EXCLUSIVE, the lock that a foreign key or a trigger takes on a table it refers to.
+MODES = (
+    *("AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock"),
+    *("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"),
+)
+# Of SHARE ROW EXCLUSIVE, the lock that a foreign key or a trigger takes on a table it refers to.
 IN_THE_WAY_OF_REFERENCES = MODES[2:]
 
 AUTOVACUUM = "autovacuum"
@@ -77,8 +80,7 @@ def find_blockers_sql(session: Session, hotfix: Hotfix) -> str:
     values = ", ".join(
         f"({literal(schema)}::name, {literal(name)}::name, {altered})" for schema, name, altered in tables
     )
-    modes = ", ".join(f"'{mode}Lock'" for mode in (*MODES, "AccessExclusive"))
-    writers = ", ".join(f"'{mode}Lock'" for mode in (*IN_THE_WAY_OF_REFERENCES, "AccessExclusive"))
+    modes, writers = (", ".join(map(literal, names)) for names in (MODES, IN_THE_WAY_OF_REFERENCES))
     # A prepared transaction has no process; it is known by the lock on its own transaction id.
     return f"""
 WITH RECURSIVE relation (oid, altered) AS (

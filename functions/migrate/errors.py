@@ -451,7 +451,7 @@ def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
         for blocker in blockers[:NAMED_BLOCKERS]
         if not blocker["waiting"]
         and (blocker["pid"] or blocker["prepared_transaction"])
-        and blocker["autovacuum"] != "autovacuum to prevent wraparound"
+        and blocker["autovacuum"] not in WHY_IT_STAYS
     ]
     return f" To end it now:  {'  '.join(lines)}" if lines else ""
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did and saw. Times in milliseconds; `lock_held_ms` counts from the lock's grant to the answer to
-    COMMIT, and nobody waited for this run longer than `longest_stall_ms`."""
+    """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
+    for this run longer than `longest_stall_ms`. `limits` are those in force."""
 
     result: str
     columns: tuple[Column, ...]
@@ -63,22 +63,33 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     tls_context(settings.ca_bundle)
     with log_in(settings, remaining_ms) as session:
         try:
-            match request.action:
-                case "apply":
-                    return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash)
-                case "plan":
-                    return plan(session, hotfixes[0])
-                case "verify":
-                    return verify(session, hotfixes[0])
-                case _:
-                    return check(session, hotfixes)
-        except LockNotAvailable as error:
-            tables = tables_of(expectation for hotfix in hotfixes for expectation in hotfix.expectations)
-            blockers = [one.describe() for hotfix in hotfixes for one in try_to_describe_blockers(session, hotfix)]
-            raise errors.look_was_blocked(tables, blockers) from error
+            return fulfil(request, session, hotfixes, settings, remaining_ms)
         except errors.HotfixError as error:
             error.facts["limits"] = session.facts.limits
             raise
+
+
+def fulfil(
+    request: Request,
+    session: Session,
+    hotfixes: Sequence[Hotfix],
+    settings: Settings,
+    remaining_ms: Callable[[], int],
+) -> Report:
+    try:
+        match request.action:
+            case "apply":
+                return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash)
+            case "plan":
+                return plan(session, hotfixes[0])
+            case "verify":
+                return verify(session, hotfixes[0])
+            case _:
+                return check(session, hotfixes)
+    except LockNotAvailable as error:
+        tables = tables_of(expectation for hotfix in hotfixes for expectation in hotfix.expectations)
+        blockers = [one.describe() for hotfix in hotfixes for one in try_to_describe_blockers(session, hotfix)]
+        raise errors.look_was_blocked(tables, blockers) from error
 
 
 def apply(
@@ -98,8 +109,10 @@ def apply(
             continue
         if before.matches:
             seen = report("already_applied", session, hotfix, before)
-            waited_ms = round(elapsed_ms(turn.started)) if turn.attempts or turn.has_looked else 0
-            return replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=turn.longest_stall_ms)
+            waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
+            if turn.has_begun:
+                seen = replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
+            return seen
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         if turn.must_look_first:
@@ -150,8 +163,7 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     seen = look_for_match(session, hotfix)
     try:
         for expectation in hotfix.expectations:
-            table = f"{errors.quoted(expectation.schema)}.{errors.quoted(expectation.table)}"
-            session.query(f"SELECT {errors.quoted(expectation.column)} FROM {table} LIMIT 0")
+            session.query(f"SELECT {errors.quoted(expectation.column)} FROM {expectation.table_in_sql} LIMIT 0")
     except errors.SqlRefusedError:
         look_for_match(session, hotfix)  # Most likely somebody has changed it since the look: then this says so.
         raise
@@ -221,7 +233,7 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
 def refuse_too_late(session: Session, turn: Turn) -> None:
     """No attempt begins that could outlive the function."""
     if time.monotonic() > session.limits.last_attempt_at:
-        if turn.attempts or turn.has_looked:
+        if turn.has_begun:
             raise turn.give_up()
         reason = "it answers so slowly that the function's time would run out under the lock"
         raise errors.database_unavailable(session.target.address, reason)

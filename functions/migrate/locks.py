@@ -56,7 +56,7 @@ class Turn:
         # have been there: they count as long.
         self.first_seen: dict[str, float] = {}
         self.has_looked = False
-        self.poll_ms = math.inf
+        self.poll_ms = 0.0
         self.asked_to_yield: set[str] = set()
         self.is_last = False
 
@@ -70,9 +70,13 @@ class Turn:
         """Whether the file needs locks on further tables: it would wait for these with the first lock in its hand."""
         return self.hotfix.touches_others and not self.has_looked
 
-    def begin_attempt(self) -> None:
+    @property
+    def has_begun(self) -> bool:
         """The budget runs from the first attempt on, or from the first look at the locks."""
-        if not (self.attempts or self.has_looked):
+        return self.has_looked or self.attempts > 0
+
+    def begin_attempt(self) -> None:
+        if not self.has_begun:
             self.started = time.monotonic()
         self.attempts += 1
 
@@ -85,7 +89,7 @@ class Turn:
         """
         self.longest_stall_ms = max(self.longest_stall_ms, stalled_ms)
         tried_at = time.monotonic()
-        if not (self.attempts or self.has_looked):
+        if not self.has_begun:
             self.started = tried_at
         pause = stalled_ms / 1000 * PAUSE_FACTOR
         while True:
@@ -117,7 +121,7 @@ class Turn:
         self.first_seen = {one.transaction: self.first_seen.get(one.transaction, new) for one in self.blockers}
         faster_ms, self.poll_ms = min(self.poll_ms, elapsed_ms(began)), elapsed_ms(began)
         shortest, longest = POLL_MS
-        return min(longest, max(shortest, POLL_FACTOR * faster_ms)) * random.uniform(*JITTER)  # noqa: S311 - jitter
+        return min(longest, max(shortest, POLL_FACTOR * faster_ms)) * random.uniform(*JITTER)  # noqa: S311 - jitter needs no secrecy
 
     def be_patient(self, *, among_others: bool) -> None:
         """The next attempt waits longer than the last one, unless there is nobody to wait for, or it is the first."""

@@ -662,25 +662,38 @@ def knows_transaction_timeout(database: Database) -> bool:
 
 
 def test_a_failure_logs_the_limits_too(invoke: Invoke, database: Database) -> None:
-    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
-    assert invoke("apply").line["limits"]["lock_timeout"] == 20
+    missing = invoke("verify")
+    assert (missing.error_name, missing.line["limits"]["lock_timeout"]) == ("ColumnMismatchError", 20)
+    invoke("apply")
+    with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE"):
+        blocked = invoke("verify")
+    assert (blocked.error_name, blocked.line["limits"]["lock_timeout"]) == ("LockBusyError", 20)
 
 
+@pytest.mark.parametrize(
+    ("name", "asked_ms"),
+    [
+        ("lock_timeout", 20),
+        ("statement_timeout", 5000),
+        ("idle_in_transaction_session_timeout", 1000),
+        ("client_connection_check_interval", 500),
+    ],
+)
 def test_a_server_that_does_not_keep_the_limits_is_not_worked_on(
-    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch, name: str, asked_ms: int
 ) -> None:
     parameters = limits.Limits.startup_parameters
     # As a pooler that takes the start-up parameters and drops them.
     monkeypatch.setattr(
         limits.Limits,
         "startup_parameters",
-        lambda self: {name: value for name, value in parameters(self).items() if name != "lock_timeout"},
+        lambda self: {one: value for one, value in parameters(self).items() if one != name},
     )
     outcome = invoke("apply")
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
         f"The server of {database.name} at localhost:{database.server.port} does not keep the limits of this session:"
-        " lock_timeout should be 20 ms, and is 0 ms there (0: none). Nothing was changed. Without its limits a run"
+        f" {name} should be {asked_ms} ms, and is 0 ms there (0: none). Nothing was changed. Without its limits a run"
         " could hold others up. Reach the server directly: put the instance's own endpoint, not a pooler's, into the"
         " secret or DB_HOST."
     )

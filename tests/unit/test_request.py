@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from errors import RequestError
-from request import ACTIONS, KEYS, PLAN_HASH, Request, parse_request
-from sqlfile import HOTFIX_ID
+from request import Request, parse_request
 
-pytestmark = pytest.mark.long_too
 ID = "20260212092000_add_drivers_active_since"
 HASH = "0123456789abcdef" * 4
 EVENTS = Path(__file__).parents[2] / "events"
@@ -259,45 +255,3 @@ def test_an_id_can_hold_neither_a_path_nor_sql(hotfix: str, shown: str) -> None:
 
 def test_an_id_that_ends_in_a_line_break_is_refused() -> None:
     assert "hotfix is not a text" in refuse({"hotfix": f"{ID}\n"})
-
-
-# Any event
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=5,
-)
-nearly = st.fixed_dictionaries(
-    {},
-    optional={
-        "hotfix": st.just(ID) | st.from_regex(HOTFIX_ID) | json_values,
-        "action": st.sampled_from(ACTIONS) | json_values,
-        "plan_hash": st.just(HASH) | st.from_regex(PLAN_HASH) | json_values,
-        "reason": json_values,
-        "requested_by": json_values,
-        "correlation_id": json_values,
-        "host": st.nothing() | st.text(max_size=5),
-    },
-)
-
-
-@given(st.one_of(json_values, nearly, nearly.map(envelope), st.builds(envelope, nearly, id=json_values)))
-def test_any_event_is_a_request_or_refused(event: object) -> None:
-    try:
-        request = parse_request(event)
-    except RequestError as refused:
-        text = str(refused)
-    else:
-        text = UNTOUCHED
-        assert request.action in ACTIONS
-        assert request.hotfix is None or HOTFIX_ID.fullmatch(request.hotfix)
-        assert request.hotfix is not None or request.action == "check"
-        assert request.plan_hash is None or request.action == "apply"
-    assert UNTOUCHED in text
-    assert len(text) < 1000
-
-
-def test_the_contract_has_six_keys_and_four_actions() -> None:
-    assert KEYS == ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id")
-    assert ACTIONS == ("check", "plan", "apply", "verify")

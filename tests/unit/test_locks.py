@@ -1,0 +1,119 @@
+"""When a run tries for the lock, told by what it has seen so far. That it hurts nobody real locks tell."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+import locks
+from blockers import Blocker
+from errors import LockBusyError
+from limits import derive_limits
+from locks import Turn
+from settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def blocker(transaction: str) -> Blocker:
+    return Blocker(transaction, 1, "app", None, None, None, "ACCESS SHARE", True, False, "public.t", None, None)
+
+
+@pytest.fixture
+def make_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turn]:
+    """A run's turn, and who is seen in the way at each look; at the last one and ever after nobody."""
+
+    def make(*looks: list[str], lock_wait_ms: int = 30_000) -> Turn:
+        script = iter(looks)
+        monkeypatch.setattr(locks, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
+        monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
+        settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
+        limits = replace(derive_limits(settings, 55_000), lock_wait_ms=lock_wait_ms)
+        facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000.0)
+        hotfix = SimpleNamespace(id="x", tables="public.t", touches_others=False)
+        return Turn(cast("Any", SimpleNamespace(limits=limits, facts=facts)), cast("Any", hotfix))
+
+    return make
+
+
+def test_who_was_there_first_counts_as_long_and_who_comes_later_does_not(make_turn: Callable[..., Turn]) -> None:
+    turn = make_turn(["old"], ["old", "new"])
+    turn.look_at_blockers()
+    turn.look_at_blockers()
+    ages = {name: time.monotonic() - since for name, since in turn.first_seen.items()}
+    assert ages["old"] > 1e9
+    assert 0 <= ages["new"] < 10
+
+
+@pytest.mark.parametrize(
+    ("next_patience_ms", "ages_ms", "since_ms", "worth"),
+    [
+        (10, [], 0, True),
+        (500, [], 0, True),  # Nobody is there: no reason to wait, however often it was in vain.
+        (80, [99, 1], 0, True),
+        (80, [99, 101], 0, False),
+        (160, [1, 2], 999, False),  # They seemed to be short, but an attempt of 80 ms was in vain.
+        (160, [1, 2], 1000, True),
+        (10, [101], 1000, True),
+        (10, [1000], 1000, False),  # It was there at the last attempt.
+    ],
+)
+def test_an_attempt_is_made_only_if_it_may_succeed(
+    make_turn: Callable[..., Turn], next_patience_ms: int, ages_ms: list[float], since_ms: float, worth: bool
+) -> None:
+    turn = make_turn()
+    turn.next_patience_ms = next_patience_ms
+    assert turn.is_worth_trying(ages_ms, since_ms) == worth
+
+
+def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_turn: Callable[..., Turn]) -> None:
+    turn = make_turn()
+    turn.be_patient(among_others=True)
+    patience = [turn.patience_ms]
+    turn.attempts = 1
+    for _ in range(8):
+        turn.be_patient(among_others=True)
+        patience.append(turn.patience_ms)
+    assert patience == [0, 10, 20, 40, 80, 160, 320, 500, 500]
+    turn.be_patient(among_others=False)
+    assert turn.patience_ms == 10
+
+
+def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(make_turn: Callable[..., Turn]) -> None:
+    turn = make_turn()
+    began = time.monotonic()
+    turn.wait(stalled_ms=100)
+    assert time.monotonic() - began >= 0.3
+    assert turn.longest_stall_ms == 100
+
+
+def test_what_is_free_as_the_time_runs_out_is_tried_once(make_turn: Callable[..., Turn]) -> None:
+    turn = make_turn(lock_wait_ms=-1)
+    turn.wait()
+    with pytest.raises(LockBusyError):
+        turn.wait()
+
+
+def test_what_is_held_as_the_time_runs_out_is_given_up(make_turn: Callable[..., Turn]) -> None:
+    with pytest.raises(LockBusyError):
+        make_turn(["old"], lock_wait_ms=-1).wait()
+
+
+def test_a_costly_look_is_taken_less_often_but_one_late_answer_is_none(
+    make_turn: Callable[..., Turn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = make_turn()
+
+    def find_slowly(*_: object) -> list[Blocker]:
+        time.sleep(0.1)
+        return []
+
+    monkeypatch.setattr(locks, "find_blockers", find_slowly)
+    late, costly = turn.look_at_blockers(), turn.look_at_blockers()
+    assert 20 <= late <= 30
+    assert costly >= 500
