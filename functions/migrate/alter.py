@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
-from database import LockNotAvailable
-from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
+from database import LockNotAvailable, NotAsExpected
+from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import Look, compare_all, differing
 
 if TYPE_CHECKING:
@@ -40,24 +40,39 @@ class Busy:
     stalled_ms: float
 
 
-def alter_and_prove(session: Session, hotfix: Hotfix, before: Look, patience_ms: int) -> Altered | Busy:
+class Replaced(Exception):  # noqa: N818 - never leaves this module
+    """Another table stands in the place of the one that was looked at."""
+
+
+def alter_and_prove(
+    session: Session, hotfix: Hotfix, before: Look, patience_ms: int, *, judge_here: bool = False
+) -> Altered | Busy:
     """The file's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits at
     most `patience_ms` in the lock queue; with 0 it does not enter the queue.
 
+    All goes to the server in one message, COMMIT too: neither the network nor our own processor's share can hold the
+    lock any longer. With `judge_here` COMMIT follows once the proof was judged here.
+
     Raises:
-        ColumnMismatchError: the proof failed. Whatever is raised, the session's owner closes it, which rolls back.
+        ColumnMismatchError: the proof failed. OutcomeUnknownError: the connection was lost. Whatever is raised, the
+        session's owner closes it, which rolls back what is not committed.
     """
+    # The file may make a type, which has no oid before. Only then further round trips are needed under the lock.
+    judge_here = judge_here or None in before.types
     started = time.monotonic()
     try:
-        proof, waited_ms = run_under_lock(session, hotfix, before, patience_ms)
-        if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
-            session.roll_back()
+        waited_ms, text = run_under_lock(session, hotfix, before, patience_ms, judge_here=judge_here)
+        proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
+        if judge_here:
+            session.commit(hotfix.id)
+    except NotAsExpected as error:
+        session.roll_back()
+        try:
+            judge(hotfix, before, error.seen)
+        except Replaced:
             return Busy(elapsed_ms(started))
-        wrong = differing(Look(proof, before.types))
-        if wrong:
-            raise errors.proof_failed(hotfix.id, wrong)
-        session.commit(hotfix.id)
-    except LockNotAvailable:
+        return alter_and_prove(session, hotfix, before, patience_ms, judge_here=True)
+    except (LockNotAvailable, Replaced):
         # Of several tables or partitions the first are locked while it waits for the next.
         alone = sum(not column.matches for column in before.columns) == 1 and not any(
             column.has_children for column in before.columns
@@ -70,10 +85,10 @@ def alter_and_prove(session: Session, hotfix: Hotfix, before: Look, patience_ms:
 
 
 def run_under_lock(
-    session: Session, hotfix: Hotfix, before: Look, patience_ms: int
-) -> tuple[tuple[Column, ...], float]:
-    """The transaction holds the lock, the SQL was run, and the columns were read, all in one round trip. Returns the
-    columns, and how long the server had waited for the lock, in ms."""
+    session: Session, hotfix: Hotfix, before: Look, patience_ms: int, *, judge_here: bool
+) -> tuple[float, str]:
+    """The SQL was run under the lock, and the columns were read: proved by the server and committed, unless they are to
+    be judged here. Returns how long the server had waited for the lock, in ms, and the columns' text."""
     # The file's own statements may need locks on further tables: they wait a little for these in any case, but not for
     # long, since the first lock is held by then.
     lock_timeout_ms = patience_ms or SHORTEST_ATTEMPT_MS
@@ -81,29 +96,54 @@ def run_under_lock(
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
     # The proof and COMMIT have their share, too.
-    statement_ms = session.limit_statements(hotfix.statement_count + 2)
+    statement_ms = session.share_of_statements(hotfix.statement_count + 2)
+    tables = ",".join(str(column.relation_oid) for column in before.columns)
+    # The file may have changed the search_path, which decides how expressions are printed.
+    prove = catalog.set_search_path_sql(session, hotfix)
+    if not judge_here:
+        prove += (
+            f", pg_catalog.set_config('{catalog.TABLES_TO_PROVE}', '{tables}', true);"
+            f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))}; COMMIT"
+        )
     rows = session.run_file(
         hotfix.id,
-        f"BEGIN; SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL statement_timeout = {locking_ms};"
+        f"BEGIN; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
+        f" pg_catalog.set_config('statement_timeout', '{locking_ms}ms', true),"
+        # A message that was held up must not begin when we have given up: by then the server has ended what did begin.
+        f" 1 / (pg_catalog.clock_timestamp() < {session.server_time_in(MARGIN_MS)})::int;"
         f"{lock_tables_sql(before, nowait=not patience_ms)};"
         "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
+        f" pg_catalog.set_config('{catalog.TRANSACTION}', pg_catalog.pg_current_xact_id()::text, true),"
         f" pg_catalog.pg_current_xact_id(), pg_catalog.set_config('lock_timeout', '{further_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)",
         hotfix.sql,
-        # The file may have changed the search_path, which decides how expressions are printed.
-        f"{catalog.set_search_path_sql(session, hotfix)}, pg_catalog.pg_current_xact_id();"
-        f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))}",
+        prove,
         locking_ms,
+        statement_ms,
     )
-    count = len(hotfix.expectations)
-    (waited_ms, began_as, *_), (_, ended_as), proof_rows = rows[0], rows[-1 - count], rows[-count:]
-    if began_as != ended_as:  # The reading of the file refuses transaction control; this is the second line of defence.
+    waited_ms = rows[1][0]
+    if not judge_here:
+        return waited_ms, rows[-1][0]
+    types = catalog.read_types(session, hotfix)
+    ((text,),) = session.query(catalog.read_columns_sql(hotfix.expectations, types))
+    return waited_ms, text
+
+
+def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
+    """The columns are as expected, in the tables that were looked at, and in the transaction that took the lock.
+
+    Raises:
+        ColumnMismatchError, HotfixFileError, Replaced: they are not. What is not committed is not to be committed.
+    """
+    own, rows = catalog.parse_columns(text)
+    if not own:  # The reading of the file refuses transaction control; this is the second line of defence.
         raise errors.file_ended_transaction(hotfix.id)
-    if None in before.types:
-        # The file may have made the type. Only then further round trips are needed under the lock.
-        types = catalog.read_types(session, hotfix)
-        proof_rows = session.query(catalog.read_columns_sql(hotfix.expectations, types))
-    return compare_all(hotfix, proof_rows), waited_ms
+    proof = compare_all(hotfix, rows)
+    if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
+        raise Replaced
+    if wrong := differing(Look(proof, before.types)):
+        raise errors.proof_failed(hotfix.id, wrong)
+    return proof
 
 
 def lock_tables_sql(before: Look, *, nowait: bool) -> str:

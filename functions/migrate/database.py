@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from credentials import Target
     from limits import Limits
 
-__all__ = ["LockNotAvailable", "LoginRefused", "ServerFacts", "Session", "literal", "open_session"]
+__all__ = [
+    "NOT_AS_EXPECTED",
+    "LockNotAvailable",
+    "LoginRefused",
+    "NotAsExpected",
+    "ServerFacts",
+    "Session",
+    "literal",
+    "open_session",
+]
 
 type Row = list[Any]
 
@@ -61,10 +70,20 @@ SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": 
 # The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
+# How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
+NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
     """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing."""
+
+
+class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
+    """The proof failed in the server: the transaction has failed. `seen` is what the query found."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__()
+        self.seen = seen
 
 
 class LoginRefused(Exception):  # noqa: N818 - never leaves the function
@@ -114,8 +133,8 @@ class Session:
         self.encrypted = encrypted
         self.target = target
         self.limits = limits
-        self.statement_timeout_ms = limits.statement_timeout_ms
         self.lock_held = False
+        self.server_clock_ahead = 0.0
         self.prepared: dict[str, str] = {}
         self.numbers = itertools.count(1)
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
@@ -150,17 +169,19 @@ class Session:
         """
         names = [*self.limits.server_limits(), "transaction_timeout"]
         in_force = ", ".join(f"{milliseconds_of(name)}" for name in names)
-        *_, row = self.query(
+        *_, [server_clock, *row] = self.query(
             "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
             f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
             " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
-            "SELECT pg_catalog.current_database(), current_user,"
+            "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8,"
+            " pg_catalog.current_database(), current_user,"
             " pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
             " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
             " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'),"
             f" {milliseconds_of('deadlock_timeout')}, {in_force}"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
+        self.server_clock_ahead = server_clock - time.monotonic()
         limits = {name: limit for name, limit in zip(names, row[9:], strict=True) if limit is not None}
         asked = self.limits.server_limits()
         if "transaction_timeout" in limits:
@@ -202,20 +223,25 @@ class Session:
         """The same statement, by its name if it was prepared."""
         return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
 
-    def limit_statements(self, count: int) -> int:
+    def share_of_statements(self, count: int) -> int:
         """Returns what each of so many statements may take, in ms: their share before PostgreSQL 17, where nothing
         limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
-        if self.facts.version_number < 170000:
-            self.statement_timeout_ms = max(1, self.limits.statement_timeout_ms // count)
-        return self.statement_timeout_ms
+        alone = self.facts.version_number >= 170000
+        return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
 
-    def run_file(self, hotfix: str, before: str, sql: str, after: str, locking_ms: int) -> list[Row]:
+    def server_time_in(self, milliseconds: int) -> str:
+        """SQL for the moment so far from now on, by the server's clock."""
+        return f"pg_catalog.to_timestamp({time.monotonic() + self.server_clock_ahead + milliseconds / 1000:.3f})"
+
+    def run_file(self, hotfix: str, before: str, sql: str, after: str, locking_ms: int, statement_ms: int) -> list[Row]:
         """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip. `before` begins
-        the transaction, takes the lock by statements of at most `locking_ms`, and ends by selecting an xid8, which
-        tells that the lock is held.
+        the transaction, divides by zero if it comes too late, takes the lock by statements of at most `locking_ms`,
+        and ends by selecting an xid8, which tells that the lock is held; from there on each statement has
+        `statement_ms`. `after` may end with COMMIT.
 
         Raises:
-            LockNotAvailable, and the errors of the contract: the transaction has failed, so nothing was changed.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, NotAsExpected, and the errors of
+            the contract: the transaction has failed, so nothing was changed.
         """
         prefix = f"{before};\n"
         self.lock_held = False
@@ -224,15 +250,20 @@ class Session:
             # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
             return self.connection.run(f"{prefix}{sql}\n;{after}") or []
         except DatabaseError as error:
-            if sqlstate_of(error) == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
+            sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
+            if sqlstate == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
                 raise LockNotAvailable("57014") from error
-            raise self.translate(error, hotfix, sql, len(prefix)) from error
+            if sqlstate == DIVISION_BY_ZERO and not self.lock_held:
+                raise errors.arrived_late(self.target.address) from error
+            if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
+                raise NotAsExpected(message.partition(NOT_AS_EXPECTED)[2].rpartition("]")[0] + "]") from error
+            raise self.translate(error, hotfix, sql, len(prefix), statement_ms) from error
         except LOST as error:
             # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
             # the file, since the server's own limits are shorter: the network has fallen silent.
             if hung_up(error) and elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
                 raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
-            raise self.translate(error) from error
+            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
 
     def commit(self, hotfix: str) -> None:
         """The transaction is committed.
@@ -243,7 +274,6 @@ class Session:
         """
         try:
             self.connection.run("COMMIT")
-            self.statement_timeout_ms = self.limits.statement_timeout_ms
         except DatabaseError as error:  # The server answered, so it is still there, and has rolled back.
             raise self.translate(error, hotfix) from error
         except LOST as error:
@@ -254,13 +284,14 @@ class Session:
         the same effect."""
         try:
             self.connection.run("ROLLBACK")
-            self.statement_timeout_ms = self.limits.statement_timeout_ms
         except (DatabaseError, *LOST):
             self.close()
 
-    def translate(self, error: Exception, hotfix: str | None = None, sql: str = "", offset: int = 0) -> Exception:
-        """The contract's error for pg8000's. `hotfix` and `sql` are given when it was the file that ran, and `offset`
-        is where it began in the message."""
+    def translate(
+        self, error: Exception, hotfix: str | None = None, sql: str = "", offset: int = 0, statement_ms: int = 0
+    ) -> Exception:
+        """The contract's error for pg8000's. The rest is given when it was the file that ran: `offset` is where it
+        began in the message, and `statement_ms` its limit."""
         if not isinstance(error, DatabaseError):
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
@@ -274,7 +305,9 @@ class Session:
         if IN_TROUBLE.fullmatch(sqlstate):
             return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
-            return errors.statement_timeout(hotfix or "a look", message, self.statement_timeout_ms)
+            return errors.statement_timeout(
+                hotfix or "a look", message, statement_ms or self.limits.statement_timeout_ms
+            )
         if sqlstate == "25006":
             return errors.read_only(self.target.address, message)
         if sqlstate == "42501":

@@ -202,6 +202,13 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
     )
 
 
+def arrived_late(address: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"What was sent to the database {address} arrived so late that it refused itself: the network was held up, or "
+        "the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+    )
+
+
 def server_in_trouble(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
         f"The server of the database {address} failed ({reason}). Nothing was changed: the server rolls back. Run the "
@@ -523,7 +530,7 @@ def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
 
 def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"The connection to the database {address} was lost while COMMIT of {hotfix} was under way ({reason}). The "
+        f"The connection to the database {address} was lost while {hotfix} was under way ({reason}). The "
         "change is there as a whole, or not at all. Run the same hotfix again: it is safe, and tells which."
     )
 

@@ -38,7 +38,8 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     """
     session.query(catalog.set_search_path_sql(session, hotfix))
     types = catalog.read_types(session, hotfix)
-    rows = session.query_prepared(catalog.read_columns_sql(hotfix.expectations, types))
+    ((text,),) = session.query_prepared(catalog.read_columns_sql(hotfix.expectations, types))
+    _, rows = catalog.parse_columns(text)
     seen = Look(compare_all(hotfix, rows), tuple(types))
     for column in seen.columns:
         table = column.expectation.qualified_table

@@ -641,12 +641,11 @@ def when_it_sleeps(database: Database, function: str = "pg_terminate_backend") -
     )
 
 
-def test_a_connection_lost_before_commit_changes_nothing(
-    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
-) -> None:
-    hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT pg_sleep(4);", NOTE)
-    with call_later(0, lambda: when_it_sleeps(database)):
-        outcome = invoke("apply", hotfix_id)
+def test_a_connection_lost_between_looks_changes_nothing(invoke: Invoke, database: Database) -> None:
+    with reader_until(
+        database, 0.3, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
+    ):
+        outcome = invoke("apply")
     assert outcome.error_name == "DatabaseUnavailableError"
     assert outcome.text == (
         f"The connection to the database {database.name} at localhost:{database.server.port} was lost before COMMIT"
@@ -656,16 +655,21 @@ def test_a_connection_lost_before_commit_changes_nothing(
     assert columns_of(database) == ["id", "name"]
 
 
-def test_a_connection_lost_during_commit_leaves_the_outcome_unknown(
-    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+@pytest.mark.parametrize("under_way", ["the file's SQL", "COMMIT"])
+def test_a_connection_lost_after_the_sql_was_sent_leaves_the_outcome_unknown(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, under_way: str
 ) -> None:
-    add_deferred_trigger(database, "PERFORM pg_sleep(4)")
-    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
+    if under_way == "COMMIT":
+        add_deferred_trigger(database, "PERFORM pg_sleep(4)")
+        sql = "INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');"
+    else:
+        sql = "SELECT pg_sleep(4);"
+    hotfix_id = write_hotfix(f"{ADD_NOTE} {sql}", NOTE)
     with call_later(0, lambda: when_it_sleeps(database)):
         outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
-        f"The connection to the database {database.name} at localhost:{database.server.port} was lost while COMMIT of"
+        f"The connection to the database {database.name} at localhost:{database.server.port} was lost while"
         f" {hotfix_id} was under way (the server closed it). The change is there as a whole, or not at all."
         " Run the same hotfix again: it is safe, and tells which."
     )
@@ -726,27 +730,29 @@ def test_a_table_that_is_gone_right_after_commit_is_noticed(
 def test_a_second_look_that_is_cancelled_is_repeated_on_a_fresh_connection(
     invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = database_module.Session.commit
+    run_file = database_module.Session.run_file
 
-    def commit_and_hasten(session: database_module.Session, hotfix_id: str) -> None:
-        commit(session, hotfix_id)
+    def run_and_hasten(session: database_module.Session, *args: Any) -> list[list[Any]]:
+        rows = run_file(session, *args)
         # 57014 for whatever comes next on this connection.
         session.query("SET statement_timeout = '1ms'; SET search_path = public")
         monkeypatch.setattr(
             session, "query", lambda sql: database_module.Session.query(session, f"SELECT pg_sleep(1); {sql}")
         )
+        return rows
 
-    monkeypatch.setattr(database_module.Session, "commit", commit_and_hasten)
+    monkeypatch.setattr(database_module.Session, "run_file", run_and_hasten)
     assert invoke("apply").result == "applied"
 
 
 def end_session_after_commit(database: Database, monkeypatch: pytest.MonkeyPatch, sql: str = "SELECT 1") -> None:
     """The server loses the function's session between COMMIT and the second look, after an administrator's `sql`."""
-    commit = database_module.Session.commit
+    run_file = database_module.Session.run_file
 
-    def commit_and_lose(session: database_module.Session, hotfix_id: str) -> None:
-        commit(session, hotfix_id)
+    def run_and_lose(session: database_module.Session, *args: Any) -> list[list[Any]]:
+        rows = run_file(session, *args)
         database.run(sql)
         database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'")
+        return rows
 
-    monkeypatch.setattr(database_module.Session, "commit", commit_and_lose)
+    monkeypatch.setattr(database_module.Session, "run_file", run_and_lose)

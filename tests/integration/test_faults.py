@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A reader that leaves while the run waits for it.
 BLOCKED_SECONDS = 0.4
+# Longer than a message may take to arrive, and shorter than its answer is waited for.
+HELD_UP_SECONDS = 0.9
 # A hold-up that every limit allows for, and one after which the run has given up.
 DELAY_SECONDS = 0.3
 LATE_SECONDS = 4.5
@@ -173,7 +175,14 @@ def test_an_answer_that_nobody_takes_does_not_hold_the_lock(lanes: list[Lane], t
     lane = replace(lanes[0], settings=replace(lanes[0].settings, sql_dir=tmp_path))
     row = next(message for message in unhurt(lane).messages if message.size > 1_000_000)
     trial = try_point(lane, Point((Fault("freeze", row.number),)))
+    assert (trial.ending.error, trial.broken) == ("OutcomeUnknownError", [])
+
+
+def test_a_message_that_is_held_up_refuses_itself_though_somebody_still_waits_for_it(lanes: list[Lane]) -> None:
+    sent = next(message for message in unhurt(lanes[0]).messages if "COMMIT" in message.text)
+    trial = try_point(lanes[0], Point((Fault("delay", sent.number, seconds=HELD_UP_SECONDS),)))
     assert (trial.ending.error, trial.broken) == ("DatabaseUnavailableError", [])
+    assert "arrived so late that it refused itself" in trial.ending.text
 
 
 def queries(messages: Iterable[Message]) -> list[Message]:

@@ -125,7 +125,7 @@ def test_a_server_that_crashes_leaves_nothing_half_done(
         stack.enter_context(nullcontext() if at else call_later(0.5, own_server.kill))
         ending = run_to_its_end(hurt)
     own_server.restart()
-    expected = "OutcomeUnknownError" if at else "DatabaseUnavailableError"
+    expected = "DatabaseUnavailableError" if moment == "while it waits" else "OutcomeUnknownError"
     assert (ending.error, ending.retryable) == (expected, True), ending.text
     there = has_column(own_database)
     assert there == (moment == "after COMMIT")

@@ -251,7 +251,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
     (
         errors.outcome_unknown(HOTFIX, ADDRESS, "timed out"),
         (
-            f"The connection to the database {ADDRESS} was lost while COMMIT of {HOTFIX} was under way"
+            f"The connection to the database {ADDRESS} was lost while {HOTFIX} was under way"
             " (timed out). The change is there as a whole, or not at all. Run the same hotfix again: it is safe,"
             " and tells which."
         ),
