@@ -63,8 +63,16 @@ def try_point(lane: Lane, point: Point) -> Trial:
         except TimeoutError:
             return Trial(Ending(), proxy, [f"the run did not end within {lane.end_bound} s"])
         wait_for_late_messages(proxy)
+        late = lane.has_column() and any(is_late(message, point.faults) for message in proxy.struck)
         broken = examine(lane, ending, began)
+    if late:
+        broken.append("what arrived late has added the column")
     return Trial(ending, proxy, broken + judge_error(ending, point.faults))
+
+
+def is_late(message: Message, faults: Sequence[Fault]) -> bool:
+    """Whether it is what changes the table, held up until nobody waited for it."""
+    return "COMMIT" in message.text and any(fault.seconds == LATE_SECONDS for fault in faults)
 
 
 def wait_for_late_messages(proxy: Proxy) -> None:

@@ -122,6 +122,13 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
+        errors.arrived_late(ADDRESS),
+        (
+            f"What was sent to the database {ADDRESS} arrived so late that it refused itself: the network was held up,"
+            " or the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+        ),
+    ),
+    (
         errors.connection_lost(ADDRESS, "Connection reset by peer"),
         (
             f"The connection to the database {ADDRESS} was lost before COMMIT (Connection reset by peer)."
