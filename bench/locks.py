@@ -79,17 +79,23 @@ def measure(plan: Plan, directory: Path) -> Findings:
 
     Raises: LocalError when a tool failed or a probe stopped: then there are no figures.
     """
-    with open_stage(directory, plan.rows) as stage, fake_aws() as aws:
-        under_lock = measure_under_lock(plan, stage, aws)
-        with warm_function(stage, aws, stage.server.port) as function, running_probes(stage) as probes:
-            tools = prepare_tools(stage, function, stage.server.port)
-            runs = []
-            for number, (scenario, tool) in enumerate(turns := order([NOBODY, *tools], plan), start=1):
-                title = scenario.title.format(hold=plan.hold_seconds)
-                say(f"{number} of {len(turns)}: {title}: {tool.name}")
-                runs.append(run_once(stage, probes, scenario, tool, plan.hold_seconds))
-            say(f"{plan.busy_runs} runs on the busy table")
-            busy_seconds = reach_busy_table(stage, tools[-1], plan.busy_runs)
+    with fake_aws() as aws:
+        with open_stage(directory, plan.rows, durable=True) as stage:
+            under_lock = measure_under_lock(plan, stage, aws)
+        with open_stage(directory, plan.rows) as stage:
+            return measure_stalls(plan, stage, aws, under_lock)
+
+
+def measure_stalls(plan: Plan, stage: Stage, aws: FakeAws, under_lock: dict[str, list[UnderLock]]) -> Findings:
+    with warm_function(stage, aws, stage.server.port) as function, running_probes(stage) as probes:
+        tools = prepare_tools(stage, function, stage.server.port)
+        runs = []
+        for number, (scenario, tool) in enumerate(turns := order([NOBODY, *tools], plan), start=1):
+            title = scenario.title.format(hold=plan.hold_seconds)
+            say(f"{number} of {len(turns)}: {title}: {tool.name}")
+            runs.append(run_once(stage, probes, scenario, tool, plan.hold_seconds))
+        say(f"{plan.busy_runs} runs on the busy table")
+        busy_seconds = reach_busy_table(stage, tools[-1], plan.busy_runs)
     return Findings(runs, under_lock, busy_seconds)
 
 

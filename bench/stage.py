@@ -14,6 +14,8 @@ from local.postgres import Server, running_server
 
 # A vacuum that happens to run would hold a lock of its own in one tool's run and not in another's.
 SETTINGS = {"autovacuum": "off", "track_commit_timestamp": "on"}
+# As in production: the server holds a lock until its COMMIT is on the disk.
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 # Where tools remember what they have applied. psql and pg-hotfix remember nothing.
 HISTORIES = ("schema_migrations", "alembic_version", "_yoyo_migration")
 
@@ -63,9 +65,11 @@ class Stage:
 
 
 @contextlib.contextmanager
-def open_stage(directory: Path, rows: int) -> Iterator[Stage]:
-    """Within the block PostgreSQL serves the table with that many rows, without the column."""
-    with running_server(STATE / "bench-database", settings=SETTINGS) as server:
+def open_stage(directory: Path, rows: int, *, durable: bool = False) -> Iterator[Stage]:
+    """Within the block PostgreSQL serves the table with that many rows, without the column. Unless it is durable,
+    nobody waits for the disk: its hiccups would pass for stalls."""
+    settings = SETTINGS | (DURABLE if durable else {})
+    with running_server(STATE / "bench-database", settings=settings) as server:
         create_incident(server)
         login = renew_login(server)
         with server.connect(DATABASE) as admin:

@@ -20,7 +20,8 @@ and a shell loop that tries again after 0.5 s. pg-hotfix is the function as sam 
 All share one machine: what a program costs to start, such as Alembic's second of CPU, disturbs the others as well.
 In 5 the histories of dbmate, Alembic and yoyo do not know the column, as when it was added by hand.
 6 is what a proxy between tool and server sees, without readers and writers: from the message that takes the lock to the
-answer that its transaction is over. So the way to the lock's grant counts too, and COMMIT; the same for every tool.
+answer that its transaction is over. So the way to the lock's grant counts too, and COMMIT; the same for every tool. The
+server waits for the disk there, as in production; in 1 to 5 it does not, since a disk's hiccups would pass for stalls.
 """
 
 COLUMNS = (22, 24, 8, 24, 8, 22, 0)

@@ -54,7 +54,7 @@ class SecretUnavailableError(HotfixError):
 
 
 class DatabaseUnavailableError(HotfixError):
-    """There is no usable connection, it was lost before COMMIT was sent, or the server failed: it rolls back."""
+    """There is no usable connection, it was lost before the SQL was sent, or the server failed: it rolls back."""
 
     retryable = True
 
