@@ -106,7 +106,7 @@ class InternalError(HotfixError):
 
 
 class OutcomeUnknownError(HotfixError):
-    """The connection was lost around COMMIT. The column is there, or not; nothing is half done."""
+    """The connection was lost while the SQL and COMMIT were under way. All is there, or nothing."""
 
     retryable = True
 
