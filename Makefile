@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 UV := .tools/bin/uv
-GROUPS := uv dev function bench postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
+GROUPS := uv dev function bench scan postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
 SQL := sql/*.sql
 
@@ -78,6 +78,10 @@ template: .venv/ready ## Check template.yaml
 sql: .venv/ready ## Check the hotfixes for statements that hurt production
 	@output=$$(.venv/bin/squawk $(SQL) 2>&1) || { echo "$$output"; exit 1; }
 
+.PHONY: scan
+scan: .venv/ready .local/scan/ready ## Look for weak spots in the template, the policies and the packages
+	@$(PYTHON) -m local.scan
+
 .PHONY: tests
 tests: .venv/ready .local/bench/ready ## Run the unit, integration and end-to-end tests
 	@$(PYTHON) -m pytest -q
@@ -128,8 +132,8 @@ clean: ## Stop what a killed run left behind and remove all that was made here
 	@$(UV) pip install --quiet --python $(PYTHON) --require-hashes --only-binary :all: --target $(@D) -r $<
 	@touch $@
 
-.local/bench/ready: requirements/bench.txt .venv/ready
-	@echo "Installing the tools to compare with ..." >&2
+.local/bench/ready .local/scan/ready: .local/%/ready: requirements/%.txt .venv/ready
+	@echo "Installing what is pinned in $< into $(@D) ..." >&2
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
 	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
