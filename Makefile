@@ -53,7 +53,7 @@ build: .venv/ready ## Build the function with sam, when its sources changed
 	@$(PYTHON) -m local build
 
 .PHONY: test
-test: lint types template sql tests ## Check style, types, template and SQL, then run every test
+test: lint types template sql scan tests ## Check style, types, template, SQL and policies, then run every test
 
 .PHONY: lint
 lint: .venv/ready ## Check the style of the Python files
@@ -83,7 +83,7 @@ scan: .venv/ready .local/scan/ready ## Look for weak spots in the template, the 
 	@$(PYTHON) -m local.scan
 
 .PHONY: tests
-tests: .venv/ready .local/bench/ready ## Run the unit, integration and end-to-end tests
+tests: .venv/ready .local/bench/ready .local/scan/ready ## Run the unit, integration and end-to-end tests
 	@$(PYTHON) -m pytest -q
 
 .PHONY: test-long

@@ -1,0 +1,39 @@
+"""`make scan` finds what is wrong: the template of today passes in `make test` itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from local.scan import TEMPLATE, run_checkov, run_parliament
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPEN_TO_ALL = """
+  OpenSecurityGroup:
+    Type: AWS::EC2::SecurityGroup
+    Properties:
+      GroupDescription: Open
+      SecurityGroupIngress:
+        - {Description: All, IpProtocol: tcp, FromPort: 22, ToPort: 22, CidrIp: 0.0.0.0/0}
+
+Outputs:
+"""
+
+
+def test_an_open_port_is_found(tmp_path: Path) -> None:
+    template = tmp_path / "template.yaml"
+    template.write_text(TEMPLATE.read_text().replace("\nOutputs:\n", OPEN_TO_ALL))
+    assert "OpenSecurityGroup" in run_checkov(template)
+
+
+def test_an_action_that_does_not_exist_is_found(tmp_path: Path) -> None:
+    template = tmp_path / "template.yaml"
+    template.write_text(TEMPLATE.read_text().replace("secretsmanager:GetSecretValue", "secretsmanager:GetSecret"))
+    assert "secretsmanager:GetSecret" in run_parliament(template)
+
+
+def test_an_action_on_the_wrong_kind_of_resource_is_found(tmp_path: Path) -> None:
+    template = tmp_path / "template.yaml"
+    template.write_text(TEMPLATE.read_text().replace("Action: secretsmanager:GetSecretValue", "Action: s3:GetObject"))
+    assert "s3:GetObject" in run_parliament(template)
