@@ -22,14 +22,15 @@ def read_pins(group: str) -> dict[str, tuple[str, list[str], str]]:
 
 
 def direct_requirements(group: str) -> dict[str, str | None]:
-    """Returns the normalised names that pyproject.toml lists for the group, each with its pinned version or None."""
+    """Returns the normalised names that pyproject.toml lists for the group, each with its pinned version, or None where
+    it is left open or only bounded."""
     listed: dict[str, str | None] = {}
     for item in GROUPS[group]:
         if isinstance(item, dict):
             listed |= direct_requirements(item["include-group"])
         else:
-            name, _, version = item.partition("==")
-            listed[re.sub(r"[-_.]+", "-", re.sub(r"\[.*", "", name)).lower()] = version or None
+            name = re.split(r"[^\w.-]", item)[0]
+            listed[re.sub(r"[-_.]+", "-", name).lower()] = item.partition("==")[2] or None
     return listed
 
 
