@@ -1,0 +1,124 @@
+"""The executions of the state machine: who starts one, under which name, and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
+
+RUNNING = "RUNNING"
+# One page of ListExecutions holds at most this many; an older execution is of no interest to an incident.
+LOOKED_AT = 1000
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution as it is now. `output` is what the machine returned, {} unless it succeeded; `error` and `cause`
+    are its failure's name and text."""
+
+    arn: str
+    name: str
+    status: str
+    started: datetime
+    stopped: datetime | None
+    request: dict[str, Any]
+    output: dict[str, Any]
+    error: str | None
+    cause: str | None
+
+    @property
+    def is_running(self) -> bool:
+        return self.status == RUNNING
+
+
+def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) -> str:
+    """An execution of that request runs: a new one, or the one that runs already. Returns its ARN.
+
+    However often a button is pressed, and by however many people who saw the same, only one is started: the name is
+    made of the request and of the last execution like it, and Step Functions gives a name once.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+    """
+    action, hotfix = request["action"], request["hotfix"]
+    last = find_last(client, machine_arn, name_prefix(action, hotfix))
+    if last and last["status"] == RUNNING:
+        return last["executionArn"]
+    name = execution_name(action, hotfix, request.get("plan_hash"), last["name"] if last else None)
+    text = json.dumps(request)
+    try:
+        return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
+    except client.exceptions.ExecutionAlreadyExists:  # Somebody else was faster by a moment, and gave another reason.
+        return execution_arn(machine_arn, name)
+
+
+def execution_name(action: str, hotfix: str, plan_hash: str | None, last_name: str | None) -> str:
+    """At most 80 characters, as Step Functions allows."""
+    seen = hashlib.sha256(f"{plan_hash}\n{last_name}".encode()).hexdigest()[:8]
+    return f"{name_prefix(action, hotfix)}{seen}"
+
+
+def name_prefix(action: str, hotfix: str) -> str:
+    return f"{action}-{hotfix[:50]}-"
+
+
+def execution_arn(machine_arn: str, name: str) -> str:
+    return f"{machine_arn.replace(':stateMachine:', ':execution:')}:{name}"
+
+
+def find_last(client: SFNClient, machine_arn: str, prefix: str) -> ExecutionListItemTypeDef | None:
+    """The newest execution whose name begins so."""
+    return next((found for found in list_newest(client, machine_arn) if found["name"].startswith(prefix)), None)
+
+
+def list_newest(client: SFNClient, machine_arn: str) -> list[ExecutionListItemTypeDef]:
+    """The newest first."""
+    return client.list_executions(stateMachineArn=machine_arn, maxResults=LOOKED_AT)["executions"]
+
+
+def describe(client: SFNClient, arn: str) -> Execution:
+    seen = client.describe_execution(executionArn=arn)
+    return Execution(
+        arn=arn,
+        name=seen["name"],
+        status=seen["status"],
+        started=seen["startDate"],
+        stopped=seen.get("stopDate"),
+        request=json.loads(seen.get("input") or "{}"),
+        output=json.loads(seen.get("output") or "{}"),
+        error=seen.get("error"),
+        cause=seen.get("cause"),
+    )
+
+
+def wait_until_ended(client: SFNClient, arn: str, seconds: float) -> Execution:
+    """The execution as it is when it has ended, or when that time is over."""
+    deadline = time.monotonic() + seconds
+    while (execution := describe(client, arn)).is_running and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return execution
+
+
+def read_progress(client: SFNClient, arn: str) -> list[str]:
+    """The steps so far, the oldest first: the names of the states that were entered, and each failure that is tried
+    again as `<state>: <error>`."""
+    steps: list[str] = []
+    state = ""
+    for page in client.get_paginator("get_execution_history").paginate(executionArn=arn):
+        for event in page["events"]:
+            if "stateEnteredEventDetails" in event:
+                state = event["stateEnteredEventDetails"]["name"]
+                steps.append(state)
+            failure = event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails")
+            if failure:
+                steps.append(f"{state}: {failure.get('error', 'failed')}")
+    return steps
