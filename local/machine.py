@@ -25,8 +25,11 @@ from botocore.exceptions import ClientError
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
 from moto.stepfunctions.parser.asl.component.common.error_name import custom_error_name
+from moto.stepfunctions.parser.asl.component.common.path import result_path
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.parser.utils import TMP_THREADS
@@ -50,6 +53,8 @@ TAKE_TURNS = (
     (StepFunctionsParserBackend, "get_execution_history"),
     (BaseExecutionWorkerCommunication, "_reflect_execution_status"),
 )
+# It reads the whole definition anew for each execution, and each path at each use: that takes longer than all the rest.
+PARSE_ONCE = [(owner, functools.cache(owner.parse)) for owner in (AmazonStateLanguageParser, json_path, result_path)]
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ def running_machine(
                 states.stop_execution(executionArn=execution["executionArn"])
             wait_for_threads()
             states.delete_state_machine(stateMachineArn=arn)
+            topics.delete_topic(TopicArn=topic)
 
 
 def default_values(topic_arn: str) -> dict[str, str]:
@@ -176,6 +182,7 @@ def interpreting(aws: FakeAws, pace: float, functions: Mapping[str, Callable[[An
             mock.patch.object(WaitFunction, "_wait_interval", wait),
             # It takes States.Http.StatusCode.500 and the like for names that a definition may not use.
             mock.patch.object(custom_error_name, "ILLEGAL_CUSTOM_ERROR_PREFIX", "\0"),
+            *(mock.patch.object(owner, "parse", parse) for owner, parse in PARSE_ONCE),
             *(mock.patch.object(owner, name, in_turn(turn, getattr(owner, name))) for owner, name in TAKE_TURNS),
         ):
             stack.enter_context(patch)
