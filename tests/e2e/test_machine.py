@@ -132,8 +132,11 @@ def database(house: House) -> Database:
 
 
 @pytest.fixture
-def staged(house: House, database: Database, no_secret_in_output: list[str]) -> Iterator[Callable[..., Stage]]:
+def staged(
+    house: House, database: Database, no_secret_in_output: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Stage]]:
     """Sets up a state machine with the given values; no password may be in any history, output or report."""
+    monkeypatch.setattr(executions, "POLL_SECONDS", 0.05)
     with contextlib.ExitStack() as stack:
         states, queues, topics = (
             stack.enter_context(contextlib.closing(house.aws.client(service)))
