@@ -137,3 +137,10 @@ clean: ## Stop what a killed run left behind and remove all that was made here
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
 	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
+
+.local/node/ready: tests/node/package.json tests/node/package-lock.json
+	@echo "Installing what is pinned in tests/node into $(@D) ..." >&2
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
