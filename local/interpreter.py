@@ -50,9 +50,12 @@ def interpreting(aws: FakeAws, pace: float, functions: Mapping[str, Callable[[An
     """Within the block moto runs state machines, which find the functions by their ARNs. It waits `pace` seconds for
     each second of a retry's interval or of a Wait."""
 
-    def invoke(_: object, arn: str, _qualifier: object, body: str, _headers: object, answer: dict[str, str]) -> bytes:
+    # A state machine calls a function by its ARN, a person by its name.
+    by_name = {arn.rpartition(":")[2]: function for arn, function in functions.items()}
+
+    def invoke(_: object, name: str, _qualifier: object, body: str, _headers: object, answer: dict[str, str]) -> bytes:
         try:
-            return json.dumps(functions[arn](json.loads(body))).encode()
+            return json.dumps(by_name[name.rpartition(":")[2]](json.loads(body))).encode()
         except FunctionError as error:
             answer["x-amz-function-error"] = "Unhandled"
             name, text = error.args
