@@ -27,7 +27,7 @@ from local.emulator import EmulatedFunction, emulated_function, session_members
 from local.laptop import local_environment
 from local.machine import Machine, running_machine
 from local.postgres import free_port
-from tests.conftest import HOTFIX, Database, call_later, create_database
+from tests.conftest import HOTFIX, Database, create_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ WATCH = {
     "ErrorPatternBase64": base64.b64encode(PATTERN.encode()).decode(),
     "WatchMinutes": "3",
 }
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class Stage:
     def run(self, request: Any) -> Ended:
         return self.wait(self.start(request))
 
-    def wait_for_step(self, arn: str, step: str) -> None:
+    def wait_for_step(self, arn: str, step: str, times: int = 1) -> None:
         deadline = time.monotonic() + SECONDS
-        while step not in executions.read_progress(self.states, arn):
+        while executions.read_progress(self.states, arn).count(step) < times:
             assert time.monotonic() < deadline, step
             time.sleep(0.2)  # moto works hard to tell a history.
 
@@ -182,13 +182,12 @@ def held_lock(database: Database) -> Iterator[Callable[[], None]]:
         release()
 
 
-def set_in_every_task(**fields: Any) -> Callable[[dict[str, Any]], None]:
-    """Changes a definition: the function's tasks have these fields, and their retriers those that they know."""
+def set_in(name: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes a definition: the state has these fields, or its retriers, whichever know them."""
 
     def change(definition: dict[str, Any]) -> None:
-        for name in ("Plan", "Apply", "Verify"):
-            for target in (definition["States"][name], *definition["States"][name]["Retry"]):
-                target |= {key: value for key, value in fields.items() if key in target}
+        for target in (definition["States"][name], *definition["States"][name]["Retry"]):
+            target |= {key: value for key, value in fields.items() if key in target}
 
     return change
 
@@ -305,16 +304,38 @@ def test_an_input_that_is_no_object_is_a_failure_too(staged: Callable[..., Stage
     assert staged().run(["apply"]).execution.status == "FAILED"
 
 
+def test_a_verify_that_fails_after_an_apply_does_not_hide_what_was_committed(
+    staged: Callable[..., Stage], database: Database
+) -> None:
+    def pause_before_verify(definition: dict[str, Any]) -> None:
+        definition["States"]["Pause"] = {"Type": "Wait", "Seconds": 60, "Next": "Verify"}
+        definition["States"]["AskToVerify"]["Next"] = "Pause"
+
+    stage = staged(minute_seconds=1.0, change=pause_before_verify)
+    arn = stage.start(REQUEST)
+    stage.wait_for_step(arn, "Pause")
+    database.run_as_owner("ALTER TABLE drivers DROP COLUMN active_since")
+    ended = stage.wait(arn)
+    assert ended.verdict == ("FAILED", "ColumnMismatchError")
+    assert ended.execution.cause is not None
+    what, *_, before = ended.execution.cause.split("\n")
+    assert what == f"{COLUMN} is not there, though {HOTFIX} expects it. Nothing was changed."
+    assert before.startswith(f"Before this failure the apply had answered: {COLUMN} applied, committed and proved; ")
+
+
 # What is tried again
 
 
 def test_a_table_that_is_busy_for_minutes_is_reached_in_the_end(
     staged: Callable[..., Stage], database: Database
 ) -> None:
-    with held_lock(database) as release, call_later(2.5, release):
-        ended = staged().run(REQUEST)
+    stage = staged()
+    with held_lock(database) as release:
+        arn = stage.start(REQUEST)
+        stage.wait_for_step(arn, "Apply: LockBusyError", times=2)
+        release()
+        ended = stage.wait(arn)
     assert ended.verdict == ("SUCCEEDED", "applied")
-    assert ended.steps.count("Apply: LockBusyError") >= 1
     assert ended.steps.count("Apply") == 1
 
 
@@ -322,7 +343,7 @@ def test_a_table_that_stays_busy_fails_with_whoever_is_in_the_way(
     staged: Callable[..., Stage], database: Database
 ) -> None:
     with held_lock(database):
-        ended = staged(change=set_in_every_task(MaxAttempts=2)).run(REQUEST)
+        ended = staged(change=set_in("Apply", MaxAttempts=2)).run(REQUEST)
     assert ended.verdict == ("FAILED", "LockBusyError")
     assert ended.steps.count("Apply: LockBusyError") == 3
     assert ended.execution.cause is not None
@@ -361,7 +382,7 @@ def test_a_function_that_dies_while_it_waits_is_run_again(
 def test_a_function_that_answers_too_late_is_run_again_and_finds_its_work_done(
     house: House, staged: Callable[..., Stage], database: Database
 ) -> None:
-    stage = staged(house.fragile, change=set_in_every_task(TimeoutSeconds=2))
+    stage = staged(house.fragile, change=set_in("Apply", TimeoutSeconds=2))
     with held_lock(database) as release:
         arn = stage.start(REQUEST)
         signal_during_apply(house, stage, arn, signal.SIGSTOP)
@@ -373,7 +394,7 @@ def test_a_function_that_answers_too_late_is_run_again_and_finds_its_work_done(
 
 
 def test_a_function_that_dies_every_time_fails_with_advice(house: House, staged: Callable[..., Stage]) -> None:
-    stage = staged(house.fragile, change=set_in_every_task(MaxAttempts=0))
+    stage = staged(house.fragile, change=set_in("Apply", MaxAttempts=0))
     with held_lock(house.database):
         arn = stage.start(REQUEST)
         signal_during_apply(house, stage, arn, signal.SIGKILL)
@@ -393,7 +414,7 @@ def test_a_function_that_never_answers_fails_under_a_name_of_our_own(
     house: House, staged: Callable[..., Stage]
 ) -> None:
     house.fragile.invoke({"action": "check"})  # Its process is there only from the first invocation on.
-    stage = staged(house.fragile, change=set_in_every_task(MaxAttempts=0, TimeoutSeconds=1))
+    stage = staged(house.fragile, change=set_in("Plan", MaxAttempts=0, TimeoutSeconds=1))
     send_to_runtime(house.fragile, signal.SIGSTOP)
     try:
         ended = stage.run(REQUEST)
@@ -592,14 +613,15 @@ def test_a_log_that_stays_quiet_is_watched_to_the_end(
 def test_an_error_after_the_fix_is_found_on_whichever_page(
     staged: Callable[..., Stage], write_log: Callable[..., None], stream: str
 ) -> None:
-    stage = staged(**WATCH, minute_seconds=0.5)
+    stage = staged(**WATCH, minute_seconds=1.0)
     arn = stage.start(REQUEST)
     stage.wait_for_step(arn, "WaitAMinute")
     write_log(stream, ERROR)
     ended = stage.wait(arn)
     assert ended.verdict == ("FAILED", "ErrorsContinueError")
     assert ended.execution.cause == (
-        "The application has logged an error of the pattern again, within 1 minute(s) of the proof.\n"
+        "The application has logged an error of the pattern again, within"
+        f" {ended.steps.count('WaitAMinute')} minute(s) of the proof.\n"
         f"The column is there, committed and proved: {VERIFIED}\n{LOOK.format(verified_at(stage, arn))}\n"
         "Another column may be missing, or an old version of the application still runs.\n"
         f"{WATCH_AGAIN}"

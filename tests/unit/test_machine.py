@@ -12,6 +12,7 @@ import yaml
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 import errors
+from local.errors import LocalError
 from local.machine import DEFINITION, default_values, substitute
 from local.places import PROJECT
 from tests.conftest import require_or_skip
@@ -214,6 +215,11 @@ def test_the_log_is_given_up_after_as_many_pages_as_the_time_is_made_for() -> No
 
 def test_the_substitutions_are_those_that_the_template_gives() -> None:
     assert set(re.findall(r"\$\{(\w*)\}", TEXT)) == SUBSTITUTIONS == VALUES.keys()
+
+
+def test_a_value_that_the_definition_has_no_place_for_is_refused() -> None:
+    with pytest.raises(LocalError, match=r"hotfix\.asl\.yaml has no substitution WatchMinute\."):
+        substitute(TEXT, {"WatchMinute": "5"})
 
 
 def test_only_values_without_a_quote_are_written_into_an_intrinsic_function() -> None:
