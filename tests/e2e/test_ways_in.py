@@ -261,7 +261,8 @@ def test_the_workflow_says_who_and_why_and_shows_the_answer(
     assert (request["requested_by"], request["reason"]) == ("bruno", inputs["reason"])
     assert (request["correlation_id"], parse_request(request).caller) == (RUN, "ci")
     assert "\n    applied\n" in (tmp_path / "summary").read_text()
-    assert json.loads((tmp_path / "workspace" / "hotfix.json").read_text())["result"] == "applied"
+    answer = json.loads((tmp_path / "workspace" / "hotfix.json").read_text())
+    assert (answer["result"], answer["apply"]["caller"]) == ("applied", "ci")
 
 
 def test_the_workflow_fails_when_the_hotfix_does(
@@ -324,8 +325,8 @@ def run_runbook(stack: DeployedStack, monkeypatch: pytest.MonkeyPatch, *, approv
     for name, value in stack.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
-    filled = {"HotfixStateMachine": stack.machine.arn, "HotfixTopic": stack.machine.topic_arn}
-    document = ssm.fill_in(DOCUMENT, filled | {"RunbookRole.Arn": "arn:aws:iam::123456789012:role/runbook"})
+    role = "arn:aws:iam::123456789012:role/runbook"
+    document = ssm.fill_in(DOCUMENT, {"HotfixStateMachine": stack.machine.arn, "RunbookRole.Arn": role})
     parameters = {"HotfixId": HOTFIX, "Reason": "INC-4711", "RequestedBy": "carla", "Approvers": [ANA]}
     return ssm.start(document, parameters, lambda inputs: run_to_its_end(stack.client, inputs), lambda _: approved)
 
@@ -342,6 +343,7 @@ def test_the_runbook_plans_asks_applies_and_verifies(
     )
     assert automation.outputs["ShowResult.words"].startswith("Applied now: public.drivers.active_since as expected")
     assert [request["action"] for request in stack.requests()] == ["plan", "apply", "verify"]
+    assert json.loads(automation.outputs["Apply.output"])["apply"]["caller"] == "runbook"
 
 
 def test_the_runbook_asks_nobody_when_it_is_there_already(

@@ -31,10 +31,10 @@ ACCOUNT = "123456789012"
 MACHINE = f"arn:aws:states:sa-east-1:{ACCOUNT}:stateMachine:pg-hotfix-prod-hotfix"
 STACK = {
     "HotfixStateMachine": MACHINE,
-    "HotfixTopic": f"arn:aws:sns:sa-east-1:{ACCOUNT}:Automation-pg-hotfix-prod",
     "RunbookRole.Arn": f"arn:aws:iam::{ACCOUNT}:role/pg-hotfix-prod-RunbookRole",
 }
 ANA = f"arn:aws:iam::{ACCOUNT}:user/ana"
+TOPIC = f"arn:aws:sns:sa-east-1:{ACCOUNT}:Automation-approvals"
 PARAMETERS = {"HotfixId": HOTFIX, "Reason": "INC-4711", "Approvers": [ANA]}
 
 # Of each action: the inputs it must have, those it may have, and what it gives without being told.
@@ -203,7 +203,8 @@ def test_each_script_is_python_3_11(script: str) -> None:
         ("RequestedBy", "ana.souza", True),
         ("RequestedBy", "{{ Reason }}", False),
         ("NotificationArn", "", True),
-        ("NotificationArn", "https://example.com", False),
+        ("NotificationArn", TOPIC, True),
+        ("NotificationArn", TOPIC.replace("Automation-", ""), False),
         ("AutomationAssumeRole", "", False),
         ("Approvers", [], False),
         ("Approvers", [ANA] * 11, False),
@@ -311,7 +312,8 @@ def run(machine: Callable[[dict[str, Any]], dict[str, Any]], *, approved: bool =
 def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., RecordedMachine]) -> None:
     plan = planned(blockers=[BLOCKER])
     automation, requests, messages = run(
-        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5}))
+        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5})),
+        NotificationArn=TOPIC,
     )
     assert automation.failures == []
     assert automation.status == "Success"
@@ -321,6 +323,7 @@ def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., Reco
     assert [request["action"] for _, request in requests] == ["plan", "apply", "verify"]
     assert requests[1][1]["plan_hash"] == plan["plan"]["plan_hash"]
     assert [name for name, _ in requests] == [f"{ssm.EXECUTION_ID}-{action}" for action in ("plan", "apply", "verify")]
+    assert messages[0]["NotificationArn"] == TOPIC
     assert messages[0]["Message"] == (
         "20260212092000_add_drivers_active_since in kaviar at kaviar.c1a2b3.sa-east-1.rds.amazonaws.com\n"
         "asked for by SSM Automation: INC-4711\n"
@@ -348,7 +351,7 @@ def test_what_is_there_already_is_only_verified(answer: Callable[..., RecordedMa
 
 def test_without_a_topic_the_approvers_are_not_told_but_asked(answer: Callable[..., RecordedMachine]) -> None:
     machine = answer(plan=planned(), apply={"result": "applied"}, verify=verified())
-    automation, _, messages = run(machine, NotificationArn="")
+    automation, _, messages = run(machine)
     assert automation.status == "Success"
     assert "Approve" in automation.visited
     assert "NotificationArn" not in messages[0]
