@@ -12,14 +12,13 @@ import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import boto3
 import pytest
 import requests
-from moto.core.config import default_user_config
 
 from local.aws import fake_aws
+from local.interpreter import interpreting
 from local.places import PROJECT
 from tests.conftest import HOTFIX
 
@@ -115,10 +114,7 @@ class Account:
 
 @pytest.fixture
 def account(tmp_path: Path) -> Iterator[Account]:
-    with (
-        mock.patch.dict(default_user_config, {"stepfunctions": {"execute_state_machine": True}}),
-        fake_aws() as aws,
-    ):
+    with fake_aws() as aws, interpreting(aws, 1.0, {}):
         login = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": REGION}
         environment = clean_environment(tmp_path) | login | {"AWS_ENDPOINT_URL": aws.endpoint_url}
         states = boto3.client(
@@ -213,19 +209,6 @@ def test_one_that_is_stopped_exits_non_zero(account: Account) -> None:
     assert process.returncode != 0
     assert "\nABORTED\n" in output
     assert f"\n   make hotfix ENV=prod ID={HOTFIX} ACTION=apply\n" in output
-
-
-def test_a_second_start_follows_the_first(account: Account) -> None:
-    account.make_machine(apply=3)
-    command = ["make", "--silent", "hotfix", "ENV=prod", f"ID={HOTFIX}", "ACTION=apply"]
-    with followed([*command, "BY=ana"], account) as first:
-        second = run([*command, "BY=bruno"], account.environment)
-        output = first.communicate(timeout=SECONDS)[0]
-    assert (first.returncode, second.returncode, len(account.executions())) == (0, 0, 1)
-    assert "\napplied\n" in output
-    # Whoever comes second is told whose it is.
-    assert re.search(r"started at \S+ UTC by ana\n", second.stdout)
-    assert "\napplied\n" in second.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 from local.remote import VARIABLES
 from local.stack import environments
@@ -66,7 +67,7 @@ def test_nothing_that_people_type_stands_in_a_command(path: Path) -> None:
 @workflows
 def test_each_job_ends_in_time_and_leaves_no_token_behind(path: Path) -> None:
     for job in jobs(path):
-        assert 0 < job["timeout-minutes"] <= 60
+        assert 0 < job["timeout-minutes"] <= 120
         checkouts = [step for step in job["steps"] if "actions/checkout" in step.get("uses", "")]
         assert [step["with"]["persist-credentials"] for step in checkouts] == [False]
 
@@ -109,6 +110,14 @@ def test_the_environment_is_the_approval_and_the_queue() -> None:
     # A deployment that waits must not hold up a hotfix.
     assert DEPLOY["concurrency"]["group"].startswith("deploy-")
     assert DEPLOY["concurrency"]["cancel-in-progress"] is False
+
+
+def test_the_credentials_last_as_long_as_the_job_and_no_longer_than_the_role_gives() -> None:
+    job = HOTFIX["jobs"]["hotfix"]
+    (login,) = [step["with"] for step in job["steps"] if "configure-aws-credentials" in step.get("uses", "")]
+    template = yaml_parse(Path("template.yaml").read_text())
+    longest = template["Resources"]["GitHubRole"]["Properties"]["MaxSessionDuration"]
+    assert login["role-duration-seconds"] == job["timeout-minutes"] * 60 == longest
 
 
 def test_make_hotfix_gets_every_input_by_a_variable_that_it_knows() -> None:

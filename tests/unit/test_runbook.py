@@ -1,5 +1,5 @@
-"""The runbook holds together, and leads where it says: its scripts are run, and so is the whole of it, against a state
-machine that answers as the README shows. tests/e2e runs it against the true one."""
+"""The runbook holds together, and leads where it says: its scripts are run, and so is the whole of it, with answers as
+the README shows them. tests/e2e/test_ways_in.py runs it against the true state machine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 import re
 import subprocess
 import sys
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 import yaml
-from moto import mock_aws
 
 from request import parse_request
 from sqlfile import HOTFIX_ID
@@ -22,7 +22,7 @@ from tests import ssm
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 FILE = Path("runbooks/apply-hotfix.yaml")
 DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -31,10 +31,10 @@ ACCOUNT = "123456789012"
 MACHINE = f"arn:aws:states:sa-east-1:{ACCOUNT}:stateMachine:pg-hotfix-prod-hotfix"
 STACK = {
     "HotfixStateMachine": MACHINE,
-    "HotfixTopic": f"arn:aws:sns:sa-east-1:{ACCOUNT}:Automation-pg-hotfix-prod",
     "RunbookRole.Arn": f"arn:aws:iam::{ACCOUNT}:role/pg-hotfix-prod-RunbookRole",
 }
 ANA = f"arn:aws:iam::{ACCOUNT}:user/ana"
+TOPIC = f"arn:aws:sns:sa-east-1:{ACCOUNT}:Automation-approvals"
 PARAMETERS = {"HotfixId": HOTFIX, "Reason": "INC-4711", "Approvers": [ANA]}
 
 # Of each action: the inputs it must have, those it may have, and what it gives without being told.
@@ -119,6 +119,12 @@ def test_each_step_ends_in_time_and_its_failure_fails_the_whole(step: dict[str, 
     assert step["onFailure"] == "Abort" or step["onFailure"].removeprefix("step:") in STEPS
 
 
+def test_the_state_machine_ends_by_itself_before_a_step_gives_it_up() -> None:
+    machine = yaml.safe_load(Path("statemachine/hotfix.asl.yaml").read_text())
+    seconds = [step["timeoutSeconds"] for step in STEPS.values() if step["action"] == "aws:executeStateMachine"]
+    assert min(seconds) > machine["TimeoutSeconds"]
+
+
 def test_no_two_steps_have_one_name() -> None:
     assert len(STEPS) == len(DOCUMENT["mainSteps"])
 
@@ -197,7 +203,8 @@ def test_each_script_is_python_3_11(script: str) -> None:
         ("RequestedBy", "ana.souza", True),
         ("RequestedBy", "{{ Reason }}", False),
         ("NotificationArn", "", True),
-        ("NotificationArn", "https://example.com", False),
+        ("NotificationArn", TOPIC, True),
+        ("NotificationArn", TOPIC.replace("Automation-", ""), False),
         ("AutomationAssumeRole", "", False),
         ("Approvers", [], False),
         ("Approvers", [ANA] * 11, False),
@@ -254,38 +261,36 @@ def verified(**more: Any) -> dict[str, Any]:
     return {"result": "verified", "summary": verify["summary"], "verify": verify} | more
 
 
+@dataclass
+class RecordedMachine:
+    """Answers each action so: with an output, or with an error and its text."""
+
+    answers: dict[str, Any]
+    executions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    exceptions: Any = field(default_factory=lambda: SimpleNamespace(ExecutionDoesNotExist=KeyError))
+
+    def __call__(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What aws:executeStateMachine does."""
+        arn = f"{inputs['stateMachineArn'].replace(':stateMachine:', ':execution:')}:{inputs['name']}"
+        answer = self.answers[json.loads(inputs["input"])["action"]]
+        if isinstance(answer, tuple):
+            self.executions[arn] = {"status": "FAILED", "error": answer[0], "cause": answer[1]}
+        else:
+            self.executions[arn] = {"status": "SUCCEEDED", "output": json.dumps(answer)}
+        return {"executionArn": arn} | self.executions[arn]
+
+    def describe_execution(self, executionArn: str) -> dict[str, Any]:  # noqa: N803
+        return self.executions[executionArn]
+
+
 @pytest.fixture
-def answer() -> Iterator[Callable[..., Any]]:
-    """Makes a machine that answers each action so: with an output, or with an error and its text."""
-    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
-        client = boto3.client("stepfunctions", "sa-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RecordedMachine]:
+    def make(**answers: Any) -> RecordedMachine:
+        machine = RecordedMachine(answers)
+        monkeypatch.setattr(boto3, "client", lambda service, region_name: machine)
+        return machine
 
-        def make(**answers: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-            states: dict[str, Any] = {
-                action: {"Type": "Fail", "Error": answer[0], "Cause": answer[1]}
-                if isinstance(answer, tuple)
-                else {"Type": "Pass", "Result": answer, "End": True}
-                for action, answer in answers.items()
-            }
-            choices = [{"Variable": "$.action", "StringEquals": action, "Next": action} for action in answers]
-            client.create_state_machine(
-                name=MACHINE.rpartition(":")[2],
-                roleArn=f"arn:aws:iam::{ACCOUNT}:role/machine",
-                definition=json.dumps(
-                    {"StartAt": "By", "States": {"By": {"Type": "Choice", "Choices": choices}} | states}
-                ),
-            )
-            return lambda inputs: run_to_its_end(client, inputs)
-
-        yield make
-
-
-def run_to_its_end(client: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """What aws:executeStateMachine does."""
-    arn = client.start_execution(**inputs)["executionArn"]
-    while (seen := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
-        time.sleep(0.01)
-    return {"executionArn": arn, "status": seen["status"], "output": seen.get("output", ""), "name": seen["name"]}
+    return make
 
 
 def run(machine: Callable[[dict[str, Any]], dict[str, Any]], *, approved: bool = True, **parameters: Any) -> Any:
@@ -304,10 +309,11 @@ def run(machine: Callable[[dict[str, Any]], dict[str, Any]], *, approved: bool =
     return automation, requests, messages
 
 
-def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., Any]) -> None:
+def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., RecordedMachine]) -> None:
     plan = planned(blockers=[BLOCKER])
     automation, requests, messages = run(
-        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5}))
+        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5})),
+        NotificationArn=TOPIC,
     )
     assert automation.failures == []
     assert automation.status == "Success"
@@ -317,6 +323,7 @@ def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., Any]
     assert [request["action"] for _, request in requests] == ["plan", "apply", "verify"]
     assert requests[1][1]["plan_hash"] == plan["plan"]["plan_hash"]
     assert [name for name, _ in requests] == [f"{ssm.EXECUTION_ID}-{action}" for action in ("plan", "apply", "verify")]
+    assert messages[0]["NotificationArn"] == TOPIC
     assert messages[0]["Message"] == (
         "20260212092000_add_drivers_active_since in kaviar at kaviar.c1a2b3.sa-east-1.rds.amazonaws.com\n"
         "asked for by SSM Automation: INC-4711\n"
@@ -334,7 +341,7 @@ def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., Any]
     )
 
 
-def test_what_is_there_already_is_only_verified(answer: Callable[..., Any]) -> None:
+def test_what_is_there_already_is_only_verified(answer: Callable[..., RecordedMachine]) -> None:
     automation, requests, messages = run(answer(plan=planned("already_applied"), verify=verified()))
     assert (automation.status, messages) == ("Success", [])
     assert automation.visited == ["WriteRequests", "Plan", "ShowPlan", "Decide", "Verify", "ShowResult"]
@@ -342,15 +349,15 @@ def test_what_is_there_already_is_only_verified(answer: Callable[..., Any]) -> N
     assert automation.outputs["ShowResult.words"].startswith("It was there already: ")
 
 
-def test_without_a_topic_the_approvers_are_not_told_but_asked(answer: Callable[..., Any]) -> None:
+def test_without_a_topic_the_approvers_are_not_told_but_asked(answer: Callable[..., RecordedMachine]) -> None:
     machine = answer(plan=planned(), apply={"result": "applied"}, verify=verified())
-    automation, _, messages = run(machine, NotificationArn="")
+    automation, _, messages = run(machine)
     assert automation.status == "Success"
     assert "Approve" in automation.visited
     assert "NotificationArn" not in messages[0]
 
 
-def test_what_is_refused_is_not_applied(answer: Callable[..., Any]) -> None:
+def test_what_is_refused_is_not_applied(answer: Callable[..., RecordedMachine]) -> None:
     automation, requests, _ = run(answer(plan=planned()), approved=False)
     assert automation.status == "Failed"
     assert [request["action"] for _, request in requests] == ["plan"]
@@ -360,7 +367,9 @@ ADVICE = "public.drivers.active_since exists but is not what it should be. Nothi
 
 
 @pytest.mark.parametrize("failing", ["plan", "apply", "verify"])
-def test_a_failure_fails_the_whole_with_the_text_for_the_operator(answer: Callable[..., Any], failing: str) -> None:
+def test_a_failure_fails_the_whole_with_the_text_for_the_operator(
+    answer: Callable[..., RecordedMachine], failing: str
+) -> None:
     answers: dict[str, Any] = {"plan": planned(), "apply": {"result": "applied"}, "verify": verified()}
     automation, requests, _ = run(answer(**answers | {failing: ("ColumnMismatchError", ADVICE)}))
     assert automation.status == "Failed"
@@ -368,7 +377,7 @@ def test_a_failure_fails_the_whole_with_the_text_for_the_operator(answer: Callab
     assert automation.failures[-1] == f"ExplainFailure: {failing}: ColumnMismatchError: {ADVICE}"
 
 
-def test_a_machine_that_does_not_start_is_told_apart(answer: Callable[..., Any]) -> None:
+def test_a_machine_that_does_not_start_is_told_apart(answer: Callable[..., RecordedMachine]) -> None:
     answer(plan=planned())
 
     def refuse(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -377,13 +386,13 @@ def test_a_machine_that_does_not_start_is_told_apart(answer: Callable[..., Any])
     assert run(refuse)[0].failures[-1].startswith("ExplainFailure: The state machine was not started.")
 
 
-def test_a_verdict_that_nobody_knows_stops_it(answer: Callable[..., Any]) -> None:
+def test_a_verdict_that_nobody_knows_stops_it(answer: Callable[..., RecordedMachine]) -> None:
     automation, requests, _ = run(answer(plan=planned("ready")))
     assert (automation.status, len(requests)) == ("Failed", 1)
     assert automation.failures == ["ShowPlan: The plan says ready, which is not understood. Nothing was changed."]
 
 
-def test_no_character_of_a_reason_becomes_more_than_a_reason(answer: Callable[..., Any]) -> None:
+def test_no_character_of_a_reason_becomes_more_than_a_reason(answer: Callable[..., RecordedMachine]) -> None:
     reason = '", "action": "apply", "x": "\\" \'; $(reboot) `id` <b>'
     machine = answer(plan=planned("already_applied"), verify=verified())
     _, requests, _ = run(machine, Reason=reason, RequestedBy='ana", "plan_hash": "0')
@@ -392,13 +401,13 @@ def test_no_character_of_a_reason_becomes_more_than_a_reason(answer: Callable[..
         assert set(request) == {"hotfix", "action", "reason", "requested_by", "correlation_id"}
 
 
-def test_the_function_knows_the_runbook_by_its_run(answer: Callable[..., Any]) -> None:
+def test_the_function_knows_the_runbook_by_its_run(answer: Callable[..., RecordedMachine]) -> None:
     machine = answer(plan=planned(), apply={"result": "applied"}, verify=verified())
     for _, request in run(machine)[1]:
         assert parse_request(request).caller == "runbook"
 
 
-def test_a_plan_of_any_length_fits_into_an_approval(answer: Callable[..., Any]) -> None:
+def test_a_plan_of_any_length_fits_into_an_approval(answer: Callable[..., RecordedMachine]) -> None:
     machine = answer(
         plan=planned(blockers=[BLOCKER] * 50, sql="-- {{ HotfixId }}\n" * 900), apply={}, verify=verified()
     )
