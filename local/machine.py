@@ -68,7 +68,7 @@ def running_machine(
             },
         ),
     ):
-        topic = topics.create_topic(Name=NAME)["TopicArn"]
+        topic = topics.create_topic(Name=f"Automation-{NAME}")["TopicArn"]
         definition = yaml.load(substitute(DEFINITION.read_text(), default_values(topic) | values), yaml.CSafeLoader)
         use_stand_ins(definition)
         if change:

@@ -326,7 +326,8 @@ def run_runbook(stack: DeployedStack, monkeypatch: pytest.MonkeyPatch, *, approv
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
     role = "arn:aws:iam::123456789012:role/runbook"
-    document = ssm.fill_in(DOCUMENT, {"HotfixStateMachine": stack.machine.arn, "RunbookRole.Arn": role})
+    known = {"HotfixStateMachine": stack.machine.arn, "HotfixTopic": stack.machine.topic_arn, "RunbookRole.Arn": role}
+    document = ssm.fill_in(DOCUMENT, known)
     parameters = {"HotfixId": HOTFIX, "Reason": "INC-4711", "RequestedBy": "carla", "Approvers": [ANA]}
     return ssm.start(document, parameters, lambda inputs: run_to_its_end(stack.client, inputs), lambda _: approved)
 

@@ -29,12 +29,13 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
 STEPS: dict[str, Any] = {step["name"]: step for step in DOCUMENT["mainSteps"]}
 ACCOUNT = "123456789012"
 MACHINE = f"arn:aws:states:sa-east-1:{ACCOUNT}:stateMachine:pg-hotfix-prod-hotfix"
+TOPIC = f"arn:aws:sns:sa-east-1:{ACCOUNT}:Automation-pg-hotfix-prod"
 STACK = {
     "HotfixStateMachine": MACHINE,
+    "HotfixTopic": TOPIC,
     "RunbookRole.Arn": f"arn:aws:iam::{ACCOUNT}:role/pg-hotfix-prod-RunbookRole",
 }
 ANA = f"arn:aws:iam::{ACCOUNT}:user/ana"
-TOPIC = f"arn:aws:sns:sa-east-1:{ACCOUNT}:Automation-approvals"
 PARAMETERS = {"HotfixId": HOTFIX, "Reason": "INC-4711", "Approvers": [ANA]}
 
 # Of each action: the inputs it must have, those it may have, and what it gives without being told.
@@ -312,8 +313,7 @@ def run(machine: Callable[[dict[str, Any]], dict[str, Any]], *, approved: bool =
 def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., RecordedMachine]) -> None:
     plan = planned(blockers=[BLOCKER])
     automation, requests, messages = run(
-        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5})),
-        NotificationArn=TOPIC,
+        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5}))
     )
     assert automation.failures == []
     assert automation.status == "Success"
@@ -351,7 +351,7 @@ def test_what_is_there_already_is_only_verified(answer: Callable[..., RecordedMa
 
 def test_without_a_topic_the_approvers_are_not_told_but_asked(answer: Callable[..., RecordedMachine]) -> None:
     machine = answer(plan=planned(), apply={"result": "applied"}, verify=verified())
-    automation, _, messages = run(machine)
+    automation, _, messages = run(machine, NotificationArn="")
     assert automation.status == "Success"
     assert "Approve" in automation.visited
     assert "NotificationArn" not in messages[0]
