@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from executions import Execution, describe, list_newest, read_progress, start_once, wait_until_ended
 from page import Seen, Viewer, show_execution, show_notice, show_overview
 from refusals import (
-    Refusal,
+    RefusedError,
     explain,
     explain_unseen,
     lacks_setting,
@@ -86,10 +86,10 @@ def lambda_handler(event: object, context: LambdaContext) -> str:
     viewer = read_viewer(asked, context)
     try:
         return answer(asked, viewer, context).source
-    except Refusal as refusal:
+    except RefusedError as refusal:
         logger.warning("widget refused", extra={"refusal": str(refusal)})
         return show_notice(viewer, "Refused", str(refusal), refusal.hotfixes).source
-    except Exception as error:  # noqa: BLE001 - the viewer gets a sentence, never a blank widget
+    except Exception as error:
         text = explain(error, is_apply=is_apply(asked))
         logger.error("widget failed", extra={"advice": text}, exc_info=True)
         return show_notice(viewer, "Something is missing", text).source

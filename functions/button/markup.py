@@ -30,14 +30,14 @@ class Html:
 type Content = Html | str | None
 
 
-def element(name: str, *children: Content, **attributes: str | None) -> Html:
+def element(tag: str, /, *children: Content, **attributes: str | None) -> Html:
     """The element. An attribute that is None is left out; `class_` is `class`, as Python has that word itself."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(f"<{name}{written}>" if name in VOID else f"<{name}{written}>{join(*children).source}</{name}>")
+    return Html(f"<{tag}{written}>" if tag in VOID else f"<{tag}{written}>{join(*children).source}</{tag}>")
 
 
 def join(*children: Content) -> Html:

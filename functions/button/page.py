@@ -103,16 +103,16 @@ def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[str], n
     facts = [f"took {say_duration(seconds_of(execution, now))}", *filter(None, asked), execution.name]
     if execution.is_running:
         facts[0] = f"running for {say_duration(seconds_of(execution, now))}"
-    again = button("Look again", "btn btn-primary")
+    link = on_click(
+        button("Look again", "btn btn-primary"), viewer.endpoint, {"execution": execution.arn}, display="popup"
+    )
     return frame(
         viewer,
         head(viewer, f"{text_of(request.get('action'))} {text_of(request.get('hotfix'))}"),
         state(tone, say_state(execution), None, *say_outcome(execution)),
         heading("Steps so far" if execution.is_running else "Steps") if steps else None,
         element("ol", *[element("li", step) for step in say_steps(steps)]) if steps else None,
-        element("div", on_click(again, viewer.endpoint, {"execution": execution.arn}, display="popup"), class_="pgh-buttons")
-        if execution.is_running
-        else None,
+        element("div", link, class_="pgh-buttons") if execution.is_running else None,
         element("p", " \N{MIDDLE DOT} ".join(facts), class_="pgh-muted pgh-facts"),
     )
 
@@ -137,8 +137,8 @@ def head(viewer: Viewer, detail: str | None) -> Html:
 
 
 def describe_database(plan: Mapping[str, Any]) -> str | None:
-    database = plan.get("database")
-    if not isinstance(database, dict):
+    database = database_of(plan)
+    if not database:
         return None
     return (
         f"database {database.get('name')} on {database.get('host')}, PostgreSQL {database.get('server_version')}, "
@@ -197,8 +197,12 @@ def show_columns(plan: Mapping[str, Any]) -> Html | None:
     columns = objects_of(plan, "columns")
     if not columns:
         return None
-    rows = [
-        [element("code", text_of(one.get("name"))), text_of(one.get("expected")), text_of(one.get("actual")), judge(one)]
+    rows: list[list[Content]] = [
+        [
+            element("code", text_of(one.get("name"))),
+            *[text_of(one.get(key)) for key in ("expected", "actual")],
+            judge(one),
+        ]
         for one in columns
     ]
     sizes = [f"{one.get('schema')}.{one.get('table')}: {say_table(one)}" for one in objects_of(plan, "tables")]
@@ -246,14 +250,14 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
         return element("div", progress, element("span", f"An apply runs, asked for by {who}."), class_="pgh-buttons")
     if not seen.may_apply:
         return None
-    database = seen.plan.get("database") or {}
+    database = database_of(seen.plan)
     where = f"{viewer.environment} (database {database.get('name')} on {database.get('host')})"
     apply = on_click(
         button(f"Apply to {viewer.environment}", "btn btn-primary"),
         viewer.endpoint,
         {"action": "apply", "hotfix": seen.chosen, "plan_hash": seen.plan["plan_hash"]},
         display="popup",
-        confirmation=f"Apply {seen.chosen} to {where}? The reviewed SQL runs under a short lock, is proved, and committed.",
+        confirmation=f"Apply {seen.chosen} to {where}? The reviewed SQL runs under a short lock, is proved and committed.",
     )
     note = "Refused if the file, the database or the column is no longer what you see here."
     return join(
@@ -279,7 +283,7 @@ def show_recent(viewer: Viewer, seen: Seen) -> Html:
     title = heading("Last executions")
     if not seen.recent:
         return join(title, element("p", "None yet.", class_="pgh-muted"))
-    rows = [
+    rows: list[list[Content]] = [
         [
             marked(tone_of(one), say_state(one) if not one.error else f"{say_state(one)}: {one.error}"),
             show_link(viewer, one),
@@ -327,15 +331,16 @@ def say_outcome(execution: Execution) -> list[Html]:
     if execution.is_running:
         return []
     if not has_succeeded(execution):
-        return [element("p", element("strong", execution.error)) if execution.error else Html("")] + [
-            element("pre", say_cause(execution))
-        ]
+        error = element("p", element("strong", execution.error)) if execution.error else Html("")
+        return [error, element("pre", say_cause(execution))]
     outcome = [element("p", text_of(execution.output.get("summary")))]
     endpoint, watch = execution.output.get("endpoint"), execution.output.get("watch")
     if isinstance(endpoint, dict):
         outcome += [element("p", f"The endpoint that failed answers {text_of(endpoint.get('status'))}.")]
     if isinstance(watch, dict):
-        outcome += [element("p", f"The application's log was free of the error for {text_of(watch.get('minutes'))} min.")]
+        outcome += [
+            element("p", f"The application's log was free of the error for {text_of(watch.get('minutes'))} min.")
+        ]
     return outcome
 
 
@@ -353,6 +358,11 @@ def text_of(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def database_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    found = plan.get("database")
+    return found if isinstance(found, dict) else {}
 
 
 def objects_of(plan: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ SERVER_ERRORS = 500
 STARTING = ("ListExecutions", "StartExecution")
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """The widget was asked for something that it does not do. Nothing was started."""
 
     def __init__(self, message: str, hotfixes: Sequence[str] = ()) -> None:
@@ -26,44 +26,46 @@ class Refusal(Exception):
         self.hotfixes = hotfixes
 
 
-def without_click() -> Refusal:
-    return Refusal(
+def without_click() -> RefusedError:
+    return RefusedError(
         f"An apply must come from a click in the widget, and this one comes from elsewhere. {NOTHING_STARTED} Take "
         "action and plan_hash out of the widget's parameters in the dashboard; from a shell, use  make hotfix"
     )
 
 
-def without_plan() -> Refusal:
-    return Refusal(
-        f"The apply names no plan: plan_hash is not the 64 hex digits of one. {NOTHING_STARTED} Refresh the widget, read "
-        "what it shows, and click there."
+def without_plan() -> RefusedError:
+    return RefusedError(
+        f"The apply names no plan: plan_hash is not the 64 hex digits of one. {NOTHING_STARTED} Refresh the widget, "
+        "read what it shows, and click there."
     )
 
 
-def not_packaged(hotfix: str, hotfixes: Sequence[str]) -> Refusal:
-    return Refusal(
+def not_packaged(hotfix: str, hotfixes: Sequence[str]) -> RefusedError:
+    return RefusedError(
         f"There is no packaged hotfix {hotfix}. {NOTHING_STARTED} Correct the parameter hotfix of the widget, or add "
         f"sql/{hotfix}.sql, have it reviewed, and deploy. These are packaged:",
         hotfixes,
     )
 
 
-def nothing_packaged(sql_dir: str) -> Refusal:
-    return Refusal(
-        f"No hotfix is packaged: {sql_dir} holds no .sql file. {NOTHING_STARTED} Add one to sql/, have it reviewed, and "
-        "deploy."
+def nothing_packaged(sql_dir: str) -> RefusedError:
+    return RefusedError(
+        f"No hotfix is packaged: {sql_dir} holds no .sql file. {NOTHING_STARTED} Add one to sql/, have it reviewed, "
+        "and deploy."
     )
 
 
-def of_another_machine(arn: str) -> Refusal:
-    return Refusal(
+def of_another_machine(arn: str) -> RefusedError:
+    return RefusedError(
         f"{arn} is no execution of this stack's state machine. {NOTHING_STARTED} Refresh the widget and choose one of "
         "the list."
     )
 
 
-def lacks_setting(name: str) -> Refusal:
-    return Refusal(f"The widget's function lacks the environment variable {name}. {NOTHING_STARTED} Deploy the stack.")
+def lacks_setting(name: str) -> RefusedError:
+    return RefusedError(
+        f"The widget's function lacks the environment variable {name}. {NOTHING_STARTED} Deploy the stack."
+    )
 
 
 def explain_unseen(error: Exception, arn: str) -> str:

@@ -74,8 +74,8 @@ RULES = """
 .pgh th, .pgh td { padding: 5px 16px 5px 0; border: 0; border-bottom: 1px solid $line; text-align: left;
   vertical-align: top; background: none; color: $text; font-weight: 400; }
 .pgh thead th { color: $muted; font-size: 12px; }
-.pgh-sql { margin-top: 6px; padding: 10px 14px; border-radius: 4px; background: $code; color: $text; white-space: pre-wrap;
-  max-height: 220px; overflow-y: auto; }
+.pgh-sql { max-height: 220px; margin-top: 6px; padding: 10px 14px; border-radius: 4px; background: $code; color: $text;
+  white-space: pre-wrap; overflow-y: auto; }
 .pgh ol { padding-left: 22px; list-style: decimal; }
 .pgh ul { padding: 0; list-style: none; }
 .pgh-form { display: flex; flex-wrap: wrap; gap: 10px 16px; margin-top: 20px !important; }

@@ -54,7 +54,13 @@ BLOCKER = {
 PLAN: dict[str, Any] = {
     "columns": [COLUMN],
     "tables": [
-        {"schema": "public", "table": "drivers", "owner": "kaviar_app", "estimated_rows": 1200, "estimated_bytes": 98304}
+        {
+            "schema": "public",
+            "table": "drivers",
+            "owner": "kaviar_app",
+            "estimated_rows": 1200,
+            "estimated_bytes": 98304,
+        }
     ],
     "database": {"host": "db.example", "name": "kaviar", "user": "kaviar_app", "server_version": "16.4"},
     "blockers": [],
@@ -139,7 +145,7 @@ class Reader(HTMLParser):
         self.page.values += [value or "" for _, value in attrs]
         if tag == "cwdb-action":
             self.page.actions.append(Action(self.last, dict(attrs), None))
-        if tag not in ("input",):
+        if tag != "input":
             self.open.append(tag)
         self.last = ""
 
@@ -154,10 +160,10 @@ class Reader(HTMLParser):
             self.last += data
             self.page.text += data
 
-    def handle_comment(self, data: str) -> None:
-        raise AssertionError(f"a comment: {data}")
+    def refuse(self, data: str) -> None:
+        raise AssertionError(f"neither tag nor text: {data}")
 
-    handle_decl = handle_pi = unknown_decl = handle_comment
+    handle_comment = handle_decl = handle_pi = unknown_decl = refuse  # type: ignore[assignment]
 
 
 def parse(page: Html) -> Page:
@@ -184,8 +190,8 @@ def test_a_missing_column_is_shown_with_the_button_bound_to_the_plan() -> None:
         "display": "popup",
         "endpoint": ENDPOINT,
         "event": "click",
-        "confirmation": f"Apply {ID} to prod (database kaviar on db.example)? The reviewed SQL runs under a short lock, is "
-        "proved, and committed.",
+        "confirmation": f"Apply {ID} to prod (database kaviar on db.example)? "
+        "The reviewed SQL runs under a short lock, is proved and committed.",
     }
 
 
@@ -346,7 +352,11 @@ def test_the_end_shows_result_and_summary_and_the_checks_after_the_fix() -> None
 @pytest.mark.parametrize(
     ("status", "fields", "said"),
     [
-        ("FAILED", {"error": "LockBusyError", "cause": "public.drivers stayed locked.\nIn the way: pid 4711."}, "In the way"),
+        (
+            "FAILED",
+            {"error": "LockBusyError", "cause": "public.drivers stayed locked.\nIn the way: pid 4711."},
+            "In the way",
+        ),
         ("FAILED", {"error": "States.Runtime"}, "It gave no reason."),
         ("TIMED_OUT", {"error": "States.Timeout"}, "It ran out of time. What it had done by then is not known"),
         ("ABORTED", {}, "Somebody stopped it. What it had done by then is not known"),
@@ -368,7 +378,8 @@ def test_a_duration_is_said_in_two_units_at_most(seconds: float, said: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 kB"), (98304, "96 kB"), (5 * 1024**5, "5120.0 TB")]
+    ("count", "said"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 kB"), (98304, "96 kB"), (5 * 1024**5, "5120.0 TB")],
 )
 def test_a_size_is_said_with_its_unit(count: int, said: str) -> None:
     assert say_size(count) == said
@@ -426,9 +437,7 @@ def draw_pages(text: Callable[[], str]) -> list[Html]:
         "plan_hash": text(),
     }
     request = {"action": "apply", "hotfix": f"x{text()}", "requested_by": text(), "reason": text()}
-    failed = make_execution(
-        status="FAILED", arn=text(), name=text(), request=request, error=f"x{text()}", cause=text()
-    )
+    failed = make_execution(status="FAILED", arn=text(), name=text(), request=request, error=f"x{text()}", cause=text())
     running = replace(failed, status="RUNNING", stopped=None, error=None, cause=None)
     done = make_execution(
         request={"action": text(), "reason": {"a list": [text()]}},
@@ -486,7 +495,11 @@ def test_a_text_is_escaped_and_markup_is_not() -> None:
     assert element("p", "<b>", Html("<i>"), None, title='"').source == '<p title="&quot;">&lt;b&gt;<i></p>'
 
 
-@given(st.dictionaries(st.sampled_from(["action", "hotfix", "requested_by", "reason"]), st.none() | st.integers() | st.lists(st.text())))
+@given(
+    st.dictionaries(
+        st.sampled_from(["action", "hotfix", "requested_by", "reason"]), st.none() | st.integers() | st.lists(st.text())
+    )
+)
 def test_an_execution_started_with_any_json_is_shown(request: dict[str, Any]) -> None:
     overview(there(), make_execution("apply", "FAILED", request=request))
     progress(make_execution("apply", "FAILED", request=request))
