@@ -1,9 +1,10 @@
-"""A Secrets Manager on 127.0.0.1, in this process, in place of AWS."""
+"""AWS on 127.0.0.1, in this process: Secrets Manager and whatever else moto offers."""
 
 import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 import requests
@@ -23,16 +24,19 @@ CREDENTIALS = {
 class FakeAws:
     endpoint_url: str
 
-    def put_secret(self, name: str, value: str) -> str:
-        """The secret has that value, whether it existed or not; returns its ARN."""
-        client = boto3.client(
-            "secretsmanager",
+    def client(self, service: str) -> Any:
+        """The service's ordinary client; whoever asks for it closes it."""
+        return boto3.client(
+            service,  # type: ignore[call-overload]
             endpoint_url=self.endpoint_url,
             region_name=REGION,
             aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         )
-        with contextlib.closing(client):
+
+    def put_secret(self, name: str, value: str) -> str:
+        """The secret has that value, whether it existed or not; returns its ARN."""
+        with contextlib.closing(self.client("secretsmanager")) as client:
             try:
                 return client.create_secret(Name=name, SecretString=value)["ARN"]
             except client.exceptions.ResourceExistsException:
@@ -41,7 +45,7 @@ class FakeAws:
 
 @contextlib.contextmanager
 def fake_aws() -> Iterator[FakeAws]:
-    """Within the block a Secrets Manager without any secret answers at `endpoint_url`."""
+    """Within the block an empty AWS account answers at `endpoint_url`."""
     # One line for each request is of no use to anybody.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -141,6 +141,8 @@ def describe_run(
         "reason": request.reason if request else None,
         "request_id": context.aws_request_id,
         "started_at": started_at.isoformat(timespec="milliseconds"),
+        # As a number, too: Step Functions can't make one of a date, and asks the application's log from here on.
+        "finished_at_ms": time.time_ns() // 1_000_000,
         "duration_ms": round(duration_ms),
     }
 
