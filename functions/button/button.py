@@ -19,7 +19,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from executions import Execution, describe, list_newest, read_progress, start_once, wait_until_ended
+from executions import Execution, describe, list_newest, read_steps, start_once, wait_until_ended
 from page import Seen, Viewer, show_execution, show_notice, show_overview
 from refusals import (
     RefusedError,
@@ -121,7 +121,7 @@ def look(event: Mapping[str, Any], viewer: Viewer, settings: Settings, remaining
     arn = start_once(client, settings.machine_arn, request)
     recent = list_recent(client, settings.machine_arn)  # while the look is under way
     seen = wait_until_ended(client, arn, deadline - time.monotonic())
-    steps = read_progress(client, arn) if seen.is_running else []
+    steps = read_steps(client, arn) if seen.is_running else []
     return show_overview(viewer, Seen(hotfixes, chosen, seen, steps, recent, datetime.now(UTC)))
 
 
@@ -156,7 +156,7 @@ def show(arn: str, viewer: Viewer, settings: Settings) -> Html:
         raise of_another_machine(arn)
     client = connect()
     execution = describe(client, arn)
-    return show_execution(viewer, execution, read_progress(client, arn), datetime.now(UTC))
+    return show_execution(viewer, execution, read_steps(client, arn), datetime.now(UTC))
 
 
 # What it reads

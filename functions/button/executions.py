@@ -45,6 +45,19 @@ class Execution:
         return self.status == RUNNING
 
 
+@dataclass(frozen=True)
+class Step:
+    """Something that an execution did: a state was entered, tried again, or failed. `kind` is the state's type, such as
+    Task; `text` is what a failure says."""
+
+    at: datetime
+    state: str
+    kind: str
+    attempt: int = 1
+    error: str | None = None
+    text: str = ""
+
+
 def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) -> str:
     """An execution of that request runs: a new one, or the one that runs already. Returns its ARN.
 
@@ -127,17 +140,36 @@ def wait_until_ended(client: SFNClient, arn: str, seconds: float) -> Execution:
     return execution
 
 
-def read_progress(client: SFNClient, arn: str) -> list[str]:
-    """The steps so far, the oldest first: the names of the states that were entered, and each failure that is tried
-    again as `<state>: <error>`."""
-    steps: list[str] = []
-    state = ""
+def read_steps(client: SFNClient, arn: str) -> list[Step]:
+    """The steps so far, the oldest first.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
+    """
+    steps: list[Step] = []
+    state, kind, attempt = "", "", 0
     for page in client.get_paginator("get_execution_history").paginate(executionArn=arn):
         for event in page["events"]:
+            at = event["timestamp"]
             if "stateEnteredEventDetails" in event:
-                state = event["stateEnteredEventDetails"]["name"]
-                steps.append(state)
-            failure = event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails")
-            if failure:
-                steps.append(f"{state}: {failure.get('error', 'failed')}")
+                state, kind = event["stateEnteredEventDetails"]["name"], event["type"].removesuffix("StateEntered")
+                attempt = 0
+                steps.append(Step(at, state, kind))
+            elif event["type"] == "TaskScheduled":
+                attempt += 1
+                if attempt > 1:
+                    steps.append(Step(at, state, kind, attempt))
+            elif failure := event.get("taskFailedEventDetails") or event.get("taskTimedOutEventDetails"):
+                error, text = failure.get("error", "failed"), read_cause(failure.get("cause", ""))
+                steps.append(Step(at, state, kind, attempt, error, text))
     return steps
+
+
+def read_cause(cause: str) -> str:
+    """The text for people in the cause of a failure: that of a function's exception comes as JSON.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
+    """
+    try:
+        return str(json.loads(cause)["errorMessage"])
+    except (ValueError, KeyError, TypeError):
+        return cause

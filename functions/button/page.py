@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markup import Html, element, join, on_click
 from style import stylesheet
 from words import (
+    find_failure,
     has_succeeded,
     say_cause,
     say_doing,
@@ -25,7 +26,7 @@ from words import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from executions import Execution
+    from executions import Execution, Step
     from markup import Content
 
 # A sign beside the word, so that no state is told by its colour alone.
@@ -52,7 +53,7 @@ class Seen:
     hotfixes: Sequence[str]
     chosen: str
     look: Execution
-    steps: Sequence[str]
+    steps: Sequence[Step]
     recent: Sequence[Execution]
     now: datetime
 
@@ -95,7 +96,7 @@ def show_overview(viewer: Viewer, seen: Seen) -> Html:
     )
 
 
-def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[str], now: datetime) -> Html:
+def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[Step], now: datetime) -> Html:
     """How far an execution has come, or how it ended; as long as it runs, a button to look again."""
     request = execution.request
     tone = tone_of(execution)
@@ -109,9 +110,9 @@ def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[str], n
     return frame(
         viewer,
         head(viewer, f"{text_of(request.get('action'))} {text_of(request.get('hotfix'))}"),
-        state(tone, say_state(execution), None, *say_outcome(execution)),
-        heading("Steps so far" if execution.is_running else "Steps") if steps else None,
-        element("ol", *[element("li", step) for step in say_steps(steps)]) if steps else None,
+        state(tone, say_state(execution), None, *say_outcome(execution, steps)),
+        heading("Steps so far" if execution.is_running else "Steps"),
+        list_steps(steps),
         element("div", link, class_="pgh-buttons") if execution.is_running else None,
         element("p", " \N{MIDDLE DOT} ".join(facts), class_="pgh-muted pgh-facts"),
     )
@@ -185,8 +186,8 @@ def show_look(seen: Seen) -> Html:
     look, name = seen.look, element("code", seen.chosen)
     if look.is_running:
         waited = f"The look takes long: {say_duration(seconds_of(look, seen.now))} so far."
-        steps = element("ol", *[element("li", step) for step in say_steps(seen.steps)])
-        return state("busy", "Looking", name, element("p", f"{waited} Refresh to see how it ends."), steps)
+        told = element("p", f"{waited} Refresh to see how it ends.")
+        return state("busy", "Looking", name, told, list_steps(seen.steps), *say_failure(seen.steps))
     if not has_succeeded(look):
         problem = f"{look.error or say_state(look)}: {say_cause(look)}"
         return state("bad", "The look failed", name, element("pre", problem))
@@ -194,17 +195,17 @@ def show_look(seen: Seen) -> Html:
 
 
 def show_columns(plan: Mapping[str, Any]) -> Html | None:
-    columns = objects_of(plan, "columns")
-    if not columns:
-        return None
     rows: list[list[Content]] = [
         [
             element("code", text_of(one.get("name"))),
-            *[text_of(one.get(key)) for key in ("expected", "actual")],
+            text_of(one.get("expected")),
+            text_of(one.get("actual")),
             judge(one),
         ]
-        for one in columns
+        for one in objects_of(plan, "columns")
     ]
+    if not rows:
+        return None
     sizes = [f"{one.get('schema')}.{one.get('table')}: {say_table(one)}" for one in objects_of(plan, "tables")]
     return join(
         heading("Columns"),
@@ -257,7 +258,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
         viewer.endpoint,
         {"action": "apply", "hotfix": seen.chosen, "plan_hash": seen.plan["plan_hash"]},
         display="popup",
-        confirmation=f"Apply {seen.chosen} to {where}? The reviewed SQL runs under a short lock, is proved and committed.",
+        confirmation=f"Apply {seen.chosen} to {where}? It runs under a short lock, is proved, and committed.",
     )
     note = "Refused if the file, the database or the column is no longer what you see here."
     return join(
@@ -326,10 +327,10 @@ def tone_of(execution: Execution) -> str:
     return "warn" if execution.output["result"] == "would_apply" else "good"
 
 
-def say_outcome(execution: Execution) -> list[Html]:
-    """Result and summary, or error and advice; nothing while it runs."""
+def say_outcome(execution: Execution, steps: Sequence[Step]) -> list[Html]:
+    """Result and summary, or error and advice; while it runs, what it has met."""
     if execution.is_running:
-        return []
+        return say_failure(steps)
     if not has_succeeded(execution):
         error = element("p", element("strong", execution.error)) if execution.error else Html("")
         return [error, element("pre", say_cause(execution))]
@@ -342,6 +343,18 @@ def say_outcome(execution: Execution) -> list[Html]:
             element("p", f"The application's log was free of the error for {text_of(watch.get('minutes'))} min.")
         ]
     return outcome
+
+
+def say_failure(steps: Sequence[Step]) -> list[Html]:
+    """What is tried again by itself, and why it failed before."""
+    failure = find_failure(steps)
+    if failure is None:
+        return []
+    return [element("p", f"It tries again by itself after {failure.error}:"), element("pre", failure.text)]
+
+
+def list_steps(steps: Sequence[Step]) -> Html:
+    return element("ol", *[element("li", step) for step in say_steps(steps)])
 
 
 def seconds_of(execution: Execution, now: datetime) -> float:

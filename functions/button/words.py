@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from executions import Execution
+    from executions import Execution, Step
 
 RESULTS = {
     "applied": "Applied",
@@ -103,12 +103,20 @@ def say_cause(execution: Execution) -> str:
     return execution.cause or NO_CAUSE.get(execution.status, "It gave no reason.")
 
 
-def say_steps(steps: Sequence[str]) -> list[str]:
-    """The steps so far; tries that failed in the same way are counted: `Apply: LockBusyError, tried 3 times`."""
-    said = []
-    for step, same in itertools.groupby(steps):
+def say_steps(steps: Sequence[Step]) -> list[str]:
+    """What was called so far; tries that failed in the same way are counted: `Apply: LockBusyError, tried 3 times`."""
+    said: list[tuple[str, str]] = []
+    calls = [step for step in steps if step.kind == "Task" and (step.error or step.attempt == 1)]
+    for (state, error), same in itertools.groupby(calls, key=lambda step: (step.state, step.error)):
         count = len(list(same))
-        tried = f", tried {count} times" if count > 1 else ""
-        said.append(f"{step}{tried}")
-    # That a state was entered is said already by its failures.
-    return [step for step, after in itertools.pairwise([*said, ""]) if not after.startswith(f"{step}: ")]
+        times = "once" if count == 1 else f"{count} times"
+        if error and said and said[-1] == (state, state):
+            said.pop()  # That it was called is said by its failures already.
+        said.append((state, f"{state}: {error}, tried {times}" if error else state))
+    return [text for _, text in said]
+
+
+def find_failure(steps: Sequence[Step]) -> Step | None:
+    """The failure that is tried again now."""
+    last = next((step for step in reversed(steps) if step.error or step.attempt == 1), None)
+    return last if last and last.error else None

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import style
-from executions import Execution
+from executions import Execution, Step
 from markup import REPLACEMENT, UNPRINTABLE, Html, element, escape
 from page import Seen, Viewer, show_execution, show_notice, show_overview
 from words import say_duration, say_size, say_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ID = "20260212092000_add_drivers_active_since"
 OLDER = "20260101080000_add_orders_note"
@@ -96,12 +96,20 @@ def there() -> Execution:
     return make_execution(output={"result": "already_applied", "summary": summary, "plan": plan})
 
 
-def overview(look: Execution, *recent: Execution, steps: tuple[str, ...] = (), viewer: Viewer = VIEWER) -> Page:
+def overview(look: Execution, *recent: Execution, steps: Sequence[Step] = (), viewer: Viewer = VIEWER) -> Page:
     return parse(show_overview(viewer, Seen([ID, OLDER], ID, look, steps, recent, NOW)))
 
 
-def progress(execution: Execution, *steps: str) -> Page:
+def progress(execution: Execution, *steps: Step) -> Page:
     return parse(show_execution(VIEWER, execution, steps, NOW))
+
+
+def entered(*states: str) -> list[Step]:
+    return [Step(NOW, state, "Task") for state in states]
+
+
+def failing(state: str, error: str, attempt: int = 1, text: str = "Why, and what to do.") -> Step:
+    return Step(NOW, state, "Task", attempt, error, text)
 
 
 # Reading HTML as a browser does
@@ -191,7 +199,7 @@ def test_a_missing_column_is_shown_with_the_button_bound_to_the_plan() -> None:
         "endpoint": ENDPOINT,
         "event": "click",
         "confirmation": f"Apply {ID} to prod (database kaviar on db.example)? "
-        "The reviewed SQL runs under a short lock, is proved and committed.",
+        "It runs under a short lock, is proved, and committed.",
     }
 
 
@@ -275,11 +283,17 @@ def test_a_blocker_that_is_hardly_seen_is_told_too(blocker: dict[str, Any], word
     assert words in overview(missing(blockers=[BLOCKER | blocker])).text
 
 
-def test_a_look_that_takes_long_says_how_far_it_is() -> None:
+def test_a_look_that_takes_long_says_how_far_it_is_and_what_it_meets() -> None:
     look = make_execution(status="RUNNING", started=NOW - timedelta(seconds=20))
-    text = overview(look, steps=("Plan", "Plan: DatabaseUnavailableError", "Plan: DatabaseUnavailableError")).text
+    steps = [
+        *entered("Plan"),
+        failing("Plan", "DatabaseUnavailableError"),
+        failing("Plan", "DatabaseUnavailableError", 2),
+    ]
+    text = overview(look, steps=steps).text
     assert "The look takes long: 20 s so far. Refresh to see how it ends." in text
     assert "Plan: DatabaseUnavailableError, tried 2 times" in text
+    assert "It tries again by itself after DatabaseUnavailableError:Why, and what to do." in text
 
 
 def test_a_look_that_failed_gives_its_advice_and_the_rest_is_shown() -> None:
@@ -310,7 +324,7 @@ def test_no_failure_is_shown_as_success(status: str) -> None:
     output = {"result": "odd" if status == "SUCCEEDED" else "applied", "summary": "All is well."}
     ended = make_execution("apply", status, output=output, error="SomeError")
     for source in (
-        show_execution(VIEWER, ended, ["Plan"], NOW).source,
+        show_execution(VIEWER, ended, entered("Plan"), NOW).source,
         show_overview(VIEWER, Seen([ID], ID, make_execution(status="RUNNING"), (), [ended], NOW)).source,
     ):
         assert "✗" in source
@@ -320,14 +334,22 @@ def test_no_failure_is_shown_as_success(status: str) -> None:
         assert 'class="pgh-state pgh-good"' not in source
 
 
-def test_progress_shows_the_steps_and_a_way_to_look_again() -> None:
+def test_progress_shows_the_steps_the_last_failure_and_a_way_to_look_again() -> None:
     running = make_execution("apply", "RUNNING")
-    page = progress(running, "Defaults", "Plan", "Apply", "Apply: LockBusyError", "Apply: LockBusyError")
+    busy = "public.drivers stayed locked.\nIn the way: pid 4711 (billing, nightly-report)."
+    page = progress(running, *entered("Plan", "Apply"), failing("Apply", "LockBusyError", text=busy))
     assert "Running" in page.text
-    assert "DefaultsPlanApply: LockBusyError, tried 2 times" in page.text
+    assert "PlanApply: LockBusyError, tried once" in page.text
+    assert f"It tries again by itself after LockBusyError:{busy}" in page.text
     assert "running for 1 min 30 s · ana · INC-4711" in page.text
     again = page.action("Look again")
     assert (again.event, again.attributes["display"]) == ({"execution": running.arn}, "popup")
+
+
+def test_a_failure_that_was_overcome_is_only_counted() -> None:
+    page = progress(make_execution("apply", "RUNNING"), *entered("Apply"), failing("Apply", "X"), *entered("Verify"))
+    assert "Apply: X, tried onceVerify" in page.text
+    assert "Why, and what to do." not in page.text
 
 
 def test_the_end_shows_result_and_summary_and_the_checks_after_the_fix() -> None:
@@ -337,7 +359,7 @@ def test_the_end_shows_result_and_summary_and_the_checks_after_the_fix() -> None
         "endpoint": {"status": 200},
         "watch": {"minutes": 5},
     }
-    page = progress(make_execution("apply", output=output), "Plan", "Apply", "Verify")
+    page = progress(make_execution("apply", output=output), *entered("Plan", "Apply", "Verify"))
     for said in (
         "✓ Applied",
         "public.drivers.active_since applied, committed and proved.",
@@ -385,13 +407,25 @@ def test_a_size_is_said_with_its_unit(count: int, said: str) -> None:
     assert say_size(count) == said
 
 
-def test_steps_in_a_row_that_fail_alike_are_counted() -> None:
-    steps = ["Plan", "Apply", *["Apply: LockBusyError"] * 3, "Apply: OutcomeUnknownError", "Verify"]
+def test_of_the_steps_only_calls_are_told_and_tries_that_fail_alike_are_counted() -> None:
+    steps = [
+        Step(NOW, "ReadRequest", "Pass"),
+        *entered("Plan"),
+        Step(NOW, "DecideByPlan", "Choice"),
+        *entered("Apply"),
+        failing("Apply", "LockBusyError"),
+        Step(NOW, "Apply", "Task", 2),
+        failing("Apply", "LockBusyError", 2),
+        Step(NOW, "Apply", "Task", 3),
+        failing("Apply", "OutcomeUnknownError", 3),
+        Step(NOW, "Apply", "Task", 4),
+        *entered("ReadLog", "ReadLog"),
+    ]
     assert say_steps(steps) == [
         "Plan",
-        "Apply: LockBusyError, tried 3 times",
-        "Apply: OutcomeUnknownError",
-        "Verify",
+        "Apply: LockBusyError, tried 2 times",
+        "Apply: OutcomeUnknownError, tried once",
+        "ReadLog",
     ]
     assert say_steps([]) == []
 
@@ -424,7 +458,7 @@ texts = st.one_of(
 
 def draw_pages(text: Callable[[], str]) -> list[Html]:
     """Every page, each text of the outside drawn anew."""
-    column = COLUMN | {key: text() for key in ("schema", "table", "name", "expected", "actual")}
+    column = COLUMN | {key: text() for key in ("name", "expected", "actual")}
     blocker = BLOCKER | {key: text() for key in ("user", "application_name", "state", "lock_mode", "table")}
     prepared = blocker | {"pid": None, "prepared_transaction": text()}
     vacuum = blocker | {"autovacuum": text()}
@@ -446,7 +480,7 @@ def draw_pages(text: Callable[[], str]) -> list[Html]:
     look = make_execution(output={"result": "would_apply", "summary": text(), "plan": plan})
     viewer = Viewer(text(), text(), typed={"reason": text(), "requested_by": text()})
     hotfixes = [f"a{text()}", f"b{text()}"]
-    steps = [f"1{text()}", f"2{text()}"]
+    steps = [*entered(f"1{text()}"), failing(f"2{text()}", f"x{text()}", text=text())]
     busy = replace(running, request=request | {"hotfix": hotfixes[0]})
     return [
         show_overview(viewer, Seen(hotfixes, hotfixes[0], look, (), [failed, running, done], NOW)),
