@@ -86,7 +86,7 @@ def test_waiting_ends_with_the_execution_or_with_its_time(client: SFNClient, cre
 
 
 def test_an_execution_of_any_json_can_be_read(client: SFNClient, create: Create) -> None:
-    arn = client.start_execution(stateMachineArn=create(DONE), input='["a", "list"]')["executionArn"]
+    arn = client.start_execution(stateMachineArn=create(DONE), name="any", input='["a", "list"]')["executionArn"]
     ended = wait_until_ended(client, arn, 5)
     assert (ended.request, ended.output) == ({}, {})
 
