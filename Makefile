@@ -48,6 +48,14 @@ invoke: .venv/ready ## Invoke the built function once: make invoke EVENT=events/
 psql: .venv/ready ## Open psql on the embedded database
 	@$(PYTHON) -m local psql
 
+.PHONY: dashboard
+dashboard: .venv/ready ## Serve the dashboard button on a local page: make dashboard PORT=8765
+	@$(PYTHON) -m local.dashboard $(if $(PORT),--port "$(PORT)")
+
+.PHONY: screenshots
+screenshots: .venv/ready ## Take the pictures of the button in docs/ anew, with this machine's Chromium
+	@$(PYTHON) -m local.screenshots
+
 .PHONY: build
 build: .venv/ready ## Build the function with sam, when its sources changed
 	@$(PYTHON) -m local build
