@@ -20,6 +20,6 @@ def open_page(executable: str) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=executable)
         try:
             # Twice the pixels, for screenshots that can be read.
-            yield browser.new_page(viewport={"width": 1100, "height": 900}, device_scale_factor=2)
+            yield browser.new_page(viewport={"width": 1000, "height": 900}, device_scale_factor=1.4)
         finally:
             browser.close()

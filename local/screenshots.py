@@ -41,7 +41,7 @@ def take_pictures() -> None:
         page.get_by_label("Reason").fill("INC-4711")
         page.get_by_label("Your name").fill("ana.souza")
         page.get_by_role("button", name="Apply to local").click()
-        page.get_by_role("dialog").get_by_text("Applied").wait_for()
+        page.get_by_role("dialog").get_by_text("✓ Applied").wait_for()
         page.get_by_role("button", name="Close").click()
         page.get_by_label("Dark").check()
         page.get_by_text("Already applied").wait_for()
@@ -55,9 +55,10 @@ def take(page: Page, path: Path) -> None:
 
 
 def grant_sight(server: Server) -> None:
-    """The function sees what a blocker does, as the README proposes."""
-    with server.connect() as admin:
+    """The function sees what a blocker does, as the README proposes, and how large the table is."""
+    with server.connect(DATABASE) as admin:
         admin.run(f"GRANT pg_read_all_stats TO {APPLICATION}")
+        admin.run("ANALYZE drivers")
 
 
 @contextlib.contextmanager

@@ -54,6 +54,8 @@ APPLY_SECONDS = 6.0
 RESERVED_SECONDS = 5.0
 SHOWN_EXECUTIONS = 5
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
+# Narrower, a table of words would be a column of letters.
+NARROW_PIXELS = 520
 # Looks and readiness checks, which change nothing and would fill the list.
 READ_ONLY_NAMES = ("plan-", "check-")
 # A dashboard's definition has no business with these: they come from a click.
@@ -182,6 +184,7 @@ def read_viewer(event: Mapping[str, Any], context: LambdaContext) -> Viewer:
         context.invoked_function_arn,
         os.environ.get("ENVIRONMENT") or "unknown environment",
         dark=widget.get("theme") == "dark",
+        narrow=0 < read_number(widget.get("width")) < NARROW_PIXELS,
         zone=read_zone(widget.get("timezone")),
         typed={key: text for key, value in typed.items() if (text := str(value or "").strip())},
     )
@@ -190,6 +193,10 @@ def read_viewer(event: Mapping[str, Any], context: LambdaContext) -> Viewer:
 def read_object(value: object) -> dict[str, Any]:
     """{} for what is none: anybody who may invoke the function can send anything."""
     return value if isinstance(value, dict) else {}
+
+
+def read_number(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
 
 
 def read_zone(timezone: object) -> tzinfo:

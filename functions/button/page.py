@@ -8,7 +8,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from markup import Html, element, join, on_click
-from style import stylesheet
+from style import root_of, stylesheet
 from words import (
     find_failure,
     has_succeeded,
@@ -41,6 +41,7 @@ class Viewer:
     endpoint: str
     environment: str
     dark: bool = False
+    narrow: bool = False
     zone: tzinfo = UTC
     typed: Mapping[str, str] = field(default_factory=dict)
 
@@ -114,7 +115,8 @@ def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[Step], 
         heading("Steps so far" if execution.is_running else "Steps"),
         list_steps(steps),
         element("div", link, class_="pgh-buttons") if execution.is_running else None,
-        element("p", " \N{MIDDLE DOT} ".join(facts), class_="pgh-muted pgh-facts"),
+        element("p", " \N{MIDDLE DOT} ".join(facts), class_="pgh-muted pgh-end"),
+        element("p", muted("Refresh the widget to see what is there now.")) if execution.stopped else None,
     )
 
 
@@ -129,12 +131,13 @@ def show_notice(viewer: Viewer, title: str, text: str, hotfixes: Sequence[str] =
 
 def frame(viewer: Viewer, *content: Content) -> Html:
     style = element("style", Html(stylesheet(dark=viewer.dark)))
-    return element("div", style, *content, class_="pgh cwdb-no-default-styles")
+    narrow = " pgh-narrow" if viewer.narrow else ""
+    return element("div", style, *content, class_=f"{root_of(dark=viewer.dark)}{narrow} cwdb-no-default-styles")
 
 
 def head(viewer: Viewer, detail: str | None) -> Html:
     title = element("h2", f"pg-hotfix \N{MIDDLE DOT} {viewer.environment}")
-    return element("div", title, element("span", detail, class_="pgh-muted") if detail else None, class_="pgh-head")
+    return element("div", title, muted(detail) if detail else None, class_="pgh-head")
 
 
 def describe_database(plan: Mapping[str, Any]) -> str | None:
@@ -148,7 +151,7 @@ def describe_database(plan: Mapping[str, Any]) -> str | None:
 
 
 def state(tone: str, word: str, what: Content, *content: Content) -> Html:
-    title = element("h3", marked(tone, word), " " if what else None, what)
+    title = element("h3", marked(tone, word), what)
     return element("div", title, *content, class_=f"pgh-state pgh-{tone}")
 
 
@@ -158,17 +161,24 @@ def marked(tone: str, word: str) -> Html:
     return element("span", sign, word, class_=f"pgh-word pgh-is-{tone}")
 
 
+def muted(text: str) -> Html:
+    return element("span", text, class_="pgh-muted")
+
+
 def heading(text: str) -> Html:
     return element("h4", text)
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[Content]]) -> Html:
-    """The first cell of each row is its heading."""
+    """The first cell of each row is its heading. In a narrow widget each cell is a line, with its title before it."""
     header = element("tr", *[element("th", title, scope="col") for title in titles])
-    body = [
-        element("tr", element("th", first, scope="row"), *[element("td", cell) for cell in rest])
-        for first, *rest in rows
-    ]
+    body = []
+    for row in rows:
+        first, *rest = [
+            join(element("span", f"{title}: ", class_="pgh-title"), cell)
+            for title, cell in zip(titles, row, strict=True)
+        ]
+        body.append(element("tr", element("th", first, scope="row"), *[element("td", cell) for cell in rest]))
     whole = element("table", element("thead", header), element("tbody", *body))
     return element("div", whole, class_="pgh-scroll")
 
@@ -268,7 +278,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
             fill_in("Your name", "requested_by", viewer.typed),
             class_="pgh-form",
         ),
-        element("div", apply, element("span", note, class_="pgh-muted"), class_="pgh-buttons"),
+        element("div", apply, muted(note), class_="pgh-buttons"),
     )
 
 
@@ -288,14 +298,13 @@ def show_recent(viewer: Viewer, seen: Seen) -> Html:
         [
             marked(tone_of(one), say_state(one) if not one.error else f"{say_state(one)}: {one.error}"),
             show_link(viewer, one),
-            join(text_of(one.request.get("requested_by")) or element("span", "no name given", class_="pgh-muted")),
-            text_of(one.request.get("reason")),
-            say_time(viewer, one.started),
-            say_duration(seconds_of(one, seen.now)),
+            join(text_of(one.request.get("requested_by")) or muted("no name given")),
+            text_of(one.request.get("reason")) or muted("no reason given"),
+            join(f"{say_time(viewer, one.started)} ", muted(f"for {say_duration(seconds_of(one, seen.now))}")),
         ]
         for one in seen.recent
     ]
-    return join(title, table(["State", "What", "Asked by", "Why", "Began", "Took"], rows))
+    return join(title, table(["State", "What", "Asked by", "Why", "When"], rows))
 
 
 def show_link(viewer: Viewer, execution: Execution) -> Html:

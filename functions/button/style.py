@@ -1,7 +1,7 @@
 """The look of the widget, for CloudWatch's light and dark theme.
 
-Every rule begins with the widget's own class, and the colours are written out: other widgets share the page, and what
-CloudWatch makes of custom properties and media queries in a widget is not documented.
+Every rule begins with the class of the widget's root, and the colours are written out: other widgets share the page,
+and what CloudWatch makes of custom properties and media queries in a widget is not documented.
 """
 
 from __future__ import annotations
@@ -47,53 +47,67 @@ DARK = {
 }
 
 RULES = """
-.pgh { color: $text; font-family: "Amazon Ember", "Helvetica Neue", Roboto, Arial, sans-serif; font-size: 14px;
-  line-height: 1.5; overflow-wrap: anywhere; }
-.pgh h2, .pgh h3, .pgh h4, .pgh p, .pgh ul, .pgh ol, .pgh pre, .pgh form, .pgh table { margin: 0; }
-.pgh h2 { font-size: 16px; line-height: 1.4; font-weight: 700; }
-.pgh h3 { font-size: 14px; line-height: 1.5; font-weight: 700; }
-.pgh h4 { margin: 20px 0 4px; font-size: 13px; font-weight: 700; color: $muted; }
-.pgh code, .pgh pre { font-family: Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 12.5px; }
-.pgh-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 12px; margin-bottom: 10px; }
-.pgh-muted { color: $muted; font-size: 13px; }
-.pgh-state { padding: 10px 14px; border-left: 4px solid; border-radius: 2px; }
-.pgh-state h3 code { font-size: 13px; color: $text; }
-.pgh-state p { color: $text; }
-.pgh-state pre { margin-top: 6px; color: $text; white-space: pre-wrap; }
-.pgh-good { border-color: $good; background: $good_tint; }
-.pgh-warn { border-color: $warn; background: $warn_tint; }
-.pgh-bad { border-color: $bad; background: $bad_tint; }
-.pgh-busy { border-color: $busy; background: $busy_tint; }
-.pgh-word { font-weight: 700; white-space: nowrap; }
-.pgh-good .pgh-word, .pgh-word.pgh-is-good { color: $good; }
-.pgh-warn .pgh-word, .pgh-word.pgh-is-warn { color: $warn; }
-.pgh-bad .pgh-word, .pgh-word.pgh-is-bad { color: $bad; }
-.pgh-busy .pgh-word, .pgh-word.pgh-is-busy { color: $busy; }
-.pgh-scroll { overflow-x: auto; }
-.pgh table { width: 100%; border-collapse: collapse; border: 0; }
-.pgh th, .pgh td { padding: 5px 16px 5px 0; border: 0; border-bottom: 1px solid $line; text-align: left;
+$root { color: $text; font-family: "Amazon Ember", "Helvetica Neue", Roboto, Arial, sans-serif; font-size: 14px;
+  line-height: 1.5; overflow-wrap: break-word; }
+$root h2, $root h3, $root h4, $root p, $root ul, $root ol, $root pre, $root form, $root table { margin: 0; }
+$root h2 { font-size: 16px; line-height: 1.4; font-weight: 700; }
+$root h3 { font-size: 14px; line-height: 1.5; font-weight: 700; }
+$root h4 { margin: 20px 0 4px; font-size: 13px; font-weight: 700; color: $muted; }
+$root code, $root pre { font-family: Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 12.5px; }
+$root pre { color: $text; white-space: pre-wrap; }
+$root ol { padding-left: 22px; list-style: decimal; }
+$root ul { padding: 0; list-style: none; }
+$root .pgh-muted { color: $muted; font-size: 13px; }
+$root .pgh-scroll + .pgh-muted, $root .pgh-end { margin-top: 6px; }
+$root .pgh-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 12px; margin-bottom: 10px; }
+$root .pgh-state { padding: 10px 14px; border-left: 4px solid; border-radius: 2px; overflow-wrap: anywhere; }
+$root .pgh-state h3 { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 10px; }
+$root .pgh-state h3 code { font-size: 13px; }
+$root .pgh-state pre { margin-top: 6px; }
+$root .pgh-good { border-color: $good; background: $good_tint; }
+$root .pgh-warn { border-color: $warn; background: $warn_tint; }
+$root .pgh-bad { border-color: $bad; background: $bad_tint; }
+$root .pgh-busy { border-color: $busy; background: $busy_tint; }
+$root .pgh-word { font-weight: 700; white-space: nowrap; }
+$root .pgh-is-good { color: $good; }
+$root .pgh-is-warn { color: $warn; }
+$root .pgh-is-bad { color: $bad; }
+$root .pgh-is-busy { color: $busy; }
+$root .pgh-scroll { overflow-x: auto; }
+$root table { width: 100%; border-collapse: collapse; border: 0; }
+$root th, $root td { padding: 5px 16px 5px 0; border: 0; border-bottom: 1px solid $line; text-align: left;
   vertical-align: top; background: none; color: $text; font-weight: 400; }
-.pgh thead th { color: $muted; font-size: 12px; }
-.pgh-sql { max-height: 220px; margin-top: 6px; padding: 10px 14px; border-radius: 4px; background: $code; color: $text;
-  white-space: pre-wrap; overflow-y: auto; }
-.pgh ol { padding-left: 22px; list-style: decimal; }
-.pgh ul { padding: 0; list-style: none; }
-.pgh-form { display: flex; flex-wrap: wrap; gap: 10px 16px; margin-top: 20px !important; }
-.pgh-form label { display: block; flex: 1 1 200px; max-width: 340px; color: $text; font-size: 13px; font-weight: 700; }
-.pgh-form input { display: block; box-sizing: border-box; width: 100%; height: 32px; margin-top: 2px; padding: 0 10px;
-  border: 1px solid $field; border-radius: 6px; background: $ground; color: $text; font: inherit; font-weight: 400; }
-.pgh-buttons { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 14px; margin-top: 12px; }
-.pgh button { cursor: pointer; font: inherit; }
-.pgh button.btn-primary { padding: 6px 20px; border: 1px solid $link; border-radius: 16px; background: $link;
+$root thead th { color: $muted; font-size: 12px; white-space: nowrap; }
+$root .pgh-title { display: none; color: $muted; font-size: 12px; }
+$root.pgh-narrow thead { display: none; }
+$root.pgh-narrow table, $root.pgh-narrow tbody { display: block; }
+$root.pgh-narrow tr { display: block; padding: 6px 0; border-bottom: 1px solid $line; }
+$root.pgh-narrow tbody th, $root.pgh-narrow td { display: block; padding: 0; border: 0; overflow-wrap: anywhere; }
+$root.pgh-narrow .pgh-title { display: inline; }
+$root .pgh-sql { max-height: 220px; margin-top: 6px; padding: 10px 14px; border-radius: 4px; background: $code;
+  overflow-y: auto; }
+$root .pgh-form { display: flex; flex-wrap: wrap; gap: 10px 16px; margin-top: 20px; }
+$root .pgh-form label { display: block; flex: 1 1 200px; max-width: 340px; color: $text; font-size: 13px;
+  font-weight: 700; }
+$root .pgh-form input { display: block; box-sizing: border-box; width: 100%; height: 32px; margin-top: 2px;
+  padding: 0 10px; border: 1px solid $field; border-radius: 6px; background: $ground; color: $text; font: inherit;
+  font-weight: 400; }
+$root .pgh-buttons { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 14px; margin-top: 12px; }
+$root button { cursor: pointer; font: inherit; }
+$root .btn-primary { padding: 6px 20px; border: 1px solid $link; border-radius: 16px; background: $link;
   color: $button_text; font-weight: 700; }
-.pgh button.btn-primary:hover { opacity: 0.88; }
-.pgh button.pgh-link { padding: 0; border: 0; background: none; color: $link; text-align: left;
-  text-decoration: underline; overflow-wrap: anywhere; }
-.pgh button:focus-visible, .pgh input:focus-visible, .pgh summary:focus-visible { outline: 2px solid $link;
-  outline-offset: 2px; }
-.pgh cwdb-action { display: none; }
+$root .btn-primary:hover { opacity: 0.88; }
+$root .pgh-link { padding: 0; border: 0; background: none; color: $link; text-align: left; text-decoration: underline;
+  overflow-wrap: anywhere; }
+$root button:focus-visible, $root input:focus-visible { outline: 2px solid $link; outline-offset: 2px; }
+$root cwdb-action { display: none; }
 """
 
 
+def root_of(*, dark: bool) -> str:
+    """The class of the widget's own root. One for each theme, since a popup may be older than the widget beside it."""
+    return "pgh-dark" if dark else "pgh-light"
+
+
 def stylesheet(*, dark: bool) -> str:
-    return Template(RULES).substitute(DARK if dark else LIGHT)
+    return Template(RULES).substitute(DARK if dark else LIGHT, root=f".{root_of(dark=dark)}")

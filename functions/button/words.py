@@ -50,8 +50,10 @@ def say_size(count: float) -> str:
 
 def say_table(table: Mapping[str, Any]) -> str:
     rows, size = table.get("estimated_rows"), table.get("estimated_bytes")
-    known = [f"about {rows:,} rows" if isinstance(rows, int) and rows >= 0 else "row count not known yet"]
-    known += [say_size(size)] if isinstance(size, int) else []
+    if isinstance(rows, int) and isinstance(size, int) and rows >= 0:
+        known = [f"about {rows:,} rows", say_size(size)]
+    else:
+        known = ["size not known: never analysed"]
     known += [f"owned by {table['owner']}"] if table.get("owner") else []
     return ", ".join(known)
 

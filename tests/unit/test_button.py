@@ -148,7 +148,7 @@ def test_a_look_that_fails_says_so_and_shows_the_rest(open_dashboard: Callable[.
     dashboard.call(CLICK)
     page = dashboard.call()
     assert "LockBusyError: public.drivers stayed locked.\nIn the way: pid 4711." in page.text
-    assert "✓ Appliedapply" in page.text
+    assert "✓ AppliedWhat: apply" in page.text
     assert OLDER in page.labels
     assert "Apply to prod" not in page.labels
 
@@ -184,6 +184,14 @@ def test_the_theme_the_zone_and_what_is_typed_are_the_dashboards(open_dashboard:
 @pytest.mark.parametrize("zone", [None, "x", {"offsetISO": "x"}, {"offsetISO": None}, {}, {"offsetISO": 3}])
 def test_a_zone_that_is_none_is_utc(zone: object) -> None:
     assert button.read_zone(zone) is UTC
+
+
+@pytest.mark.parametrize(("width", "narrow"), [(300, True), (600, False), (0, False), (None, False), ("x", False)])
+def test_a_narrow_widget_is_told_by_its_width(
+    open_dashboard: Callable[..., Dashboard], width: Any, narrow: bool
+) -> None:
+    page = open_dashboard().call(width=width)
+    assert ("pgh-light pgh-narrow cwdb-no-default-styles" in page.values) is narrow
 
 
 def test_a_file_that_is_not_packaged_is_refused_with_those_that_are(open_dashboard: Callable[..., Dashboard]) -> None:
