@@ -20,7 +20,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from executions import Execution, describe, list_newest, read_steps, start_once, wait_until_ended
-from page import Seen, Viewer, show_execution, show_notice, show_overview
+from overview import Seen, show_overview
+from parts import Viewer, show_notice
+from progress import show_execution
 from refusals import (
     RefusedError,
     explain,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime, tzinfo
 
     from executions import Execution, Step
 
@@ -122,3 +124,40 @@ def find_failure(steps: Sequence[Step]) -> Step | None:
     """The failure that is tried again now."""
     last = next((step for step in reversed(steps) if step.error or step.attempt == 1), None)
     return last if last and last.error else None
+
+
+def tone_of(execution: Execution) -> str:
+    if execution.is_running:
+        return "busy"
+    if not has_succeeded(execution):
+        return "bad"
+    return "warn" if execution.output["result"] == "would_apply" else "good"
+
+
+def seconds_of(execution: Execution, now: datetime) -> float:
+    return ((execution.stopped or now) - execution.started).total_seconds()
+
+
+def say_time(moment: datetime, zone: tzinfo) -> str:
+    there = moment.astimezone(zone)
+    return f"{there:%Y-%m-%d %H:%M:%S} {there.tzname()}"
+
+
+# What others may have written
+
+
+def text_of(value: object) -> str:
+    """The value as text, whatever somebody has sent: a machine can be started with any JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def database_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    found = plan.get("database")
+    return found if isinstance(found, dict) else {}
+
+
+def objects_of(plan: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = plan.get(key)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []

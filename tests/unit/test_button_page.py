@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 import style
 from executions import Execution, Step
 from markup import REPLACEMENT, UNPRINTABLE, Html, element, escape
-from page import Seen, Viewer, show_execution, show_notice, show_overview
+from overview import Seen, show_overview
+from parts import Viewer, show_notice
+from progress import show_execution
 from words import say_duration, say_size, say_steps
 
 if TYPE_CHECKING:
