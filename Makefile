@@ -59,6 +59,14 @@ hotfix: ## Run a hotfix of a deployed stack: make hotfix ENV=prod ID=... ACTION=
 	@$(MAKE) --silent --no-print-directory .venv/ready
 	@$(PYTHON) -m local.remote
 
+.PHONY: dashboard
+dashboard: .venv/ready ## Serve the dashboard button on a local page: make dashboard PORT=8765
+	@$(PYTHON) -m local.dashboard $(if $(PORT),--port "$(PORT)")
+
+.PHONY: screenshots
+screenshots: .venv/ready ## Take the pictures of the button in docs/ anew, with this machine's Chromium
+	@$(PYTHON) -m local.screenshots
+
 .PHONY: build
 build: .venv/ready ## Build the function with sam, when its sources changed
 	@$(PYTHON) -m local build

@@ -6,8 +6,9 @@ from local.places import PROJECT
 
 sys.path += [str(PROJECT / "functions" / name) for name in ("button", "migrate")]
 
+import button
 import errors
 import executions
 import request
 
-__all__ = ["errors", "executions", "request"]
+__all__ = ["button", "errors", "executions", "request"]

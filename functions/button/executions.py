@@ -6,11 +6,11 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 RUNNING = "RUNNING"
 # One page of ListExecutions holds at most this many; an older execution is of no interest to an incident.
 LOOKED_AT = 1000
-POLL_SECONDS = 0.3
+# ListExecutions may miss what has just been started.
+LISTED_WITHIN = timedelta(seconds=30)
+# The pauses between two looks at a running execution: short at first, as most take a second or two.
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
 class Execution:
     """One execution as it is now. `output` is what the machine returned, {} unless it succeeded; `error` and `cause`
-    are its failure's name and text."""
+    are its failure's name and text. `request` is whatever it was started with, by anybody."""
 
     arn: str
     name: str
@@ -66,12 +70,19 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
     last = find_last(client, machine_arn, name_prefix(action, hotfix))
     if last and last["status"] == RUNNING:
         return last["executionArn"]
-    name = execution_name(action, hotfix, request.get("plan_hash"), last["name"] if last else None)
+    last_name = last["name"] if last else None
     text = json.dumps(request)
-    try:
-        return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
-    except client.exceptions.ExecutionAlreadyExists:  # Somebody else was faster by a moment, and gave another reason.
-        return execution_arn(machine_arn, name)
+    while True:
+        name = execution_name(action, hotfix, request.get("plan_hash"), last_name)
+        try:
+            return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
+        except client.exceptions.ExecutionAlreadyExists:
+            # Either somebody else was faster by a moment, or it is so old that it has left the list: then it would
+            # stand in the way for good, so the next one is named after it.
+            existing = describe(client, execution_arn(machine_arn, name))
+            if existing.is_running or existing.started > datetime.now(UTC) - LISTED_WITHIN:
+                return existing.arn
+            last_name = name
 
 
 def execution_name(action: str, hotfix: str, plan_hash: str | None, last_name: str | None) -> str:
@@ -106,26 +117,27 @@ def describe(client: SFNClient, arn: str) -> Execution:
         status=seen["status"],
         started=seen["startDate"],
         stopped=seen.get("stopDate"),
-        request=json.loads(seen.get("input") or "{}"),
-        output=json.loads(seen.get("output") or "{}"),
+        request=read_object(seen.get("input")),
+        output=read_object(seen.get("output")),
         error=seen.get("error"),
         cause=seen.get("cause"),
     )
 
 
+def read_object(text: str | None) -> dict[str, Any]:
+    """{} for any other JSON: somebody may start an execution with a list."""
+    value = json.loads(text or "{}")
+    return value if isinstance(value, dict) else {}
+
+
 def wait_until_ended(client: SFNClient, arn: str, seconds: float) -> Execution:
     """The execution as it is when it has ended, or when that time is over."""
     deadline = time.monotonic() + seconds
-    while (execution := describe(client, arn)).is_running and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+    pause = FIRST_PAUSE_SECONDS
+    while (execution := describe(client, arn)).is_running and time.monotonic() + pause < deadline:
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     return execution
-
-
-def read_progress(client: SFNClient, arn: str) -> list[str]:
-    """The steps so far, the oldest first: the names of the states that were entered, and each failure that is tried
-    again as `<state>: <error>`."""
-    steps = [step for step in read_steps(client, arn) if step.error or step.attempt == 1]
-    return [f"{step.state}: {step.error}" if step.error else step.state for step in steps]
 
 
 def read_steps(client: SFNClient, arn: str) -> list[Step]:

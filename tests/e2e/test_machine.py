@@ -71,6 +71,12 @@ class Ended:
         return self.execution.status, self.execution.error or self.execution.output["result"]
 
 
+def read_progress(states: Any, arn: str) -> list[str]:
+    """The names of the states that were entered, the oldest first, and each failure as `<state>: <error>`."""
+    steps = [step for step in executions.read_steps(states, arn) if step.error or step.attempt == 1]
+    return [f"{step.state}: {step.error}" if step.error else step.state for step in steps]
+
+
 @dataclass(frozen=True)
 class Stage:
     """One state machine, its clients, and the queue that gets its reports."""
@@ -95,14 +101,14 @@ class Stage:
         messages = [json.loads(message["Body"]) for message in received]
         self.transcript.append(json.dumps([history, messages], default=str))
         self.transcript.append(repr(execution))
-        return Ended(execution, executions.read_progress(self.states, arn), messages)
+        return Ended(execution, read_progress(self.states, arn), messages)
 
     def run(self, request: Any) -> Ended:
         return self.wait(self.start(request))
 
     def wait_for_step(self, arn: str, step: str, times: int = 1) -> None:
         deadline = time.monotonic() + SECONDS
-        while executions.read_progress(self.states, arn).count(step) < times:
+        while read_progress(self.states, arn).count(step) < times:
             assert time.monotonic() < deadline, step
             time.sleep(0.2)  # moto works hard to tell a history.
 

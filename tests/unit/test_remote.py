@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore import exceptions
 
-from executions import Step, read_progress, read_steps
+from executions import Step, read_steps
 from local.errors import LocalError
 from local.remote import Order, name_in_pipeline, read_order, run_of_pipeline, state_of
 from local.stack import environments, explain, find_stack
@@ -260,11 +260,6 @@ def test_a_history_is_read_as_steps_with_their_attempts() -> None:
         Step(AT, "Apply", "Task", 3),
         Step(AT, "Verify", "Task"),
     ]
-
-
-def test_the_progress_names_each_state_once_and_each_failure() -> None:
-    steps = ["ReadRequest", "Apply", "Apply: LockBusyError", "Apply: States.Timeout", "Verify"]
-    assert read_progress(recorded(), "arn") == steps
 
 
 def test_steps_that_take_time_are_shown_in_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,60 @@
+"""A Step Functions on 127.0.0.1 that runs state machines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from executions import list_newest, wait_until_ended
+from local.aws import fake_aws
+from local.machine import FUNCTIONS, StandInError, interpreting, wait_for_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mypy_boto3_stepfunctions import SFNClient
+
+    from local.aws import FakeAws
+
+ROLE = "arn:aws:iam::123456789012:role/machine"
+BUSY_FUNCTION = f"{FUNCTIONS}:busy"
+
+
+def fail_as_busy(_: object) -> None:
+    raise StandInError("LockBusyError", "public.drivers stayed locked.")
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[FakeAws]:
+    with fake_aws() as aws, interpreting(aws, 1.0, {BUSY_FUNCTION: fail_as_busy}):
+        yield aws
+
+
+@pytest.fixture
+def client(aws: FakeAws) -> Iterator[SFNClient]:
+    with contextlib.closing(aws.client("stepfunctions")) as client:
+        yield client
+
+
+@pytest.fixture
+def create(client: SFNClient) -> Iterator[Callable[[dict[str, Any]], str]]:
+    """Creates the machine of a definition. At the end none of its executions runs."""
+    arns = []
+
+    def create(definition: dict[str, Any]) -> str:
+        text = json.dumps(definition)
+        arns.append(client.create_state_machine(name="hotfix", definition=text, roleArn=ROLE)["stateMachineArn"])
+        return arns[-1]
+
+    yield create
+    for arn in arns:
+        with contextlib.suppress(client.exceptions.StateMachineDoesNotExist):
+            for one in list_newest(client, arn):
+                if one["status"] == "RUNNING":
+                    client.stop_execution(executionArn=one["executionArn"])
+                    wait_until_ended(client, one["executionArn"], 5)
+            client.delete_state_machine(stateMachineArn=arn)
+    wait_for_threads()

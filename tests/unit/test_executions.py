@@ -1,0 +1,119 @@
+"""Executions of the state machine, started and read by boto3 from moto's Step Functions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import executions
+from executions import describe, execution_name, read_steps, start_once, wait_until_ended
+from tests.unit.conftest import BUSY_FUNCTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_stepfunctions import SFNClient
+
+ID = "20260212092000_add_drivers_active_since"
+LOOK = {"action": "plan", "hotfix": ID}
+APPLY = {"action": "apply", "hotfix": ID, "plan_hash": "a" * 64}
+WAITING: dict[str, Any] = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 2, "End": True}}}
+DONE: dict[str, Any] = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
+
+type Create = Callable[[dict[str, Any]], str]
+
+
+def test_while_one_runs_no_second_is_started(client: SFNClient, create: Create) -> None:
+    machine = create(WAITING)
+    first = start_once(client, machine, APPLY | {"reason": "INC-4711"})
+    assert start_once(client, machine, APPLY | {"reason": "another"}) == first
+    assert len(executions.list_newest(client, machine)) == 1
+
+
+def test_two_who_saw_the_same_start_one(client: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = create(WAITING)
+    monkeypatch.setattr(executions, "find_last", lambda *_: None)  # neither sees the other's in the list yet
+    first = start_once(client, machine, APPLY | {"requested_by": "ana"})
+    assert start_once(client, machine, APPLY | {"requested_by": "bruno"}) == first
+
+
+def test_what_has_ended_can_be_started_again(client: SFNClient, create: Create) -> None:
+    machine = create(DONE)
+    first = start_once(client, machine, LOOK)
+    wait_until_ended(client, first, 5)
+    second = start_once(client, machine, LOOK)
+    assert second != first
+    assert describe(client, second).request == LOOK
+
+
+def test_an_execution_that_has_left_the_list_is_in_nobodys_way(
+    client: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand looks later the last apply is no longer seen, but its name is taken for 90 days."""
+    machine = create(DONE)
+    monkeypatch.setattr(executions, "find_last", lambda *_: None)
+    old = start_once(client, machine, APPLY)
+    wait_until_ended(client, old, 5)
+    assert start_once(client, machine, APPLY) == old  # as the list may be late by some seconds
+    monkeypatch.setattr(executions, "LISTED_WITHIN", timedelta(0))
+    new = start_once(client, machine, APPLY)
+    wait_until_ended(client, new, 5)
+    newer = start_once(client, machine, APPLY)
+    assert len({old, new, newer}) == 3
+
+
+@pytest.mark.parametrize("other", [{"action": "plan"}, {"hotfix": "20260301101500_other"}])
+def test_another_request_is_another_execution(client: SFNClient, create: Create, other: dict[str, str]) -> None:
+    machine = create(WAITING)
+    assert start_once(client, machine, APPLY) != start_once(client, machine, APPLY | other)
+
+
+def test_a_name_is_one_that_step_functions_takes() -> None:
+    name = execution_name("verify", f"20260212092000_{'x' * 200}", None, None)
+    assert len(name) <= 80
+    assert name.startswith("verify-20260212092000_xx")
+
+
+def test_waiting_ends_with_the_execution_or_with_its_time(client: SFNClient, create: Create) -> None:
+    machine = create(WAITING)
+    arn = start_once(client, machine, LOOK)
+    assert wait_until_ended(client, arn, 0.5).is_running
+    ended = wait_until_ended(client, arn, 20)
+    assert (ended.status, ended.is_running) == ("SUCCEEDED", False)
+    assert ended.stopped is not None
+
+
+def test_an_execution_of_any_json_can_be_read(client: SFNClient, create: Create) -> None:
+    arn = client.start_execution(stateMachineArn=create(DONE), name="any", input='["a", "list"]')["executionArn"]
+    ended = wait_until_ended(client, arn, 5)
+    assert (ended.request, ended.output) == ({}, {})
+
+
+def test_a_failure_is_read_with_its_name_and_text(client: SFNClient, create: Create) -> None:
+    machine = create(
+        {"StartAt": "Failed", "States": {"Failed": {"Type": "Fail", "Error": "LockBusyError", "Cause": "Busy."}}}
+    )
+    ended = wait_until_ended(client, start_once(client, machine, LOOK), 5)
+    assert (ended.status, ended.error, ended.cause, ended.output) == ("FAILED", "LockBusyError", "Busy.", {})
+
+
+def test_the_steps_are_told_with_the_failures_that_are_tried_again(client: SFNClient, create: Create) -> None:
+    call = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Parameters": {"FunctionName": BUSY_FUNCTION, "Payload": {}},
+    }
+    retry = [{"ErrorEquals": ["States.ALL"], "MaxAttempts": 1, "IntervalSeconds": 1}]
+    states = {"First": {"Type": "Pass", "Next": "Call"}, "Call": call | {"Retry": retry, "End": True}}
+    arn = start_once(client, create({"StartAt": "First", "States": states}), LOOK)
+    wait_until_ended(client, arn, 10)
+    steps = read_steps(client, arn)
+    assert [(step.state, step.kind, step.attempt, step.error, step.text) for step in steps] == [
+        ("First", "Pass", 1, None, ""),
+        ("Call", "Task", 1, None, ""),
+        ("Call", "Task", 1, "LockBusyError", "public.drivers stayed locked."),
+        ("Call", "Task", 2, None, ""),
+        ("Call", "Task", 2, "LockBusyError", "public.drivers stayed locked."),
+    ]
