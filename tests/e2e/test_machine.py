@@ -142,7 +142,8 @@ def staged(
     house: House, database: Database, no_secret_in_output: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Stage]]:
     """Sets up a state machine with the given values; no password may be in any history, output or report."""
-    monkeypatch.setattr(executions, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(executions, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(executions, "LONGEST_PAUSE_SECONDS", 0.05)
     with contextlib.ExitStack() as stack:
         states, queues, topics = (
             stack.enter_context(contextlib.closing(house.aws.client(service)))
