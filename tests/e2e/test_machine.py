@@ -742,8 +742,15 @@ def test_a_failure_is_reported_with_its_advice(run: Callable[..., Ended], databa
     )
 
 
+def test_a_look_that_fails_mails_nobody(run: Callable[..., Ended], database: Database) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
+    ended = run(action="plan")
+    assert (ended.verdict, ended.messages) == (("FAILED", "ColumnMismatchError"), [])
+
+
 def test_a_failure_of_a_request_without_anything_reads_well(staged: Callable[..., Stage]) -> None:
-    ended = staged(EnvironmentName="prod").run({"sql": "DROP TABLE drivers", "requested_by": 7})
+    request = {"action": "apply", "sql": "DROP TABLE drivers", "requested_by": 7}
+    ended = staged(EnvironmentName="prod").run(request)
     (message,) = ended.messages
     assert message["Subject"] == "pg-hotfix prod: RequestError"
     assert message["Message"].startswith(

@@ -492,7 +492,7 @@ def test_machine_gets_every_value_that_its_definition_names_and_no_other() -> No
 def test_what_the_definition_gets_breaks_no_json_text() -> None:
     for name in ("EndpointUrl", "ApplicationLogGroup", "EnvironmentName"):
         pattern = PARAMETERS[name]["AllowedPattern"]
-        for sign in ('"', "\\", "\n", "$"):
+        for sign in ('"', "'", "\\", "\n", "$"):
             assert not re.fullmatch(pattern, f"https://a{sign}b"), name
             assert not re.fullmatch(pattern, f"a{sign}b"), name
 
