@@ -13,14 +13,17 @@ GROUPS := uv dev function bench scan postgres-14 postgres-15 postgres-16 postgre
 VERSIONS := 14 15 16 17 18
 SQL := sql/*.sql
 
-# No target touches a real AWS account: sam and boto3 see these credentials only.
+# No target touches a real AWS account: sam and boto3 see these credentials only. `make hotfix` is the one exception.
+ifneq ($(MAKECMDGOALS),hotfix)
 export AWS_ACCESS_KEY_ID := local
 export AWS_SECRET_ACCESS_KEY := local
 export AWS_DEFAULT_REGION := us-east-1
 export AWS_CONFIG_FILE := /dev/null
 export AWS_SHARED_CREDENTIALS_FILE := /dev/null
+unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_SECURITY_TOKEN AWS_REGION
+endif
 export SAM_CLI_TELEMETRY := 0
-unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_REGION VIRTUAL_ENV PYTHONPATH PYTHONHOME
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 # The servers of the laptop are on 127.0.0.1: a proxy has no business there.
 export NO_PROXY := 127.0.0.1,localhost,$(NO_PROXY)
 export no_proxy := $(NO_PROXY)
@@ -47,6 +50,14 @@ invoke: .venv/ready ## Invoke the built function once: make invoke EVENT=events/
 .PHONY: psql
 psql: .venv/ready ## Open psql on the embedded database
 	@$(PYTHON) -m local psql
+
+# Its variables reach Python by the environment, where no shell reads them. The set-up is a make of its own, so that it
+# sees no real credentials.
+.PHONY: hotfix
+hotfix: ## Run a hotfix of a deployed stack: make hotfix ENV=prod ID=... ACTION=plan
+	@test "$(MAKECMDGOALS)" = hotfix || { echo "make hotfix runs alone: no other target may see your credentials." >&2; exit 2; }
+	@$(MAKE) --silent --no-print-directory .venv/ready
+	@$(PYTHON) -m local.remote
 
 .PHONY: dashboard
 dashboard: .venv/ready ## Serve the dashboard button on a local page: make dashboard PORT=8765
@@ -144,4 +155,11 @@ clean: ## Stop what a killed run left behind and remove all that was made here
 	@echo "Installing what is pinned in $< into $(@D) ..." >&2
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(@D)
 	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes --only-binary :all: $<
+	@touch $@
+
+.local/node/ready: tests/node/package.json tests/node/package-lock.json
+	@echo "Installing what is pinned in tests/node into $(@D) ..." >&2
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

@@ -38,9 +38,10 @@ class FakeAws:
         """The secret has that value, whether it existed or not; returns its ARN."""
         with contextlib.closing(self.client("secretsmanager")) as client:
             try:
-                return client.create_secret(Name=name, SecretString=value)["ARN"]
+                arn: str = client.create_secret(Name=name, SecretString=value)["ARN"]
             except client.exceptions.ResourceExistsException:
-                return client.put_secret_value(SecretId=name, SecretString=value)["ARN"]
+                arn = client.put_secret_value(SecretId=name, SecretString=value)["ARN"]
+            return arn
 
 
 @contextlib.contextmanager

@@ -8,48 +8,28 @@ real HTTP call (without the connection's credentials), `cloudwatchlogs:filterLog
 import contextlib
 import functools
 import json
-import logging
-import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
-from urllib.parse import urlsplit
 
 import requests
 import yaml
 from botocore.exceptions import ClientError
-from moto.awslambda_simple.models import LambdaSimpleBackend
-from moto.core.config import default_user_config
-from moto.stepfunctions.parser.asl.component.common.error_name import custom_error_name
-from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
-from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
-from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
-from moto.stepfunctions.parser.models import StepFunctionsParserBackend
-from moto.stepfunctions.parser.utils import TMP_THREADS
 
 from local.aws import REGION, FakeAws
 from local.emulator import EmulatedFunction
+from local.errors import LocalError
+from local.interpreter import FunctionError, interpreting, wait_for_threads
 from local.places import PROJECT
 
 DEFINITION = PROJECT / "statemachine" / "hotfix.asl.yaml"
 NAME = "pg-hotfix-local-hotfix"
 FUNCTIONS = f"arn:aws:lambda:{REGION}:123456789012:function"
 MIGRATE = f"{FUNCTIONS}:pg-hotfix-local-migrate"
-# What stands in for an integration that moto lacks, by the end of its ARN.
-STAND_INS = {":::http:invoke": f"{FUNCTIONS}:http", ":::aws-sdk:cloudwatchlogs:filterLogEvents": f"{FUNCTIONS}:logs"}
+# What stands in for an integration that moto lacks.
+HTTP, LOGS = f"{FUNCTIONS}:http", f"{FUNCTIONS}:logs"
+STAND_INS = {":::http:invoke": HTTP, ":::aws-sdk:cloudwatchlogs:filterLogEvents": LOGS}
 HTTP_TASK_SECONDS = 60
-STOP_SECONDS = 5.0
-# moto answers while it changes: it starts two executions of one name, lists one that has no status yet, and says that
-# one has succeeded before it knows the output. These take turns instead.
-TAKE_TURNS = (
-    *((StepFunctionsParserBackend, name) for name in ("start_execution", "list_executions", "describe_execution")),
-    (StepFunctionsParserBackend, "get_execution_history"),
-    (BaseExecutionWorkerCommunication, "_reflect_execution_status"),
-)
 
 
 @dataclass(frozen=True)
@@ -59,17 +39,13 @@ class Machine:
     topic_arn: str
 
 
-class StandInError(Exception):
-    """The failure of a stand-in: the error's name as Step Functions would give it, and the cause."""
-
-
 @contextlib.contextmanager
 def running_machine(
     aws: FakeAws,
     function: EmulatedFunction,
     *,
     minute_seconds: float = 60.0,
-    change: Callable[[dict[str, Any]], None] = lambda definition: None,
+    change: Callable[[dict[str, Any]], None] | None = None,
     **values: str,
 ) -> Iterator[Machine]:
     """Within the block executions can be started; after it none of them runs. One at a time in a process.
@@ -78,25 +54,25 @@ def running_machine(
     the definition's substitutions as far as they differ from a stack with both checks off. `change` may change the
     definition, parsed, before it is created.
     """
-    with contextlib.ExitStack() as stack:
-        topics, states, logs = (
-            stack.enter_context(contextlib.closing(aws.client(service))) for service in ("sns", "stepfunctions", "logs")
-        )
-        stack.enter_context(
-            interpreting(
-                aws,
-                minute_seconds / 60,
-                {
-                    MIGRATE: functools.partial(invoke_function, function),
-                    STAND_INS[":::http:invoke"]: call_endpoint,
-                    STAND_INS[":::aws-sdk:cloudwatchlogs:filterLogEvents"]: functools.partial(search_logs, logs),
-                },
-            )
-        )
-        topic = topics.create_topic(Name=NAME)["TopicArn"]
-        definition = yaml.safe_load(substitute(DEFINITION.read_text(), default_values(topic) | values))
+    with (
+        contextlib.closing(aws.client("sns")) as topics,
+        contextlib.closing(aws.client("stepfunctions")) as states,
+        contextlib.closing(aws.client("logs")) as logs,
+        interpreting(
+            aws,
+            minute_seconds / 60,
+            {
+                MIGRATE: functools.partial(invoke_function, function),
+                HTTP: call_endpoint,
+                LOGS: functools.partial(search_logs, logs),
+            },
+        ),
+    ):
+        topic = topics.create_topic(Name=f"Automation-{NAME}")["TopicArn"]
+        definition = yaml.load(substitute(DEFINITION.read_text(), default_values(topic) | values), yaml.CSafeLoader)
         use_stand_ins(definition)
-        change(definition)
+        if change:
+            change(definition)
         role = "arn:aws:iam::123456789012:role/pg-hotfix-local"
         text = json.dumps(definition)
         arn = states.create_state_machine(name=NAME, definition=text, roleArn=role)["stateMachineArn"]
@@ -107,6 +83,7 @@ def running_machine(
                 states.stop_execution(executionArn=execution["executionArn"])
             wait_for_threads()
             states.delete_state_machine(stateMachineArn=arn)
+            topics.delete_topic(TopicArn=topic)
 
 
 def default_values(topic_arn: str) -> dict[str, str]:
@@ -130,9 +107,12 @@ def default_values(topic_arn: str) -> dict[str, str]:
 def substitute(text: str, values: Mapping[str, str]) -> str:
     """Returns the text as CloudFormation would fill it in.
 
+    Raises: LocalError when the text has no place for one of the values.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
     """
     for name, value in values.items():
+        if f"${{{name}}}" not in text:
+            raise LocalError(f"{DEFINITION.name} has no substitution {name}.")
         text = text.replace(f"${{{name}}}", value)
     return text
 
@@ -144,68 +124,13 @@ def use_stand_ins(definition: dict[str, Any]) -> None:
                 state["Resource"] = arn
 
 
-@contextlib.contextmanager
-def interpreting(aws: FakeAws, pace: float, functions: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
-    """Within the block moto runs state machines, which find the functions by their ARNs. It waits `pace` seconds for
-    each second of a retry's interval or of a Wait."""
-
-    def invoke(_: object, arn: str, qualifier: object, body: str, headers: object, answer: dict[str, str]) -> bytes:
-        try:
-            return json.dumps(functions[arn](json.loads(body))).encode()
-        except StandInError as error:
-            answer["x-amz-function-error"] = "Unhandled"
-            name, cause = error.args
-            return json.dumps({"errorType": name, "errorMessage": cause}).encode()
-
-    def wait(_: object, env: Any, wait_seconds: float) -> None:
-        env.program_state_event.wait(wait_seconds * pace)
-
-    waiting = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * pace))
-    turn = threading.RLock()
-    # It calls every path that a Choice finds nothing at an error.
-    logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-    with contextlib.ExitStack() as stack:
-        for patch in (
-            mock.patch.dict(os.environ, {"MOTO_PORT": str(urlsplit(aws.endpoint_url).port)}),
-            mock.patch.dict(
-                default_user_config,
-                {"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}},
-            ),
-            mock.patch.object(LambdaSimpleBackend, "invoke", invoke),
-            mock.patch.object(retrier_decl, "time", waiting),
-            mock.patch.object(WaitFunction, "_wait_interval", wait),
-            # It takes States.Http.StatusCode.500 and the like for names that a definition may not use.
-            mock.patch.object(custom_error_name, "ILLEGAL_CUSTOM_ERROR_PREFIX", "\0"),
-            *(mock.patch.object(owner, name, in_turn(turn, getattr(owner, name))) for owner, name in TAKE_TURNS),
-        ):
-            stack.enter_context(patch)
-        yield
-
-
-def in_turn(turn: threading.RLock, method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def take_turn(*arguments: Any, **options: Any) -> Any:
-        with turn:
-            return method(*arguments, **options)
-
-    return take_turn
-
-
-def wait_for_threads() -> None:
-    """No thread of moto's interpreter runs any more, unless it waits for something else for too long."""
-    deadline = time.monotonic() + STOP_SECONDS
-    for thread in TMP_THREADS:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    TMP_THREADS.clear()
-
-
 # What the machine calls
 
 
 def invoke_function(function: EmulatedFunction, event: Any) -> Any:
     invocation = function.invoke(event)
     if invocation.error_type:
-        raise StandInError(invocation.error_type, invocation.error_message)
+        raise FunctionError(invocation.error_type, invocation.error_message)
     return invocation.payload
 
 
@@ -214,7 +139,7 @@ def call_endpoint(parameters: dict[str, Any]) -> dict[str, Any]:
     try:
         answer = requests.request(parameters["Method"], parameters["ApiEndpoint"], timeout=HTTP_TASK_SECONDS)
     except requests.RequestException as error:
-        raise StandInError("States.Http.Socket", type(error).__name__) from error
+        raise FunctionError("States.Http.Socket", type(error).__name__) from error
     output = {
         "StatusCode": answer.status_code,
         "StatusText": answer.reason,
@@ -222,7 +147,7 @@ def call_endpoint(parameters: dict[str, Any]) -> dict[str, Any]:
         "ResponseBody": answer.text,
     }
     if not answer.ok:
-        raise StandInError(f"States.Http.StatusCode.{answer.status_code}", json.dumps(output))
+        raise FunctionError(f"States.Http.StatusCode.{answer.status_code}", json.dumps(output))
     return output
 
 
@@ -242,7 +167,7 @@ def search_logs(logs: Any, parameters: dict[str, Any]) -> dict[str, Any]:
             limit=parameters["Limit"],
         )
     except ClientError as error:
-        raise StandInError(f"CloudWatchLogs.{error.response['Error']['Code']}", str(error)) from error
+        raise FunctionError(f"CloudWatchLogs.{error.response['Error']['Code']}", str(error)) from error
     events = [{name[0].upper() + name[1:]: value for name, value in event.items()} for event in found["events"]]
     more = {"NextToken": str(page + 1)} if page + 1 < len(streams) else {}
     return {"Events": events, "SearchedLogStreams": [], **more}

@@ -1,13 +1,18 @@
 """How a laptop's commands show what an operator would see: in colour on a terminal, plain when piped."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from local.emulator import Invocation
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from local.emulator import Invocation
 
 console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
@@ -46,7 +51,11 @@ def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
     result = str(answer["result"])
     style = "bold green" if result in GOOD else "bold"
     console.print(Text.assemble("   ", (result, style), f"  {describe_times(answer, seconds)}"))
-    for column in answer["columns"]:
+    show_columns(answer["columns"])
+
+
+def show_columns(columns: Sequence[Mapping[str, Any]]) -> None:
+    for column in columns:
         name = ".".join(str(column[part]) for part in ("schema", "table", "column"))
         found = (", found: the same", "") if column["matches"] else (f", found: {column['actual']}", "yellow")
         console.print(Text.assemble(f"   {name}  expected: {column['expected']}", found))
@@ -72,6 +81,10 @@ def format_log_line(record: Mapping[str, Any]) -> str:
     keys = [key for key in LOGGED if record.get(key) is not None]
     facts = " ".join(f"{key}={quote(str(record[key]))}" for key in keys)
     return f"log: {record.get('level')} {record.get('message')} {facts}"
+
+
+def format_time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%H:%M:%S}"
 
 
 def quote(value: str) -> str:

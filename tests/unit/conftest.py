@@ -10,7 +10,8 @@ import pytest
 
 from executions import list_newest, wait_until_ended
 from local.aws import fake_aws
-from local.machine import FUNCTIONS, StandInError, interpreting, wait_for_threads
+from local.interpreter import FunctionError, interpreting, wait_for_threads
+from local.machine import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ BUSY_FUNCTION = f"{FUNCTIONS}:busy"
 
 
 def fail_as_busy(_: object) -> None:
-    raise StandInError("LockBusyError", "public.drivers stayed locked.")
+    raise FunctionError("LockBusyError", "public.drivers stayed locked.")
 
 
 @pytest.fixture(scope="module")

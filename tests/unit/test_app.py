@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import string
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,7 @@ def test_a_refused_request_is_one_line_with_everything_known(call: Call) -> None
     outcome = call(REQUEST | {"hotfix": "20260301101500_nobody_knows", "correlation_id": "run-1"})
     (line,) = outcome.logs
     assert line.pop("duration_ms") < 1000
+    assert 0 <= time.time() * 1000 - line.pop("finished_at_ms") < 1000
     for of_powertools in ("location", "timestamp", "started_at", "xray_trace_id", "cold_start"):
         line.pop(of_powertools, None)
     assert line == {

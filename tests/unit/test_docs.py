@@ -24,6 +24,7 @@ DOCUMENTS = [
         "docs/runbook.md",
         "docs/decisions.md",
         "docs/safety.md",
+        "docs/security.md",
         "docs/benchmark.md",
     )
 ]

@@ -9,11 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
-from samtranslator.parser.parser import Parser  # type: ignore[import-untyped]
-from samtranslator.translator.translator import Translator  # type: ignore[import-untyped]
+
+from local.scan import fill_in, transform
+from request import parse_request
 
 PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "template.yaml").read_text()
@@ -29,8 +29,59 @@ INTERFACE: dict[str, Any] = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface
 ACTIONS_WITHOUT_RESOURCE = {
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeSubnets",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+    "ssm:CreateOpsItem",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
+}
+# What each role may do, beside logs and traces of its own and, for the function, what Lambda needs to reach the VPC.
+MACHINE = "HotfixStateMachine"
+EXECUTIONS = "execution:pg-hotfix-hotfix:*"
+RIGHTS = {
+    "MigrateRole": {
+        ("secretsmanager:GetSecretValue", "DatabaseSecretArn"),
+        ("kms:Decrypt", "SecretKmsKeyArn"),
+    },
+    "StateMachineRole": {
+        ("lambda:InvokeFunction", "MigrateFunction"),
+        ("sns:Publish", "HotfixTopic"),
+        ("states:InvokeHTTPEndpoint", "stateMachine:pg-hotfix-hotfix"),
+        ("events:RetrieveConnectionCredentials", "EndpointConnection"),
+        ("secretsmanager:DescribeSecret", "EndpointConnection"),
+        ("secretsmanager:GetSecretValue", "EndpointConnection"),
+        ("logs:FilterLogEvents", "log-group:name:*"),
+    },
+    "EventsRole": {("states:StartExecution", MACHINE)},
+    "ReadinessRole": {("lambda:InvokeFunction", "MigrateFunction"), ("sqs:SendMessage", "DeadLetterQueue")},
+    "GitHubRole": {
+        ("states:StartExecution", MACHINE),
+        ("states:ListExecutions", MACHINE),
+        ("states:DescribeExecution", EXECUTIONS),
+        ("states:GetExecutionHistory", EXECUTIONS),
+        ("lambda:InvokeFunction", "MigrateFunction"),
+    },
+    "RunbookRole": {
+        ("sns:Publish", "HotfixTopic"),
+        ("states:StartExecution", MACHINE),
+        ("states:DescribeExecution", EXECUTIONS),
+        ("states:StopExecution", EXECUTIONS),
+    },
+    "OpsItemRole": set(),
+    "ButtonRole": {
+        ("states:StartExecution", MACHINE),
+        ("states:ListExecutions", MACHINE),
+        ("states:DescribeExecution", EXECUTIONS),
+        ("states:GetExecutionHistory", EXECUTIONS),
+    },
 }
 ENVIRONMENT = {
     "DB_SECRET_ARN",
@@ -51,18 +102,8 @@ REINVOKED_AFTER_SECONDS = 60
 LONGEST_STACK_NAME = 64 - len("-migrate")
 
 
-def transform() -> dict[str, Any]:
-    """What CloudFormation gets: the template after SAM's transform, as if its code were uploaded."""
-    template = yaml_parse(TEXT)
-    template["Resources"]["MigrateFunction"]["Properties"]["CodeUri"] = "s3://bucket/function"
-    template["Resources"]["ReviewedSql"]["Properties"]["ContentUri"] = "s3://bucket/layer"
-    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name="sa-east-1"))
-    values = {name: parameter["Default"] for name, parameter in PARAMETERS.items() if "Default" in parameter}
-    transformed: dict[str, Any] = translator.translate(template, values)
-    return transformed
-
-
-TRANSFORMED = transform()["Resources"]
+WHOLE = transform(yaml_parse(TEXT))
+TRANSFORMED: dict[str, Any] = WHOLE["Resources"]
 
 
 def of_type(name: str) -> dict[str, Any]:
@@ -89,28 +130,48 @@ def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
     return [found for entry in policy["Statement"] for found in branches(entry)]
 
 
-def role_statements() -> list[dict[str, Any]]:
-    return [
-        statement
-        for policy in properties("MigrateRole")["Policies"]
-        for statement in statements(policy["PolicyDocument"])
-    ]
+def role_statements(role: str) -> list[dict[str, Any]]:
+    return [statement for policy in properties(role)["Policies"] for statement in statements(policy["PolicyDocument"])]
+
+
+ROLES = list(of_type("AWS::IAM::Role"))
 
 
 def all_statements() -> list[dict[str, Any]]:
     return [
-        *role_statements(),
-        *statements(properties("MigrateRole")["AssumeRolePolicyDocument"]),
+        *(statement for role in ROLES for statement in role_statements(role)),
+        *(found for role in ROLES for found in statements(properties(role)["AssumeRolePolicyDocument"])),
         *statements(properties("SecretsManagerEndpoint")["PolicyDocument"]),
+        *statements(properties("DeadLetterPolicy")["PolicyDocument"]),
     ]
 
 
-def allowing(prefix: str) -> list[dict[str, Any]]:
+def allowing(prefix: str, role: str = "MigrateRole") -> list[dict[str, Any]]:
     return [
         statement
-        for statement in role_statements()
+        for statement in role_statements(role)
         if statement["Effect"] == "Allow" and any(action.startswith(prefix) for action in as_list(statement["Action"]))
     ]
+
+
+def names_of(value: Any) -> set[str]:
+    """The logical names that the value refers to."""
+    if isinstance(value, list):
+        return {name for item in value for name in names_of(item)}
+    if not isinstance(value, dict):
+        return set()
+    if "Ref" in value:
+        return {value["Ref"]}
+    if "Fn::GetAtt" in value:
+        return {as_list(value["Fn::GetAtt"])[0].split(".")[0]}
+    if "Fn::Sub" in value:
+        return set(re.findall(r"\$\{(\w+)", json.dumps(value["Fn::Sub"])))
+    return {name for item in value.values() for name in names_of(item)}
+
+
+def filled(value: Any) -> Any:
+    """The value with samples in the place of what only a stack knows."""
+    return fill_in(value, WHOLE)
 
 
 def egress() -> list[dict[str, Any]]:
@@ -139,7 +200,7 @@ def test_sections_stand_in_reading_order() -> None:
 def test_no_arn_is_bound_to_one_partition_account_or_region() -> None:
     code = json.dumps({section: TEMPLATE[section] for section in ("Conditions", "Globals", "Resources")})
     assert "arn:aws" not in code
-    assert not re.search(r"\d{12}", code)
+    assert not re.search(r"\b(?!0{12})\d{12}\b", code)
     assert not re.search(r"\b[a-z]{2}-[a-z]+-\d\b", code)
 
 
@@ -182,7 +243,8 @@ def test_safety_limits_have_the_defaults_of_the_contract() -> None:
 def test_environment_carries_no_secret() -> None:
     variables = properties("MigrateFunction")["Environment"]["Variables"]
     assert not [name for name in variables if re.search("PASS|TOKEN|CREDENTIAL|DATABASE_URL|USER|_KEY", name)]
-    assert "{{resolve:" not in TEXT
+    # CloudFormation itself reads one secret, the endpoint's, and hands it to EventBridge.
+    assert TEXT.count("{{resolve:") == 1
     assert not [name for name, parameter in PARAMETERS.items() if "NoEcho" in parameter]
     for name in ENVIRONMENT:
         assert isinstance(variables[name], str) or set(variables[name]) == {"Ref"}, name
@@ -212,17 +274,22 @@ def test_layer_is_the_folder_of_reviewed_sql_and_nothing_else() -> None:
 # Logs
 
 
-def test_log_group_is_named_to_the_function_kept_for_a_stated_time_and_outlives_the_stack() -> None:
-    (name,) = of_type("AWS::Logs::LogGroup")
-    assert properties("MigrateFunction")["LoggingConfig"]["LogGroup"] == {"Ref": name}
+@pytest.mark.parametrize("name", of_type("AWS::Logs::LogGroup"))
+def test_log_group_is_kept_for_a_stated_time_and_outlives_the_stack(name: str) -> None:
     assert properties(name)["RetentionInDays"] == {"Ref": "LogRetentionDays"}
     assert PARAMETERS["LogRetentionDays"]["Default"] >= 365
     assert TRANSFORMED[name]["DeletionPolicy"] == "RetainExceptOnCreate"
     assert TRANSFORMED[name]["UpdateReplacePolicy"] == "Retain"
+    # A new stack finds none in its way.
+    assert "LogGroupName" not in properties(name)
 
 
-def test_kept_log_group_stands_in_no_new_stacks_way() -> None:
-    assert "LogGroupName" not in properties("MigrateLogGroup")
+def test_everything_that_logs_has_a_log_group_of_its_own() -> None:
+    assert properties("MigrateFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "MigrateLogGroup"}
+    assert properties("ButtonFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ButtonLogGroup"}
+    logging = properties("HotfixStateMachine")["LoggingConfiguration"]
+    assert names_of(logging) == {"StateMachineLogGroup"}
+    assert (logging["Level"], logging["IncludeExecutionData"]) == ("ALL", False)
 
 
 def test_logs_show_the_proof_and_no_setting_makes_boto3_log_the_secret() -> None:
@@ -235,12 +302,58 @@ def test_logs_show_the_proof_and_no_setting_makes_boto3_log_the_secret() -> None
 # Rights
 
 
-def test_there_is_one_role_and_sam_adds_no_managed_policy() -> None:
-    assert list(of_type("AWS::IAM::Role")) == ["MigrateRole"]
+def test_everything_has_a_role_of_its_own_and_sam_adds_no_managed_policy() -> None:
+    assert set(ROLES) == set(RIGHTS)
     assert not of_type("AWS::IAM::ManagedPolicy")
     assert not of_type("AWS::IAM::Policy")
-    assert "ManagedPolicyArns" not in properties("MigrateRole")
+    assert not [role for role in ROLES if "ManagedPolicyArns" in properties(role)]
     assert properties("MigrateFunction")["Role"] == {"Fn::GetAtt": ["MigrateRole", "Arn"]}
+    assert properties("ButtonFunction")["Role"] == {"Fn::GetAtt": ["ButtonRole", "Arn"]}
+    assert properties("HotfixStateMachine")["RoleArn"] == {"Fn::GetAtt": ["StateMachineRole", "Arn"]}
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_role_may_do_exactly_this(role: str) -> None:
+    found = {
+        (action, next(iter(names_of(resource) & {name for _, name in RIGHTS[role]}), None) or resource_tail(resource))
+        for statement in role_statements(role)
+        if statement["Effect"] == "Allow" and statement["Resource"] != "*"
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    }
+    logs = {(action, resource) for action, resource in found if action in ("logs:CreateLogStream", "logs:PutLogEvents")}
+    network = {(action, resource) for action, resource in found if action.startswith("ec2:")}
+    assert found - logs - network == RIGHTS[role]
+    assert bool(logs) == (role in ("MigrateRole", "ButtonRole"))
+    assert bool(network) == (role == "MigrateRole")
+
+
+def resource_tail(resource: Any) -> str:
+    arn: str = filled(resource)
+    return arn.split(":", 5)[5]
+
+
+@pytest.mark.parametrize("role", RIGHTS)
+def test_role_is_assumed_by_one_service_and_only_for_this_account(role: str) -> None:
+    (statement,) = statements(properties(role)["AssumeRolePolicyDocument"])
+    if role == "GitHubRole":
+        conditions = statement["Condition"]["StringEquals"]
+        issuer = "token.actions.githubusercontent.com"
+        assert conditions[f"{issuer}:aud"] == "sts.amazonaws.com"
+        assert conditions[f"{issuer}:sub"] == {"Fn::Sub": "repo:${GitHubRepository}:environment:${EnvironmentName}"}
+        return
+    (service,) = statement["Principal"].values()
+    assert service.endswith(".amazonaws.com")
+    # Lambda assumes a role only for the functions that were given it.
+    if service != "lambda.amazonaws.com":
+        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_only_that_url_is_called_and_only_in_that_way() -> None:
+    (statement,) = allowing("states:InvokeHTTPEndpoint", "StateMachineRole")
+    assert statement["Condition"] == {
+        "StringEquals": {"states:HTTPEndpoint": {"Ref": "EndpointUrl"}, "states:HTTPMethod": {"Ref": "EndpointMethod"}}
+    }
 
 
 def test_no_statement_allows_an_action_by_wildcard() -> None:
@@ -252,7 +365,8 @@ def test_no_statement_allows_an_action_by_wildcard() -> None:
 def test_every_resource_is_named_except_where_aws_has_none() -> None:
     everywhere = {
         action
-        for statement in role_statements()
+        for role in ROLES
+        for statement in role_statements(role)
         if statement["Effect"] == "Allow" and "*" in as_list(statement["Resource"])
         for action in as_list(statement["Action"])
     }
@@ -287,7 +401,7 @@ def test_function_writes_only_its_own_logs() -> None:
 
 
 def test_code_of_the_function_may_not_touch_the_network() -> None:
-    (statement,) = [statement for statement in role_statements() if statement["Effect"] == "Deny"]
+    (statement,) = [statement for statement in role_statements("MigrateRole") if statement["Effect"] == "Deny"]
     assert statement["Action"] == "ec2:*"
     arn = statement["Condition"]["ArnEquals"]["lambda:SourceFunctionArn"]["Fn::Sub"]
     assert arn.endswith(":function:${AWS::StackName}-migrate")
@@ -362,6 +476,198 @@ def test_every_security_group_states_its_egress_because_ec2_would_allow_everythi
         assert group["Properties"]["SecurityGroupEgress"], name
 
 
+# The state machine and who starts it
+
+
+def test_machine_and_function_have_the_names_that_make_hotfix_derives() -> None:
+    assert properties("HotfixStateMachine")["StateMachineName"] == {"Fn::Sub": "${AWS::StackName}-hotfix"}
+    assert properties("MigrateFunction")["FunctionName"] == {"Fn::Sub": "${AWS::StackName}-migrate"}
+
+
+def test_machine_gets_every_value_that_its_definition_names_and_no_other() -> None:
+    names = set(re.findall(r"\$\{(\w+)\}", (PROJECT / "statemachine" / "hotfix.asl.yaml").read_text()))
+    assert set(RESOURCES["HotfixStateMachine"]["Properties"]["DefinitionSubstitutions"]) == names
+
+
+def test_what_the_definition_gets_breaks_no_json_text() -> None:
+    for name in ("EndpointUrl", "ApplicationLogGroup", "EnvironmentName"):
+        pattern = PARAMETERS[name]["AllowedPattern"]
+        for sign in ('"', "\\", "\n", "$"):
+            assert not re.fullmatch(pattern, f"https://a{sign}b"), name
+            assert not re.fullmatch(pattern, f"a{sign}b"), name
+
+
+def test_checks_after_the_fix_are_there_only_if_asked_for() -> None:
+    assert TRANSFORMED["EndpointConnection"]["Condition"] == "CallEndpoint"
+    assert TRANSFORMED["ApplicationErrorFilter"]["Condition"] == "WatchLog"
+    assert PARAMETERS["EndpointUrl"]["Default"] == PARAMETERS["ApplicationLogGroup"]["Default"] == ""
+    # Without a body nobody's data comes into the execution's history.
+    assert PARAMETERS["EndpointMethod"]["Default"] == "HEAD"
+
+
+def test_no_event_starts_a_hotfix_by_default() -> None:
+    assert properties("RequestRule")["State"] == {"Fn::If": ["AcceptRequests", "ENABLED", "DISABLED"]}
+    assert PARAMETERS["AcceptEvents"]["Default"] == "false"
+    assert TRANSFORMED["PipelineRule"]["Condition"] == "FollowPipeline"
+    assert PARAMETERS["PipelineName"]["Default"] == ""
+
+
+@pytest.mark.parametrize("name", ["RequestRule", "PipelineRule"])
+def test_late_event_is_not_run(name: str) -> None:
+    (target,) = properties(name)["Targets"]
+    assert target["Arn"] == {"Ref": "HotfixStateMachine"}
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 300
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] <= 5
+
+
+@pytest.mark.parametrize("name", of_type("AWS::Events::Rule"))
+def test_undelivered_event_is_kept_for_a_person(name: str) -> None:
+    (target,) = properties(name)["Targets"]
+    assert names_of(target["DeadLetterConfig"]) == {"DeadLetterQueue"}
+    assert {"MaximumEventAgeInSeconds", "MaximumRetryAttempts"} == set(target["RetryPolicy"])
+    (allowed,) = statements(properties("DeadLetterPolicy")["PolicyDocument"])
+    sources = allowed["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert name in {found for source in sources for branch in branches(source) for found in names_of(branch)}
+
+
+def test_event_of_the_rule_is_the_one_in_the_events_folder() -> None:
+    event = json.loads((PROJECT / "events" / "eventbridge.json").read_text())
+    assert properties("RequestRule")["EventPattern"]["source"] == [event["source"]]
+    assert properties("RequestRule")["Targets"][0]["InputPath"] == "$.detail"
+
+
+def test_pipeline_sends_a_request_of_the_contract() -> None:
+    transformer = properties("PipelineRule")["Targets"][0]["InputTransformer"]
+    text = filled(transformer["InputTemplate"]).replace("name", "20260212092000_add_drivers_active_since", 1)
+    assert set(re.findall(r"<(\w+)>", text)) == set(transformer["InputPathsMap"])
+    request = parse_request(json.loads(text))
+    assert (request.action, request.requested_by) == ("apply", "CodePipeline")
+
+
+def test_readiness_is_asked_more_often_than_its_silence_is_an_alarm() -> None:
+    schedule = properties("ReadinessSchedule")
+    assert schedule["ScheduleExpression"] == "rate(6 hours)"
+    assert names_of(schedule["Target"]["Arn"]) == {"MigrateFunction"}
+    assert names_of(schedule["Target"]["DeadLetterConfig"]) == {"DeadLetterQueue"}
+    assert parse_request(json.loads(schedule["Target"]["Input"])).action == "check"
+    alarm = properties("ReadinessAlarm")
+    assert alarm["MetricName"] == "Ready"
+    assert alarm["TreatMissingData"] == "breaching"
+    assert alarm["Period"] * alarm["EvaluationPeriods"] > 6 * 3600
+    assert alarm["DatapointsToAlarm"] == alarm["EvaluationPeriods"]
+
+
+# Alarms, dashboard, runbook
+
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_alarm_tells_the_topic_and_says_what_to_do(name: str) -> None:
+    alarm = properties(name)
+    assert alarm["AlarmActions"] == [{"Ref": "HotfixTopic"}]
+    assert filled(alarm["AlarmName"]).startswith("pg-hotfix-")
+    assert filled(alarm["AlarmDescription"]).endswith(".")
+    assert name == "ReadinessAlarm" or alarm["TreatMissingData"] == "notBreaching"
+
+
+def test_there_is_an_alarm_for_each_way_to_fail() -> None:
+    watched = {filled(properties(name).get("MetricName", "executions")) for name in ALARMS}
+    assert len(watched) == len(ALARMS) == 7
+    assert {"Ready", "Failed", "Errors", "executions", "LockBusy"} <= watched
+    metrics = [item["MetricStat"]["Metric"] for item in properties("ExecutionAlarm")["Metrics"] if "MetricStat" in item]
+    assert {metric["MetricName"] for metric in metrics} == {
+        "ExecutionsFailed",
+        "ExecutionsTimedOut",
+        "ExecutionsAborted",
+    }
+
+
+@pytest.mark.parametrize("name", ["ReadinessAlarm", "FailureAlarm", "LockBusyAlarm"])
+def test_alarm_looks_at_a_metric_that_the_function_writes(name: str) -> None:
+    alarm = properties(name)
+    code = (PROJECT / "functions" / "migrate" / "app.py").read_text()
+    assert f'"{alarm["MetricName"]}"' in code
+    assert f'namespace="{alarm["Namespace"]}"' in code
+    dimensions = {item["Name"]: item["Value"] for item in alarm["Dimensions"]}
+    assert dimensions == {"service": "pg-hotfix", "environment": {"Ref": "EnvironmentName"}}
+    assert properties("MigrateFunction")["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == "pg-hotfix"
+
+
+def dashboard() -> dict[str, Any]:
+    text, values = properties("HotfixDashboard")["DashboardBody"]["Fn::Sub"]
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", filled(value))
+    body: dict[str, Any] = json.loads(filled({"Fn::Sub": text}))
+    return body
+
+
+def test_dashboard_shows_the_button_and_every_metric_of_the_function() -> None:
+    button, *others = dashboard()["widgets"]
+    assert button["type"] == "custom"
+    assert button["properties"]["params"] == {}
+    assert ":function:" in button["properties"]["endpoint"]
+    shown = {metric[1] for widget in others for metric in widget["properties"].get("metrics", [])}
+    code = (PROJECT / "functions" / "migrate" / "app.py").read_text()
+    written = set(re.findall(r'"([A-Z][A-Za-z]+)"', code)) - {"ENVIRONMENT"}
+    assert {"Applied", "AlreadyApplied", "Failed", "LockBusy", "Ready"} <= shown
+    assert {"LockWaitMs", "LockHeldMs", "DurationMs"} <= shown
+    assert {name for name in shown if not name.startswith("Executions")} <= written
+
+
+def test_widgets_of_the_dashboard_do_not_overlap() -> None:
+    fields = [
+        (widget["x"] + x, widget["y"] + y)
+        for widget in dashboard()["widgets"]
+        for x in range(widget["width"])
+        for y in range(widget["height"])
+    ]
+    assert len(fields) == len(set(fields))
+    assert max(x for x, _ in fields) < 24
+
+
+def test_alarms_without_a_condition_are_on_the_dashboard() -> None:
+    (widget,) = [widget for widget in dashboard()["widgets"] if widget["type"] == "alarm"]
+    always = [name for name in ALARMS if "Condition" not in TRANSFORMED[name]]
+    assert len(widget["properties"]["alarms"]) == len(always)
+    assert all(f"${{{name}.Arn}}" in json.dumps(properties("HotfixDashboard")) for name in always)
+
+
+def test_button_is_outside_the_vpc_and_is_told_one_machine() -> None:
+    button = properties("ButtonFunction")
+    assert "VpcConfig" not in button
+    assert button["Environment"]["Variables"]["STATE_MACHINE_ARN"] == {"Ref": "HotfixStateMachine"}
+    assert button["Timeout"] < REINVOKED_AFTER_SECONDS
+    assert button["Layers"] == properties("MigrateFunction")["Layers"]
+
+
+def test_runbook_is_the_file_in_runbooks() -> None:
+    content = TEMPLATE["Resources"]["ApplyHotfixRunbook"]["Properties"]["Content"]
+    location = content["Fn::Transform"]["Parameters"]["Location"]
+    assert (PROJECT / location).is_file()
+    assert content["Fn::Transform"]["Name"] == "AWS::Include"
+
+
+def test_missing_column_opens_an_ops_item_that_offers_the_runbook() -> None:
+    rule = properties("OpsItemRule")
+    assert names_of(rule["EventPattern"]["resources"]) == {"ApplicationErrorAlarm"}
+    assert rule["EventPattern"]["detail"]["state"]["value"] == ["ALARM"]
+    transformer = rule["Targets"][0]["InputTransformer"]
+    text = filled(transformer["InputTemplate"])
+    assert set(re.findall(r"<(\w+)>", text)) == set(transformer["InputPathsMap"])
+    # EventBridge puts a text between quotation marks, and a list as JSON.
+    item = json.loads(text.replace("<resources>", '["arn"]'))
+    assert (item["severity"], item["resources"]) == ("1", ["arn"])
+    (automation,) = json.loads(item["operationalData"]["/aws/automations"]["value"])
+    assert automation == {"automationType": "AWS:SSM:Automation", "automationId": "name"}
+    assert "${ApplyHotfixRunbook}" in json.dumps(transformer["InputTemplate"])
+    assert json.loads(item["operationalData"]["/aws/dedup"]["value"]) == {"dedupString": "pg-hotfix-missing-column"}
+    assert len(item["title"]) <= 1024
+    assert len(item["description"]) <= 1024
+    # It may hold quotation marks.
+    assert "ErrorPattern" not in json.dumps(transformer)
+
+
 # What an operator reads
 
 
@@ -429,8 +735,9 @@ def test_sam_command_sends_a_packaged_event() -> None:
 
 
 def test_everything_that_takes_tags_says_whose_it_is() -> None:
-    types = {"AWS::Lambda::Function", "AWS::IAM::Role", "AWS::Logs::LogGroup"}
+    types = {"AWS::Lambda::Function", "AWS::IAM::Role", "AWS::Logs::LogGroup", "AWS::StepFunctions::StateMachine"}
     types |= {"AWS::EC2::SecurityGroup", "AWS::EC2::VPCEndpoint"}
+    types |= {"AWS::SNS::Topic", "AWS::SQS::Queue", "AWS::SSM::Document"}
     for name, resource in TRANSFORMED.items():
         if resource["Type"] in types:
             tags = {tag["Key"]: tag["Value"] for tag in resource["Properties"]["Tags"]}

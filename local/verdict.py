@@ -1,0 +1,96 @@
+"""What a deployed stack answers, in words: each step, what became of it, and the line to type next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from local import show
+from local.functions import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from executions import Step
+
+# Of a failure that is tried again; the whole text follows when it is final.
+FIRST_LINES = 2
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What became of a request. `output` is as the state machine returns it, {} unless it succeeded; else `error` and
+    `cause` are the failure's name and text."""
+
+    output: dict[str, Any]
+    error: str | None = None
+    cause: str | None = None
+    arn: str | None = None
+
+    def as_json(self) -> str:
+        answer = {"error": self.error, "cause": self.cause} if self.error else self.output
+        return f"{json.dumps(answer, indent=2, ensure_ascii=False)}\n"
+
+
+def show_ending(ending: Ending, command: Callable[..., str]) -> None:
+    """Prints the verdict and what to type next. `command` makes that line, given the variables that change."""
+    show.console.print()
+    if ending.error:
+        show.console.print(ending.error, style="bold red")
+        show.show_text(ending.cause or "", "red")
+        lines = next_after_failure(ending, command)
+    else:
+        show.console.print(str(ending.output["result"]), style="bold green")
+        show_output(ending.output)
+        lines = next_after_success(ending.output, command)
+    if lines:
+        show.show_title("Next:")
+        show.show_text("\n".join(lines))
+
+
+def show_output(output: Mapping[str, Any]) -> None:
+    show.show_text(output["summary"])
+    seen = next(output[name] for name in ("verify", "apply", "plan") if name in output)
+    show.show_columns(seen["columns"])
+    for blocker in seen["blockers"]:
+        show.show_text(f"In the way: {errors.describe_blocker(blocker)}", "yellow")
+    if "endpoint" in output:
+        show.show_text(f"The endpoint answered {output['endpoint']['status']}.")
+    if "watch" in output:
+        show.show_text(f"The application's log was free of the error for {output['watch']['minutes']} min.")
+    if output["result"] == "would_apply":
+        show.show_text(f"plan_hash {seen['plan_hash']}")
+        show.show_text(seen["sql"].strip())
+
+
+def next_after_success(output: Mapping[str, Any], command: Callable[..., str]) -> list[str]:
+    if output["result"] == "would_apply":
+        return [command(ACTION="apply", PLAN_HASH=output["plan"]["plan_hash"])]
+    if output["result"] == "already_applied" and "verify" not in output:
+        return [command(ACTION="verify", PLAN_HASH="")]
+    return []
+
+
+def next_after_failure(ending: Ending, command: Callable[..., str]) -> list[str]:
+    kind = getattr(errors, ending.error or "", None)
+    lines = []
+    if kind is errors.PlanChangedError:
+        lines = [command(ACTION="plan", PLAN_HASH="")]
+    elif kind is None or kind.retryable:
+        lines = [command()]
+    if ending.arn:
+        lines += [f"aws stepfunctions get-execution-history --execution-arn {ending.arn}"]
+    return lines
+
+
+def show_step(step: Step) -> None:
+    """Prints a line if the step is one that takes time."""
+    at = show.format_time(step.at)
+    if step.error:
+        text = " ".join(step.text.splitlines()[:FIRST_LINES])
+        show.show_text(f"{at}  {step.state}: {'. '.join(filter(None, [step.error, text]))}", "yellow")
+    elif step.attempt > 1:
+        show.show_text(f"{at}  {step.state}, attempt {step.attempt}")
+    elif step.kind in ("Task", "Wait"):
+        show.show_text(f"{at}  {step.state}")

@@ -1,0 +1,764 @@
+"""The state machine, interpreted by moto, with the built function under Lambda's emulator and a real PostgreSQL.
+
+A minute of its waits takes a few milliseconds here, unless a test says otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.server
+import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import executions
+from local.aws import FakeAws, fake_aws
+from local.build import build_if_changed
+from local.emulator import EmulatedFunction, emulated_function, session_members
+from local.laptop import local_environment
+from local.machine import Machine, running_machine
+from local.postgres import free_port
+from tests.conftest import HOTFIX, Database, create_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from local.postgres import Server
+
+COLUMN = "public.drivers.active_since"
+VERIFIED = f"{COLUMN} as expected, and can be selected."
+ADD_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since timestamptz"
+REQUEST = {"hotfix": HOTFIX, "action": "apply", "reason": "INC-4711", "requested_by": "ana.souza"}
+LOG_GROUP = "/ecs/kaviar"
+PATTERN = '"P2022"'
+WATCH = {
+    "WatchLog": "true",
+    "ApplicationLogGroup": LOG_GROUP,
+    "ErrorPatternBase64": base64.b64encode(PATTERN.encode()).decode(),
+    "WatchMinutes": "3",
+}
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class House:
+    """What all tests share, since each part takes a second to start. `fragile` is killed and stopped by tests."""
+
+    aws: FakeAws
+    database: Database
+    function: EmulatedFunction
+    fragile: EmulatedFunction
+
+
+@dataclass(frozen=True)
+class Ended:
+    execution: executions.Execution
+    steps: list[str]
+    messages: list[dict[str, str]]
+
+    @property
+    def verdict(self) -> tuple[str, Any]:
+        """How it ended, and as what."""
+        return self.execution.status, self.execution.error or self.execution.output["result"]
+
+
+def read_progress(states: Any, arn: str) -> list[str]:
+    """The names of the states that were entered, the oldest first, and each failure as `<state>: <error>`."""
+    steps = [step for step in executions.read_steps(states, arn) if step.error or step.attempt == 1]
+    return [f"{step.state}: {step.error}" if step.error else step.state for step in steps]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One state machine, its clients, and the queue that gets its reports."""
+
+    machine: Machine
+    states: Any
+    queues: Any
+    queue_url: str
+    transcript: list[str]
+
+    def start(self, request: Any) -> str:
+        text = json.dumps(request)
+        arn: str = self.states.start_execution(
+            stateMachineArn=self.machine.arn, input=text, name=f"test-{time.time_ns()}"
+        )["executionArn"]
+        return arn
+
+    def wait(self, arn: str) -> Ended:
+        execution = executions.wait_until_ended(self.states, arn, SECONDS)
+        history = self.states.get_execution_history(executionArn=arn, includeExecutionData=True)
+        received = self.queues.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=10).get("Messages", [])
+        messages = [json.loads(message["Body"]) for message in received]
+        self.transcript.append(json.dumps([history, messages], default=str))
+        self.transcript.append(repr(execution))
+        return Ended(execution, read_progress(self.states, arn), messages)
+
+    def run(self, request: Any) -> Ended:
+        return self.wait(self.start(request))
+
+    def wait_for_step(self, arn: str, step: str, times: int = 1) -> None:
+        deadline = time.monotonic() + SECONDS
+        while read_progress(self.states, arn).count(step) < times:
+            assert time.monotonic() < deadline, step
+            time.sleep(0.2)  # moto works hard to tell a history.
+
+
+@pytest.fixture(scope="module")
+def house(server: Server) -> Iterator[House]:
+    build_if_changed()
+    database = create_database(server)
+    with fake_aws() as aws:
+        secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret()))
+        environment = local_environment(server.ca_bundle, secret_arn, aws.endpoint_url)
+        with (
+            emulated_function(environment | {"LOCK_WAIT_SECONDS": "1"}) as function,
+            emulated_function(environment) as fragile,
+        ):
+            yield House(aws, database, function, fragile)
+    with server.connect() as admin:
+        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+        admin.run(f"DROP ROLE {database.user}")
+
+
+@pytest.fixture
+def database(house: House) -> Database:
+    """The house's database, as the incident began."""
+    house.database.run_as_owner("ALTER TABLE drivers DROP COLUMN IF EXISTS active_since")
+    return house.database
+
+
+@pytest.fixture
+def staged(
+    house: House, database: Database, no_secret_in_output: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Stage]]:
+    """Sets up a state machine with the given values; no password may be in any history, output or report."""
+    monkeypatch.setattr(executions, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(executions, "LONGEST_PAUSE_SECONDS", 0.05)
+    with contextlib.ExitStack() as stack:
+        states, queues, topics = (
+            stack.enter_context(contextlib.closing(house.aws.client(service)))
+            for service in ("stepfunctions", "sqs", "sns")
+        )
+
+        def stage(function: EmulatedFunction = house.function, minute_seconds: float = 0.02, **options: Any) -> Stage:
+            machine = stack.enter_context(
+                running_machine(house.aws, function, minute_seconds=minute_seconds, **options)
+            )
+            queue_url = queues.create_queue(QueueName=f"reports-{time.time_ns()}")["QueueUrl"]
+            attributes = queues.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
+            topics.subscribe(TopicArn=machine.topic_arn, Protocol="sqs", Endpoint=attributes["QueueArn"])
+            return Stage(machine, states, queues, queue_url, no_secret_in_output)
+
+        yield stage
+
+
+@pytest.fixture
+def run(staged: Callable[..., Stage]) -> Callable[..., Ended]:
+    """Runs one execution to its end: a request like the incident's, changed by the fields given."""
+
+    def run(options: dict[str, Any] | None = None, **fields: Any) -> Ended:
+        return staged(**(options or {})).run(REQUEST | fields)
+
+    return run
+
+
+@contextlib.contextmanager
+def held_lock(database: Database) -> Iterator[Callable[[], None]]:
+    """The table is read by a transaction that stays open until the function that is given is called."""
+    with database.connect() as blocker:
+        blocker.run("BEGIN")
+        blocker.run("LOCK TABLE drivers IN ACCESS SHARE MODE")
+        released = threading.Event()
+
+        def release() -> None:
+            if not released.is_set():
+                released.set()
+                blocker.run("ROLLBACK")
+
+        yield release
+        release()
+
+
+def set_in(name: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes a definition: the state has these fields, or its retriers, whichever know them."""
+
+    def change(definition: dict[str, Any]) -> None:
+        for target in (definition["States"][name], *definition["States"][name]["Retry"]):
+            target |= {key: value for key, value in fields.items() if key in target}
+
+    return change
+
+
+# What it does
+
+
+def test_a_missing_column_is_planned_applied_verified_and_reported(
+    run: Callable[..., Ended], database: Database
+) -> None:
+    ended = run()
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    output = ended.execution.output
+    assert set(output) == {"request", "result", "summary", "plan", "apply", "verify"}
+    assert output["request"] == REQUEST | {"plan_hash": None, "correlation_id": ended.execution.arn}
+    assert [output[key]["result"] for key in ("plan", "apply", "verify")] == ["would_apply", "applied", "verified"]
+    assert output["summary"] == output["apply"]["summary"]
+    assert {output[key]["caller"] for key in ("plan", "apply", "verify")} == {"step_functions"}
+    assert len({output[key]["request_id"] for key in ("plan", "apply", "verify")}) == 3
+    assert output["apply"]["finished_at_ms"] <= output["verify"]["finished_at_ms"] <= time.time() * 1000
+    assert database.run("SELECT count(*) FROM pg_attribute WHERE attname = 'active_since'") == [[1]]
+    assert [step for step in ended.steps if step in ("Plan", "Apply", "Verify", "Publish")] == [
+        *("Plan", "Apply", "Verify", "Publish"),
+    ]
+
+
+def test_a_column_that_is_there_is_verified_and_never_applied(run: Callable[..., Ended], database: Database) -> None:
+    database.run_as_owner(ADD_COLUMN)
+    ended = run(plan_hash="0" * 64)  # Stale, but a retry after success is no error.
+    assert ended.verdict == ("SUCCEEDED", "already_applied")
+    assert "Apply" not in ended.steps
+    assert set(ended.execution.output) == {"request", "result", "summary", "plan", "verify"}
+    assert ended.execution.output["verify"]["result"] == "verified"
+
+
+@pytest.mark.parametrize(
+    ("fields", "result"),
+    [
+        ({"action": "plan"}, "would_apply"),
+        ({"action": None}, "would_apply"),
+        ({"action": "check", "hotfix": None}, "ready"),
+    ],
+)
+def test_a_look_is_one_invocation_without_a_report(
+    run: Callable[..., Ended], fields: dict[str, Any], result: str
+) -> None:
+    ended = run(**fields)
+    assert ended.verdict == ("SUCCEEDED", result)
+    assert set(ended.execution.output) == {"request", "result", "summary", "plan"}
+    assert ended.messages == []
+
+
+def test_an_empty_request_is_a_plan_that_names_no_hotfix(staged: Callable[..., Stage]) -> None:
+    ended = staged().run({})
+    assert ended.verdict == ("FAILED", "RequestError")
+    assert ended.execution.cause is not None
+    assert ended.execution.cause.startswith("The request to plan names no hotfix.")
+
+
+def test_verify_alone_proves_the_column_without_a_report(run: Callable[..., Ended], database: Database) -> None:
+    database.run_as_owner(ADD_COLUMN)
+    ended = run(action="verify")
+    assert ended.verdict == ("SUCCEEDED", "verified")
+    assert set(ended.execution.output) == {"request", "result", "summary", "verify"}
+    assert ended.messages == []
+
+
+def test_the_plan_that_was_seen_is_the_one_that_is_applied(staged: Callable[..., Stage]) -> None:
+    stage = staged()
+    seen = stage.run(REQUEST | {"action": "plan"}).execution.output["plan"]["plan_hash"]
+    assert stage.run(REQUEST | {"plan_hash": seen}).verdict == ("SUCCEEDED", "applied")
+
+
+# What is refused, at once
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "step"),
+    [
+        ({"plan_hash": "0" * 64}, "PlanChangedError", "Apply"),
+        ({"sql": "DROP TABLE drivers"}, "RequestError", "Plan"),
+        ({"action": "drop"}, "RequestError", "Plan"),
+        ({"action": {"plan": "apply"}}, "RequestError", "Plan"),
+        ({"action": "verify"}, "ColumnMismatchError", "Verify"),
+        ({"action": "verify", "plan_hash": "0" * 64}, "RequestError", "Verify"),
+        ({"action": "plan", "plan_hash": "0" * 64}, "RequestError", "Plan"),
+        ({"hotfix": "20260301101500_nobody_knows"}, "UnknownHotfixError", "Plan"),
+    ],
+)
+def test_what_no_retry_can_help_fails_at_once(
+    run: Callable[..., Ended], fields: dict[str, Any], error: str, step: str
+) -> None:
+    ended = run(**fields)
+    assert ended.verdict == ("FAILED", error)
+    assert [entry for entry in ended.steps if entry.startswith(step)] == [step, f"{step}: {error}"]
+
+
+def test_a_column_of_another_type_fails_with_the_whole_advice(run: Callable[..., Ended], database: Database) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
+    ended = run()
+    assert ended.verdict == ("FAILED", "ColumnMismatchError")
+    assert ended.execution.cause == (
+        f"{COLUMN} exists but is not what {HOTFIX} expects. Nothing was changed.\n"
+        "  expected  timestamp with time zone null\n"
+        "  actual    text null\n"
+        "IF NOT EXISTS would keep the column as it is. Correct the file if that is right:\n"
+        f"  -- expect: column {COLUMN} text null\n"
+        "or change the column by a migration of its own: a hotfix never rewrites an existing column."
+    )
+    assert ended.steps.count("Plan: ColumnMismatchError") == 1
+
+
+def test_an_input_that_is_no_object_is_a_failure_too(staged: Callable[..., Stage]) -> None:
+    assert staged().run(["apply"]).execution.status == "FAILED"
+
+
+def test_a_verify_that_fails_after_an_apply_does_not_hide_what_was_committed(
+    staged: Callable[..., Stage], database: Database
+) -> None:
+    def pause_before_verify(definition: dict[str, Any]) -> None:
+        definition["States"]["Pause"] = {"Type": "Wait", "Seconds": 60, "Next": "Verify"}
+        definition["States"]["AskToVerify"]["Next"] = "Pause"
+
+    stage = staged(minute_seconds=1.0, change=pause_before_verify)
+    arn = stage.start(REQUEST)
+    stage.wait_for_step(arn, "Pause")
+    database.run_as_owner("ALTER TABLE drivers DROP COLUMN active_since")
+    ended = stage.wait(arn)
+    assert ended.verdict == ("FAILED", "ColumnMismatchError")
+    assert ended.execution.cause is not None
+    what, *_, before = ended.execution.cause.split("\n")
+    assert what == f"{COLUMN} is not there, though {HOTFIX} expects it. Nothing was changed."
+    assert before.startswith(f"Before this failure the apply had answered: {COLUMN} applied, committed and proved; ")
+
+
+# What is tried again
+
+
+def test_a_table_that_is_busy_for_minutes_is_reached_in_the_end(
+    staged: Callable[..., Stage], database: Database
+) -> None:
+    stage = staged()
+    with held_lock(database) as release:
+        arn = stage.start(REQUEST)
+        stage.wait_for_step(arn, "Apply: LockBusyError", times=2)
+        release()
+        ended = stage.wait(arn)
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert ended.steps.count("Apply") == 1
+
+
+def test_a_table_that_stays_busy_fails_with_whoever_is_in_the_way(
+    staged: Callable[..., Stage], database: Database
+) -> None:
+    with held_lock(database):
+        ended = staged(change=set_in("Apply", MaxAttempts=2)).run(REQUEST)
+    assert ended.verdict == ("FAILED", "LockBusyError")
+    assert ended.steps.count("Apply: LockBusyError") == 3
+    assert ended.execution.cause is not None
+    assert ended.execution.cause.startswith(f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied.")
+    assert "\nIn the way: pid " in ended.execution.cause
+    assert "To end it now:  SELECT pg_terminate_backend(" in ended.execution.cause
+
+
+def test_a_database_that_cannot_be_reached_is_tried_nine_times(
+    house: House, staged: Callable[..., Stage], database: Database
+) -> None:
+    secret_arn = house.aws.put_secret("kaviar/nowhere", json.dumps(database.secret(port=free_port())))
+    environment = local_environment(database.server.ca_bundle, secret_arn, house.aws.endpoint_url)
+    with emulated_function(environment) as function:
+        ended = staged(function).run(REQUEST)
+    assert ended.verdict == ("FAILED", "DatabaseUnavailableError")
+    assert ended.steps.count("Plan: DatabaseUnavailableError") == 9
+    assert ended.execution.cause is not None
+    assert "Run the same request again" in ended.execution.cause
+
+
+def test_a_function_that_dies_while_it_waits_is_run_again(
+    house: House, staged: Callable[..., Stage], database: Database
+) -> None:
+    stage = staged(house.fragile)
+    with held_lock(database) as release:
+        arn = stage.start(REQUEST)
+        signal_during_apply(house, stage, arn, signal.SIGKILL)
+        stage.wait_for_step(arn, "Apply: Runtime.ExitError")
+        release()
+        ended = stage.wait(arn)
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert ended.steps.count("Apply: Runtime.ExitError") == 1
+
+
+def test_a_function_that_answers_too_late_is_run_again_and_finds_its_work_done(
+    house: House, staged: Callable[..., Stage], database: Database
+) -> None:
+    stage = staged(house.fragile, change=set_in("Apply", TimeoutSeconds=2))
+    with held_lock(database) as release:
+        arn = stage.start(REQUEST)
+        signal_during_apply(house, stage, arn, signal.SIGSTOP)
+        stage.wait_for_step(arn, "Apply: States.Timeout")
+        release()
+        send_to_runtime(house.fragile, signal.SIGCONT)
+        ended = stage.wait(arn)
+    assert ended.verdict == ("SUCCEEDED", "already_applied")
+
+
+def test_a_function_that_dies_every_time_fails_with_advice(house: House, staged: Callable[..., Stage]) -> None:
+    stage = staged(house.fragile, change=set_in("Apply", MaxAttempts=0))
+    with held_lock(house.database):
+        arn = stage.start(REQUEST)
+        signal_during_apply(house, stage, arn, signal.SIGKILL)
+        ended = stage.wait(arn)
+    assert ended.verdict == ("FAILED", "Runtime.ExitError")
+    assert ended.execution.cause is not None
+    first, *advice = ended.execution.cause.split("\n")
+    assert first.startswith("The function gave no answer of its own (Runtime.ExitError: RequestId: ")
+    assert first.endswith("Error: Runtime exited with error: signal: killed).")
+    assert advice == [
+        "What it had begun is there as a whole, or not at all: PostgreSQL ends its session by itself.",
+        "Run the same request again: it is safe, and tells which.",
+    ]
+
+
+def test_a_function_that_never_answers_fails_under_a_name_of_our_own(
+    house: House, staged: Callable[..., Stage]
+) -> None:
+    house.fragile.invoke({"action": "check"})  # Its process is there only from the first invocation on.
+    stage = staged(house.fragile, change=set_in("Plan", MaxAttempts=0, TimeoutSeconds=1))
+    send_to_runtime(house.fragile, signal.SIGSTOP)
+    try:
+        ended = stage.run(REQUEST)
+    finally:
+        send_to_runtime(house.fragile, signal.SIGCONT)
+    assert ended.verdict == ("FAILED", "FunctionCallError")
+    assert ended.execution.cause == (
+        "The function gave no answer of its own (States.Timeout: no cause was given).\n"
+        "What it had begun is there as a whole, or not at all: PostgreSQL ends its session by itself.\n"
+        "Run the same request again: it is safe, and tells which."
+    )
+
+
+def signal_during_apply(house: House, stage: Stage, arn: str, number: signal.Signals) -> None:
+    """The signal was sent while the apply of that execution waited for the lock."""
+    stage.wait_for_step(arn, "Apply")
+    time.sleep(0.3)
+    send_to_runtime(house.fragile, number)
+
+
+def send_to_runtime(function: EmulatedFunction, number: signal.Signals) -> None:
+    """The signal was sent to the process that runs the function's code, as Lambda itself does without asking."""
+    address = function.url.split("/")[2].encode()
+    (emulator,) = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and address in command_line(process)
+    ]
+    (runtime,) = [pid for pid in session_members(emulator) if pid != emulator]
+    os.kill(runtime, number)
+
+
+def command_line(process: Path) -> list[bytes]:
+    with contextlib.suppress(OSError):
+        return (process / "cmdline").read_bytes().split(b"\0")
+    return []
+
+
+# Two at once
+
+
+def test_a_double_click_starts_one_execution(staged: Callable[..., Stage], database: Database) -> None:
+    stage = staged()
+    with held_lock(database) as release:
+        first, second = (executions.start_once(stage.states, stage.machine.arn, REQUEST) for _ in range(2))
+        release()
+        assert first == second
+        assert stage.wait(first).verdict == ("SUCCEEDED", "applied")
+    assert len(executions.list_newest(stage.states, stage.machine.arn)) == 1
+
+
+def test_two_people_who_press_the_button_at_once_start_one_execution(
+    staged: Callable[..., Stage], database: Database
+) -> None:
+    stage = staged()
+    people = [REQUEST | {"requested_by": f"person {number}"} for number in range(8)]
+    with held_lock(database) as release, ThreadPoolExecutor(len(people)) as pool:
+        arns = set(pool.map(lambda person: executions.start_once(stage.states, stage.machine.arn, person), people))
+        release()
+        (arn,) = arns
+        assert stage.wait(arn).verdict == ("SUCCEEDED", "applied")
+    assert len(executions.list_newest(stage.states, stage.machine.arn)) == 1
+
+
+# The endpoint
+
+
+@dataclass
+class Endpoint:
+    """Answers with these status codes in turn, and with the last of them from then on."""
+
+    url: str
+    statuses: list[int]
+    seen: list[str]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    answering = Endpoint("", [200], [])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            answering.seen.append(f"{self.command} {self.path}")
+            status = answering.statuses.pop(0) if len(answering.statuses) > 1 else answering.statuses[0]
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD  # noqa: N815 - the name is http.server's
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    answering.url = f"http://127.0.0.1:{server.server_port}/api/admin/drivers/1"
+    yield answering
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def calling(endpoint: Endpoint, method: str = "HEAD") -> dict[str, str]:
+    return {"CallEndpoint": "true", "EndpointUrl": endpoint.url, "EndpointMethod": method}
+
+
+@pytest.mark.parametrize(
+    ("method", "statuses", "calls"), [("HEAD", [200], 1), ("GET", [200], 1), ("HEAD", [503, 502, 504, 429, 200], 5)]
+)
+def test_an_endpoint_that_answers_200_in_the_end_is_success(
+    run: Callable[..., Ended], endpoint: Endpoint, method: str, statuses: list[int], calls: int
+) -> None:
+    endpoint.statuses = statuses
+    ended = run(calling(endpoint, method))
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert ended.execution.output["endpoint"] == {"status": 200}
+    assert endpoint.seen == [f"{method} /api/admin/drivers/1"] * calls
+    (message,) = ended.messages
+    assert f"\nEndpoint: {method} {endpoint.url} answered 200\n" in message["Message"]
+
+
+@pytest.mark.parametrize(("status", "calls"), [(500, 1), (401, 1), (204, 1), (503, 5)])
+def test_an_endpoint_that_answers_otherwise_is_a_failure_after_a_proved_fix(
+    run: Callable[..., Ended], endpoint: Endpoint, database: Database, status: int, calls: int
+) -> None:
+    endpoint.statuses = [status]
+    ended = run(calling(endpoint))
+    assert ended.verdict == ("FAILED", "EndpointCheckError")
+    assert ended.execution.cause == endpoint_failed(endpoint, f"answered {status} instead of 200")
+    assert len(endpoint.seen) == calls
+    assert database.run("SELECT count(*) FROM pg_attribute WHERE attname = 'active_since'") == [[1]]
+
+
+def test_an_endpoint_that_cannot_be_called_is_a_failure_after_a_proved_fix(run: Callable[..., Ended]) -> None:
+    nobody = Endpoint(f"http://127.0.0.1:{free_port()}/", [], [])
+    ended = run(calling(nobody))
+    assert ended.verdict == ("FAILED", "EndpointCheckError")
+    assert ended.execution.cause == endpoint_failed(nobody, "could not be called (States.Http.Socket)")
+
+
+def endpoint_failed(endpoint: Endpoint, what: str) -> str:
+    return (
+        f"HEAD {endpoint.url} {what}.\n"
+        f"The column is there, committed and proved: {VERIFIED}\n"
+        "Look at the application's log for what it misses now; after 401 or 403, at the credentials of the"
+        " connection.\n"
+        "Run the same request again when that is repaired: it is safe, leaves the column alone, and calls once more."
+    )
+
+
+def test_the_endpoint_is_called_after_a_verify_too(
+    run: Callable[..., Ended], endpoint: Endpoint, database: Database
+) -> None:
+    database.run_as_owner(ADD_COLUMN)
+    ended = run(calling(endpoint), action="verify")
+    assert ended.execution.output["endpoint"] == {"status": 200}
+
+
+# The log
+
+
+@pytest.fixture
+def write_log(house: House) -> Iterator[Callable[..., None]]:
+    """Writes an event of the application's log, with the time of now, into a stream."""
+    with contextlib.closing(house.aws.client("logs")) as logs:
+        logs.create_log_group(logGroupName=LOG_GROUP)
+        for stream in ("a", "b", "c"):
+            logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
+
+        def write(stream: str, message: str) -> None:
+            event = {"timestamp": time.time_ns() // 1_000_000, "message": message}
+            logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=[event])
+
+        yield write
+        logs.delete_log_group(logGroupName=LOG_GROUP)
+
+
+ERROR = "PrismaClientKnownRequestError P2022: driver 42 of Marina Lopes"
+
+
+def test_a_log_that_stays_quiet_is_watched_to_the_end(
+    run: Callable[..., Ended], write_log: Callable[..., None]
+) -> None:
+    write_log("a", ERROR)  # Before the fix: what it was made for.
+    write_log("b", "all is well")
+    ended = run(WATCH)
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert ended.execution.output["watch"] == {"minutes": 3}
+    assert [ended.steps.count(step) for step in ("WaitAMinute", "ReadLog", "ReadNextPage")] == [3, 3, 6]
+    (message,) = ended.messages
+    assert "\nApplication log: no error of the pattern within 3 minute(s) of the proof\n" in message["Message"]
+
+
+@pytest.mark.parametrize("stream", ["a", "c"])
+def test_an_error_after_the_fix_is_found_on_whichever_page(
+    staged: Callable[..., Stage], write_log: Callable[..., None], stream: str
+) -> None:
+    stage = staged(**WATCH, minute_seconds=1.0)
+    arn = stage.start(REQUEST)
+    stage.wait_for_step(arn, "WaitAMinute")
+    write_log(stream, ERROR)
+    ended = stage.wait(arn)
+    assert ended.verdict == ("FAILED", "ErrorsContinueError")
+    assert ended.execution.cause == (
+        "The application has logged an error of the pattern again, within"
+        f" {ended.steps.count('WaitAMinute')} minute(s) of the proof.\n"
+        f"The column is there, committed and proved: {VERIFIED}\n{LOOK.format(verified_at(stage, arn))}\n"
+        "Another column may be missing, or an old version of the application still runs.\n"
+        f"{WATCH_AGAIN}"
+    )
+    assert "Marina" not in ended.execution.cause + json.dumps(ended.messages)
+    entered = [event for event in history(stage, arn) if "stateExitedEventDetails" in event]
+    assert "Marina" not in json.dumps(entered, default=str)
+
+
+LOOK = (
+    f"Look:  aws logs filter-log-events --log-group-name '{LOG_GROUP}' --start-time {{}} --filter-pattern '{PATTERN}'"
+)
+WATCH_AGAIN = (
+    "Run the same request again when that is repaired: it is safe, leaves the column alone, and watches once more."
+)
+
+
+def history(stage: Stage, arn: str) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = stage.states.get_execution_history(executionArn=arn)["events"]
+    return events
+
+
+def verified_at(stage: Stage, arn: str) -> int:
+    """When the verify of that execution answered, in ms."""
+    outputs = [
+        json.loads(event["stateExitedEventDetails"]["output"])
+        for event in history(stage, arn)
+        if event.get("stateExitedEventDetails", {}).get("name") == "KeepVerify"
+    ]
+    moment: int = outputs[0]["run"]["output"]["verify"]["finished_at_ms"]
+    return moment
+
+
+def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -> None:
+    stage = staged(**WATCH)
+    arn = stage.start(REQUEST)
+    ended = stage.wait(arn)
+    assert ended.verdict == ("FAILED", "WatchError")
+    assert ended.execution.cause == (
+        "The application's log could not be watched (CloudWatchLogs.ResourceNotFoundException): nobody has seen whether"
+        " its errors have ended.\n"
+        f"The column is there, committed and proved: {VERIFIED}\n"
+        f"{LOOK.format(verified_at(stage, arn))}\n{WATCH_AGAIN}"
+    )
+
+
+def test_a_log_without_end_is_given_up(staged: Callable[..., Stage], write_log: Callable[..., None]) -> None:
+    def two_pages(definition: dict[str, Any]) -> None:
+        definition["States"]["JudgeLog"]["Choices"][1]["And"][1]["NumericGreaterThanEquals"] = 2
+
+    ended = staged(**WATCH, change=two_pages).run(REQUEST)
+    assert ended.verdict == ("FAILED", "WatchError")
+    assert ended.execution.cause is not None
+    assert ended.execution.cause.startswith(
+        "The application's log could not be watched (more than 200 pages to search): nobody has seen"
+    )
+
+
+# The report
+
+
+def test_a_success_is_reported_in_words(run: Callable[..., Ended]) -> None:
+    ended = run({"EnvironmentName": "prod"})
+    (message,) = ended.messages
+    assert message["Subject"] == "pg-hotfix prod: applied"
+    assert message["Message"] == (
+        f"{HOTFIX} in prod: applied\n\n"
+        f"{ended.execution.output['summary']}\n"
+        f"Seen again over a new connection: {VERIFIED}\n\n"
+        "Asked for by (self-declared): ana.souza\n"
+        "Reason: INC-4711\n"
+        "Endpoint: not called (CallEndpoint is false)\n"
+        "Application log: not watched (WatchLog is false)\n"
+        f"Execution: {ended.execution.arn}"
+    )
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_report_reads_well_without_a_name_and_a_reason(
+    run: Callable[..., Ended], nothing: str | None, database: Database
+) -> None:
+    database.run_as_owner(ADD_COLUMN)
+    ended = run({"EnvironmentName": "prod"}, requested_by=nothing, reason=nothing)
+    (message,) = ended.messages
+    assert message["Subject"] == "pg-hotfix prod: already_applied"
+    assert message["Message"] == (
+        f"{HOTFIX} in prod: already_applied\n\n"
+        f"{COLUMN} already as expected; nothing was run.\n"
+        f"Seen again over a new connection: {VERIFIED}\n\n"
+        "Asked for by (self-declared): not told\n"
+        "Reason: not told\n"
+        "Endpoint: not called (CallEndpoint is false)\n"
+        "Application log: not watched (WatchLog is false)\n"
+        f"Execution: {ended.execution.arn}"
+    )
+
+
+def test_a_failure_is_reported_with_its_advice(run: Callable[..., Ended], database: Database) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
+    ended = run({"EnvironmentName": "prod"})
+    (message,) = ended.messages
+    assert message["Subject"] == "pg-hotfix prod: ColumnMismatchError"
+    assert message["Message"] == (
+        f"apply of {HOTFIX} in prod ended with ColumnMismatchError\n\n"
+        f"{ended.execution.cause}\n\n"
+        "Asked for by (self-declared): ana.souza\n"
+        "Reason: INC-4711\n"
+        "Endpoint: not called (CallEndpoint is false)\n"
+        "Application log: not watched (WatchLog is false)\n"
+        f"Execution: {ended.execution.arn}"
+    )
+
+
+def test_a_failure_of_a_request_without_anything_reads_well(staged: Callable[..., Stage]) -> None:
+    ended = staged(EnvironmentName="prod").run({"sql": "DROP TABLE drivers", "requested_by": 7})
+    (message,) = ended.messages
+    assert message["Subject"] == "pg-hotfix prod: RequestError"
+    assert message["Message"].startswith(
+        "a request in prod ended with RequestError\n\nThe request has the unknown key 'sql'."
+    )
+    assert "\n\nAsked for by (self-declared): not told\nReason: not told\n" in message["Message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [({}, ("SUCCEEDED", "applied")), ({"sql": "SELECT 1"}, ("FAILED", "RequestError"))],
+)
+def test_a_report_that_cannot_be_sent_changes_no_verdict(
+    run: Callable[..., Ended], fields: dict[str, Any], verdict: tuple[str, str]
+) -> None:
+    ended = run({"TopicArn": "arn:aws:sns:us-east-1:123456789012:nobody-made-it"}, **fields)
+    assert ended.verdict == verdict
+    assert len([step for step in ended.steps if step.startswith("Publish: SNS.")]) == 4

@@ -1,0 +1,388 @@
+"""`make hotfix` against a fake AWS, as the process that a person or a pipeline starts: its words and its exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+import requests
+
+from local.aws import fake_aws
+from local.interpreter import interpreting
+from local.places import PROJECT
+from tests.conftest import HOTFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from mypy_boto3_stepfunctions import SFNClient
+
+REGION = "sa-east-1"
+MACHINE = f"arn:aws:states:{REGION}:123456789012:stateMachine:pg-hotfix-prod-hotfix"
+SECONDS = 60
+PLAN_HASH = "57b1ed0e7483fbaccea97306654db3b60aa6760edf3c6f25c66c5e9e7f7e5e27"
+COLUMN = {
+    "schema": "public",
+    "table": "drivers",
+    "column": "active_since",
+    "name": "public.drivers.active_since",
+    "expected": "timestamp with time zone null",
+    "actual": "missing",
+    "matches": False,
+    "changed": False,
+}
+BLOCKER = {
+    "pid": 4711,
+    "user": "billing",
+    "application_name": "nightly-report",
+    "state": "idle in transaction",
+    "transaction_seconds": 340.2,
+    "lock_mode": "ACCESS SHARE",
+    "granted": True,
+    "waiting": False,
+    "table": "public.drivers",
+    "prepared_transaction": None,
+    "autovacuum": None,
+    "waits_for": [],
+}
+SQL = 'ALTER TABLE "drivers" ADD COLUMN IF NOT EXISTS "active_since" TIMESTAMPTZ NULL;'
+SUMMARY = "public.drivers.active_since missing; apply would run the file; 1 transaction(s) in the way now."
+PLANNED = {
+    "result": "would_apply",
+    "summary": SUMMARY,
+    "plan": {"columns": [COLUMN], "blockers": [BLOCKER], "plan_hash": PLAN_HASH, "sql": f"{SQL}\n"},
+}
+APPLIED = {
+    "result": "applied",
+    "summary": "public.drivers.active_since applied, committed and proved; the lock was held for 1.3 ms.",
+    "verify": {"columns": [COLUMN | {"actual": COLUMN["expected"], "matches": True}], "blockers": []},
+    "endpoint": {"status": 200},
+    "watch": {"minutes": 5},
+}
+ADVICE = (
+    "public.drivers.active_since exists but is not what is expected. Nothing was changed.\n"
+    "  expected  timestamp with time zone null\n"
+    "  actual    text null default ''::text\n"
+    "Correct the file if that is right."
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A fake AWS account, with the environment of somebody who is logged in to it."""
+
+    environment: dict[str, str]
+    states: SFNClient
+
+    def make_machine(self, **answers: Any) -> None:
+        """The stack's machine answers each action so: with an output, with an error and its text, or in that many
+        seconds only."""
+        states: dict[str, Any] = {}
+        for action, answer in answers.items():
+            match answer:
+                case int():
+                    states[action] = {"Type": "Wait", "Seconds": answer, "Next": "Done"}
+                case (error, cause):
+                    states[action] = {"Type": "Fail", "Error": error, "Cause": cause}
+                case _:
+                    states[action] = {"Type": "Pass", "Result": answer, "End": True}
+        choices = [{"Variable": "$.action", "StringEquals": action, "Next": action} for action in answers]
+        states |= {
+            "By": {"Type": "Choice", "Choices": choices},
+            "Done": {"Type": "Pass", "Result": APPLIED, "End": True},
+        }
+        self.states.create_state_machine(
+            name=MACHINE.rpartition(":")[2],
+            roleArn="arn:aws:iam::123456789012:role/machine",
+            definition=json.dumps({"StartAt": "By", "States": states}),
+        )
+
+    def executions(self) -> list[str]:
+        return [seen["executionArn"] for seen in self.states.list_executions(stateMachineArn=MACHINE)["executions"]]
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Account]:
+    with fake_aws() as aws, interpreting(aws, 1.0, {}):
+        login = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": REGION}
+        environment = clean_environment(tmp_path) | login | {"AWS_ENDPOINT_URL": aws.endpoint_url}
+        states = boto3.client(
+            "stepfunctions",
+            endpoint_url=aws.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id="x",
+            aws_secret_access_key="x",
+        )
+        with contextlib.closing(states):
+            yield Account(environment, states)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """That of a shell without any login, and without the variables of the make that runs these tests."""
+    strange = ("MAKE", "AWS_", "GITHUB_", "CODEBUILD_", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    return kept | {"HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+
+
+def make_hotfix(account: Account, *variables: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(["make", "--silent", "hotfix", "ENV=prod", *variables], account.environment | environment)
+
+
+def without_clock(text: str) -> str:
+    return re.sub(r"\d\d:\d\d:\d\d", "12:31:07", re.sub(r"-[0-9a-f]{8},", "-1a2b3c4d,", text))
+
+
+def test_a_plan_is_told_in_words_with_the_line_to_type_next(account: Account, tmp_path: Path) -> None:
+    account.make_machine(plan=PLANNED)
+    file = tmp_path / "answer.json"
+    result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=plan", "REASON=INC-4711", "BY=ana", f"OUTPUT={file}")
+    assert result.returncode == 0, result.stderr
+    assert without_clock(result.stdout) == (
+        f"plan {HOTFIX} in pg-hotfix-prod (123456789012, sa-east-1)\n"
+        "   requested by ana, reason: INC-4711\n"
+        f"   execution plan-{HOTFIX}-1a2b3c4d, started at 12:31:07 UTC by ana\n"
+        "\n"
+        "would_apply\n"
+        f"   {SUMMARY}\n"
+        "   public.drivers.active_since  expected: timestamp with time zone null, found: missing\n"
+        "   In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, "
+        "ACCESS SHARE on public.drivers.\n"
+        f"   plan_hash {PLAN_HASH}\n"
+        f"   {SQL}\n"
+        "Next:\n"
+        f"   make hotfix ENV=prod ID={HOTFIX} ACTION=apply REASON=INC-4711 BY=ana PLAN_HASH={PLAN_HASH}\n"
+    )
+    assert json.loads(file.read_text()) == PLANNED
+
+
+def test_an_apply_says_what_is_proved_and_checked(account: Account) -> None:
+    account.make_machine(apply=APPLIED)
+    result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=apply", f"PLAN_HASH={PLAN_HASH}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(
+        "applied\n"
+        "   public.drivers.active_since applied, committed and proved; the lock was held for 1.3 ms.\n"
+        "   public.drivers.active_since  expected: timestamp with time zone null, found: the same\n"
+        "   The endpoint answered 200.\n"
+        "   The application's log was free of the error for 5 min.\n"
+    )
+    (execution,) = account.executions()
+    request = json.loads(account.states.describe_execution(executionArn=execution)["input"])
+    # Who asks is never left open: it is what the login says.
+    assert request == {"hotfix": HOTFIX, "action": "apply", "plan_hash": PLAN_HASH, "requested_by": "moto"}
+
+
+def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path: Path) -> None:
+    account.make_machine(apply=("ColumnMismatchError", ADVICE))
+    file = tmp_path / "answer.json"
+    result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=apply", f"OUTPUT={file}")
+    assert result.returncode != 0
+    advice = "".join(f"   {line}\n" for line in ADVICE.splitlines())
+    assert f"\nColumnMismatchError\n{advice}Next:\n   aws stepfunctions get-execution-history " in result.stdout
+    assert "Traceback" not in result.stderr
+    assert json.loads(file.read_text()) == {"error": "ColumnMismatchError", "cause": ADVICE}
+
+
+def test_one_that_is_stopped_exits_non_zero(account: Account) -> None:
+    account.make_machine(apply=SECONDS)
+    command = ["make", "--silent", "hotfix", "ENV=prod", f"ID={HOTFIX}", "ACTION=apply"]
+    with followed(command, account) as process:
+        account.states.stop_execution(executionArn=account.executions()[0])
+        output = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode != 0
+    assert "\nABORTED\n" in output
+    assert f"\n   make hotfix ENV=prod ID={HOTFIX} ACTION=apply\n" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_leaves_is_told_that_it_goes_on(account: Account, number: signal.Signals) -> None:
+    account.make_machine(apply=SECONDS)
+    variables = {"ENV": "prod", "ID": HOTFIX, "ACTION": "apply", "REASON": "it's $5"}
+    with followed([str(PROJECT / ".venv/bin/python"), "-m", "local.remote"], account, **variables) as process:
+        process.send_signal(number)
+        output = process.communicate(timeout=SECONDS)[0]
+        assert account.states.describe_execution(executionArn=account.executions()[0])["status"] == "RUNNING"
+    assert process.returncode == 130
+    line = f"make hotfix ENV=prod ID={HOTFIX} ACTION=apply 'REASON=it'\"'\"'s $$5'"
+    assert output.endswith(f"Interrupted. What was started goes on. To follow it:  {line}\n")
+
+
+def test_ctrl_c_ends_make_with_a_failure(account: Account) -> None:
+    account.make_machine(apply=SECONDS)
+    command = ["make", "--silent", "hotfix", "ENV=prod", f"ID={HOTFIX}", "ACTION=apply"]
+    with followed(command, account) as process:
+        os.killpg(process.pid, signal.SIGINT)  # As a terminal does.
+        output = process.communicate(timeout=SECONDS)[0]
+    assert process.returncode != 0
+    assert "What was started goes on." in output
+
+
+@contextlib.contextmanager
+def followed(command: list[str], account: Account, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Within the block the command has started an execution and follows it."""
+    with subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env=account.environment | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            deadline = time.monotonic() + SECONDS
+            while not account.executions():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            time.sleep(1)  # So that it has the answer to its start.
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            for execution in account.executions():
+                account.states.stop_execution(executionArn=execution)
+
+
+HOSTILE = """INC-4711: "it's" $(touch stolen) `touch stolen` $HOME $$ \\ ; touch stolen & # %s {} ação"""
+
+
+def test_no_character_of_a_reason_is_a_command(account: Account) -> None:
+    account.make_machine(plan=PLANNED)
+    by_environment = make_hotfix(account, f"ID={HOTFIX}", "ACTION=plan", REASON=HOSTILE)
+    assert by_environment.returncode == 0, by_environment.stderr
+    # The line to type next is a reason's way through a shell and make.
+    line = next(line for line in by_environment.stdout.splitlines() if line.startswith("   make hotfix"))
+    plan_again = line.replace("ACTION=apply", "ACTION=plan").replace(f" PLAN_HASH={PLAN_HASH}", "")
+    typed = run(["sh", "-c", plan_again], account.environment)
+    assert typed.returncode == 0, typed.stderr
+    inputs = [account.states.describe_execution(executionArn=arn)["input"] for arn in account.executions()]
+    assert [json.loads(text)["reason"] for text in inputs] == [HOSTILE, HOSTILE]
+    assert not (PROJECT / "stolen").exists()
+
+
+# What can be wrong before anything is started
+
+
+def test_without_what_is_needed_it_says_what_there_is(tmp_path: Path) -> None:
+    result = run(["make", "--silent", "hotfix", "ENV=prod", "ACTION=apply"], clean_environment(tmp_path))
+    assert result.returncode != 0
+    assert "make hotfix ENV=prod ID=<id> ACTION=plan|apply|verify" in result.stderr
+    assert f"ENV is one of dev, staging, prod. The packaged ids:\n  {HOTFIX}\n" in result.stderr
+
+
+def test_without_a_login_it_says_how_to_log_in(tmp_path: Path) -> None:
+    environment = clean_environment(tmp_path) | {"AWS_REGION": REGION}
+    result = run(["make", "--silent", "hotfix", "ENV=prod", f"ID={HOTFIX}", "ACTION=plan"], environment)
+    assert result.returncode != 0
+    assert result.stderr.startswith(
+        "There are no AWS credentials (Unable to locate credentials). Nothing was started. "
+        "Log in:  aws sso login, or set AWS_PROFILE.\n"
+    )
+
+
+def test_a_stack_that_is_not_there_is_named(account: Account) -> None:
+    result = make_hotfix(account, "STACK=pg-hotfix-typo", f"ID={HOTFIX}", "ACTION=apply")
+    assert result.returncode != 0
+    assert result.stderr.startswith(
+        f"The state machine {MACHINE.replace('-prod-', '-typo-')} did not start: it does not exist ("
+    )
+    assert "Nothing was started. Check AWS_PROFILE, AWS_REGION and STACK, or deploy it first." in result.stderr
+
+
+def test_who_may_not_is_told_so(account: Account) -> None:
+    account.make_machine(apply=APPLIED)
+    endpoint = account.environment["AWS_ENDPOINT_URL"]
+    iam = boto3.client(
+        "iam", endpoint_url=endpoint, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    iam.create_user(UserName="ana")
+    key = iam.create_access_key(UserName="ana")["AccessKey"]
+    requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=10)
+    try:
+        result = make_hotfix(
+            account,
+            f"ID={HOTFIX}",
+            "ACTION=apply",
+            AWS_ACCESS_KEY_ID=key["AccessKeyId"],
+            AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"],
+        )
+    finally:
+        requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=10)
+    assert result.returncode != 0
+    assert "requested by ana, reason: (none)\n" in result.stdout
+    # moto refuses in a form that is not Step Functions' own, whose words tests/unit/test_remote.py has.
+    assert result.stderr.startswith(f"The state machine {MACHINE} did not start (403: ")
+    assert "Nothing was started." in result.stderr
+
+
+# Whose credentials a target sees
+
+TARGETS = re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+REAL = {
+    "AWS_ACCESS_KEY_ID": "AKIAREAL",
+    "AWS_SECRET_ACCESS_KEY": "real-secret",
+    "AWS_SESSION_TOKEN": "real-token",
+    "AWS_PROFILE": "real-profile",
+    "AWS_CONFIG_FILE": "real-config",
+    "AWS_SHARED_CREDENTIALS_FILE": "real-credentials",
+    "AWS_REGION": "real-region",
+}
+
+
+@pytest.fixture
+def seen_by(tmp_path: Path) -> Callable[..., list[str]]:
+    """Returns what a target's commands would see of the environment, without running them."""
+    shell, log = tmp_path / "shell", tmp_path / "log"
+    # What $(shell ...) runs while make reads the Makefile is no target's command: it has no level.
+    shell.write_text(f'#!/bin/sh\ntest -z "$MAKELEVEL" || env >> {shlex.quote(str(log))}\n')
+    shell.chmod(0o755)
+
+    def see(*goals: str) -> list[str]:
+        log.unlink(missing_ok=True)
+        # Of what is up to date, too.
+        run(["make", "--always-make", f"SHELL={shell}", *goals], clean_environment(tmp_path) | REAL)
+        return log.read_text().splitlines()
+
+    return see
+
+
+@pytest.mark.parametrize("target", [*sorted({*TARGETS} - {"hotfix"}), ".venv/ready"])
+def test_no_other_target_sees_real_credentials(seen_by: Callable[..., list[str]], target: str) -> None:
+    seen = seen_by(target)
+    assert "AWS_ACCESS_KEY_ID=local" in seen
+    assert [line for line in seen if "real-" in line or "AKIAREAL" in line] == []
+
+
+def test_hotfix_sees_the_credentials_of_its_caller(seen_by: Callable[..., list[str]]) -> None:
+    assert {f"{name}={value}" for name, value in REAL.items()} <= {*seen_by("hotfix")}
+
+
+def test_beside_another_target_hotfix_sees_none(seen_by: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert [line for line in seen_by("hotfix", "build") if "real-" in line] == []
+    result = run(["make", "hotfix", "lint"], clean_environment(tmp_path))
+    assert result.returncode != 0
+    assert "make hotfix runs alone" in result.stderr
+
+
+def test_the_set_up_of_hotfix_is_a_make_of_its_own(tmp_path: Path) -> None:
+    # So that it is the target .venv/ready which was looked at above.
+    commands = run(["make", "--dry-run", "--always-make", "hotfix"], clean_environment(tmp_path)).stdout
+    assert re.search(r"^make --silent --no-print-directory \.venv/ready$", commands, re.MULTILINE)

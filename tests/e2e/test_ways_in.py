@@ -1,0 +1,374 @@
+"""The shell, the pipelines and the runbook do what they say in a whole stack: the true state machine, interpreted by
+moto, the function as `sam build` built it, and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from local.aws import CREDENTIALS, fake_aws
+from local.build import build_if_changed
+from local.emulator import emulated_function
+from local.laptop import local_environment
+from local.machine import running_machine
+from local.places import PROJECT
+from request import parse_request
+from tests import ssm
+from tests.conftest import HOTFIX
+from tests.e2e.test_remote import SECONDS, clean_environment
+from tests.e2e.test_remote import run as run_command
+from tests.unit.test_runbook import ANA, DOCUMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from local.machine import Machine
+    from tests.conftest import Database
+
+COLUMN = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since'"
+WRONG_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since text"
+
+
+@dataclass(frozen=True)
+class DeployedStack:
+    machine: Machine
+    client: Any
+    environment: dict[str, str]
+
+    def hotfix(self, *variables: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", *variables]
+        return run_command(command, self.environment | environment)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What the executions were started with, the oldest first."""
+        executions = self.client.list_executions(stateMachineArn=self.machine.arn)["executions"]
+        inputs = [self.client.describe_execution(executionArn=seen["executionArn"])["input"] for seen in executions]
+        return [json.loads(text) for text in reversed(inputs)]
+
+
+@pytest.fixture
+def deploy(
+    database: Database, tmp_path: Path, no_secret_in_output: list[str]
+) -> Iterator[Callable[..., DeployedStack]]:
+    """Sets up the stack for the test's database; the secret's fields and the function's variables may differ."""
+    build_if_changed()
+    with contextlib.ExitStack() as stack:
+
+        def deploy(variables: dict[str, str] | None = None, **secret: Any) -> DeployedStack:
+            aws = stack.enter_context(fake_aws())
+            secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret(**secret)))
+            environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url) | (variables or {})
+            function = stack.enter_context(emulated_function(environment))
+            machine = stack.enter_context(running_machine(aws, function, minute_seconds=0.5))
+            client = stack.enter_context(contextlib.closing(aws.client("stepfunctions")))
+            login = CREDENTIALS | {"AWS_ENDPOINT_URL": aws.endpoint_url}
+            return DeployedStack(machine, client, clean_environment(tmp_path) | login)
+
+        yield deploy
+
+
+# make hotfix
+
+
+def test_the_line_that_each_step_proposes_leads_to_the_end(
+    deploy: Callable[..., DeployedStack], database: Database
+) -> None:
+    stack = deploy()
+    plan = stack.hotfix("ACTION=plan", "REASON=INC-4711")
+    assert "\nwould_apply\n" in plan.stdout, plan.stderr
+    assert database.run(COLUMN) == [[0]]
+    line = plan.stdout.splitlines()[-1].strip()
+    apply = run_command(["sh", "-c", line], stack.environment)
+    assert (apply.returncode, database.run(COLUMN)) == (0, [[1]]), apply.stderr
+    assert re.search(
+        r"\n   \d\d:\d\d:\d\d  Plan\n   \S+  Apply\n   \S+  Verify\n   \S+  Publish\n\napplied\n", apply.stdout
+    )
+    again = run_command(["sh", "-c", line], stack.environment)
+    assert "\nalready_applied\n" in again.stdout, again.stderr
+
+
+def test_a_busy_table_is_waited_for_in_words(deploy: Callable[..., DeployedStack], database: Database) -> None:
+    stack = deploy({"LOCK_WAIT_SECONDS": "1"})
+    command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", "ACTION=apply"]
+    with database.connect() as holder:
+        holder.run("BEGIN")
+        holder.run("SELECT count(*) FROM public.drivers")
+        with subprocess.Popen(
+            command, cwd=PROJECT, env=stack.environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if "LockBusyError" in line:
+                    holder.run("ROLLBACK")
+    output = "".join(lines)
+    assert (process.returncode, database.run(COLUMN)) == (0, [[1]]), output
+    assert f"Apply: LockBusyError. public.drivers stayed locked for 1 s, so {HOTFIX} was not applied." in output
+    assert re.search(r"In the way: pid \d+ ", output)
+    assert re.search(r"\n   \S+  Apply, attempt 2\n", output)
+
+
+def test_two_who_press_at_once_start_one(deploy: Callable[..., DeployedStack], database: Database) -> None:
+    stack = deploy()
+    command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", "ACTION=apply"]
+    with contextlib.ExitStack() as both:
+        # Held until both follow, so that none comes after the end of the other's.
+        with database.connect() as holder:
+            holder.run("BEGIN")
+            holder.run("SELECT count(*) FROM public.drivers")
+            processes = [
+                both.enter_context(
+                    subprocess.Popen(
+                        [*command, f"BY={by}"], cwd=PROJECT, env=stack.environment, stdout=subprocess.PIPE, text=True
+                    )
+                )
+                for by in ("ana", "bruno")
+            ]
+            followed = []
+            for process in processes:
+                assert process.stdout
+                followed += [next(line for line in process.stdout if "   execution " in line)]
+        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all("\napplied\n" in output for output in outputs)
+    assert len(stack.requests()) == 1
+    # Both are told the same, whoever has started it.
+    assert followed[0] == followed[1]
+    assert re.search(r" UTC by (ana|bruno)\n", followed[0])
+
+
+def test_what_exists_and_differs_fails_with_the_lines_to_paste(
+    deploy: Callable[..., DeployedStack], database: Database
+) -> None:
+    stack = deploy()
+    database.run_as_owner(WRONG_COLUMN)
+    result = stack.hotfix("ACTION=apply")
+    assert result.returncode != 0
+    assert "\nColumnMismatchError\n   public.drivers.active_since exists but is not what " in result.stdout
+    assert "\n     -- expect: column public.drivers.active_since text null\n" in result.stdout
+
+
+def test_check_asks_the_function_itself(deploy: Callable[..., DeployedStack]) -> None:
+    stack = deploy()
+    result = stack.hotfix("ACTION=check", "ID=")
+    assert result.returncode == 0, result.stderr
+    assert "\nready\n   Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).\n" in result.stdout
+    assert stack.requests() == []
+
+
+def test_check_that_fails_exits_non_zero(deploy: Callable[..., DeployedStack]) -> None:
+    refused = "correct-horse-battery-staple"
+    result = deploy(password=refused).hotfix("ACTION=check")
+    assert result.returncode != 0
+    assert "\nLoginError\n   The database " in result.stdout
+    assert refused not in result.stdout + result.stderr
+
+
+def test_without_the_state_machine_the_function_does_it(
+    deploy: Callable[..., DeployedStack], database: Database
+) -> None:
+    stack = deploy()
+    result = stack.hotfix("ACTION=apply", "DIRECT=1")
+    assert (result.returncode, stack.requests(), database.run(COLUMN)) == (0, [], [[1]]), result.stderr
+    assert "\napplied\n" in result.stdout
+
+
+def test_the_tests_of_a_deployed_stack_work_as_far_as_there_is_one_here(deploy: Callable[..., DeployedStack]) -> None:
+    command = [str(PROJECT / ".venv/bin/python"), "-m", "pytest", "-q", "tests/e2e/test_deployed.py"]
+    names = "ready or plan or second_start or apply"
+    asked = {"PG_HOTFIX_STACK": "pg-hotfix-local", "PG_HOTFIX_E2E_APPLY": "1"}
+    result = run_command([*command, "-k", names], deploy().environment | asked)
+    assert "4 passed" in result.stdout, result.stdout
+
+
+# The pipelines: their own commands, with what GitHub or CodeBuild puts around them.
+
+GITHUB = {
+    "GITHUB_ACTIONS": "true",
+    "GITHUB_ACTOR": "bruno",
+    "GITHUB_TRIGGERING_ACTOR": "bruno",
+    "GITHUB_SERVER_URL": "https://github.com",
+    "GITHUB_REPOSITORY": "example-org/pg-hotfix",
+    "GITHUB_RUN_ID": "13284711502",
+}
+RUN = "https://github.com/example-org/pg-hotfix/actions/runs/13284711502"
+
+
+def run_job(stack: DeployedStack, workflow: str, job: str, inputs: dict[str, str], tmp_path: Path) -> int:
+    """The job's commands, without those that build and deploy, were run as GitHub's runner does. Returns the exit code
+    of the first that failed; after it only those with `if: always()` were run.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#jobsjob_idstepsshell
+    """
+    definition = yaml.safe_load((PROJECT / ".github" / "workflows" / workflow).read_text())["jobs"][job]
+    code = 0
+    for step in definition["steps"]:
+        if "run" not in step or re.search(r"sam deploy|make build", step["run"]) or (code and "if" not in step):
+            continue
+        variables = {
+            name: re.sub(r"\$\{\{ inputs\.(\w+)(?: \|\| '\w+')? \}\}", lambda found: inputs.get(found[1], ""), value)
+            for name, value in (definition.get("env", {}) | step.get("env", {})).items()
+        }
+        options = ["--noprofile", "--norc", "-eo", "pipefail"] if step.get("shell") == "bash" else ["-e"]
+        environment = (
+            stack.environment | GITHUB | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "STACK": "pg-hotfix-local"}
+        )
+        script = tmp_path / "script.sh"
+        script.write_text(step["run"])
+        # The files of a run belong into its own folder.
+        project = workspace(tmp_path)
+        result = subprocess.run(
+            ["bash", *options, script],
+            cwd=project,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        code = code or result.returncode
+    return code
+
+
+def workspace(tmp_path: Path) -> Path:
+    """A folder that looks like a checkout."""
+    folder = tmp_path / "workspace"
+    if not folder.exists():
+        folder.mkdir()
+        for path in PROJECT.iterdir():
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def test_the_workflow_says_who_and_why_and_shows_the_answer(
+    deploy: Callable[..., DeployedStack], database: Database, tmp_path: Path
+) -> None:
+    stack = deploy()
+    inputs = {"environment": "prod", "id": HOTFIX, "action": "apply", "reason": 'INC-4711 "$(id)"'}
+    assert run_job(stack, "hotfix.yml", "hotfix", inputs, tmp_path) == 0
+    assert database.run(COLUMN) == [[1]]
+    (request,) = stack.requests()
+    assert (request["requested_by"], request["reason"]) == ("bruno", inputs["reason"])
+    assert (request["correlation_id"], parse_request(request).caller) == (RUN, "ci")
+    assert "\n    applied\n" in (tmp_path / "summary").read_text()
+    answer = json.loads((tmp_path / "workspace" / "hotfix.json").read_text())
+    assert (answer["result"], answer["apply"]["caller"]) == ("applied", "ci")
+
+
+def test_the_workflow_fails_when_the_hotfix_does(
+    deploy: Callable[..., DeployedStack], database: Database, tmp_path: Path
+) -> None:
+    stack = deploy()
+    database.run_as_owner(WRONG_COLUMN)
+    inputs = {"environment": "prod", "id": HOTFIX, "action": "apply", "reason": "INC-4711"}
+    assert run_job(stack, "hotfix.yml", "hotfix", inputs, tmp_path) != 0
+    assert "\n    ColumnMismatchError\n" in (tmp_path / "summary").read_text()
+
+
+def test_the_deployment_ends_with_a_check(deploy: Callable[..., DeployedStack], tmp_path: Path) -> None:
+    assert run_job(deploy(), "deploy.yml", "deploy", {"environment": "prod"}, tmp_path) == 0
+
+
+def test_a_deployment_that_is_not_ready_fails(deploy: Callable[..., DeployedStack], tmp_path: Path) -> None:
+    assert run_job(deploy(port=1), "deploy.yml", "deploy", {"environment": "prod"}, tmp_path) != 0
+
+
+def test_the_buildspec_says_who_and_for_which_build(
+    deploy: Callable[..., DeployedStack], database: Database, tmp_path: Path
+) -> None:
+    stack = deploy()
+    buildspec = yaml.safe_load((PROJECT / "buildspec.yml").read_text())
+    build = "arn:aws:codebuild:us-east-1:123456789012:build/pg-hotfix:01234567"
+    around = {"CODEBUILD_BUILD_ARN": build, "CODEBUILD_INITIATOR": "codepipeline/drivers-backend"}
+    variables = buildspec["env"]["variables"] | around | {"STACK": "pg-hotfix-local", "ID": HOTFIX, "ACTION": "apply"}
+    (command,) = buildspec["phases"]["build"]["commands"]
+
+    def run_build() -> int:
+        environment = stack.environment | variables
+        return subprocess.run(
+            ["sh", "-c", command], cwd=workspace(tmp_path), env=environment, timeout=SECONDS, check=False
+        ).returncode
+
+    assert (run_build(), database.run(COLUMN)) == (0, [[1]])
+    (request,) = stack.requests()
+    assert (request["requested_by"], request["correlation_id"]) == ("codepipeline/drivers-backend", build)
+    assert parse_request(request).caller == "ci"
+    (artifact,) = buildspec["artifacts"]["files"]
+    assert json.loads((workspace(tmp_path) / artifact).read_text())["result"] == "applied"
+    database.run_as_owner("ALTER TABLE drivers DROP COLUMN active_since")
+    database.run_as_owner(WRONG_COLUMN)
+    assert run_build() != 0
+
+
+# The runbook
+
+
+def run_to_its_end(client: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What aws:executeStateMachine does."""
+    arn = client.start_execution(**inputs)["executionArn"]
+    while (seen := client.describe_execution(executionArn=arn))["status"] == "RUNNING":
+        time.sleep(0.05)
+    return {"executionArn": arn, "status": seen["status"], "output": seen.get("output", ""), "name": seen["name"]}
+
+
+def run_runbook(stack: DeployedStack, monkeypatch: pytest.MonkeyPatch, *, approved: bool = True) -> ssm.Automation:
+    for name, value in stack.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    role = "arn:aws:iam::123456789012:role/runbook"
+    known = {"HotfixStateMachine": stack.machine.arn, "HotfixTopic": stack.machine.topic_arn, "RunbookRole.Arn": role}
+    document = ssm.fill_in(DOCUMENT, known)
+    parameters = {"HotfixId": HOTFIX, "Reason": "INC-4711", "RequestedBy": "carla", "Approvers": [ANA]}
+    return ssm.start(document, parameters, lambda inputs: run_to_its_end(stack.client, inputs), lambda _: approved)
+
+
+def test_the_runbook_plans_asks_applies_and_verifies(
+    deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = deploy()
+    automation = run_runbook(stack, monkeypatch)
+    assert (automation.status, automation.failures, database.run(COLUMN)) == ("Success", [], [[1]])
+    assert (
+        "public.drivers.active_since  expected: timestamp with time zone null  found: missing"
+        in (automation.outputs["ShowPlan.words"])
+    )
+    assert automation.outputs["ShowResult.words"].startswith("Applied now: public.drivers.active_since as expected")
+    assert [request["action"] for request in stack.requests()] == ["plan", "apply", "verify"]
+    assert json.loads(automation.outputs["Apply.output"])["apply"]["caller"] == "runbook"
+
+
+def test_the_runbook_asks_nobody_when_it_is_there_already(
+    deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since timestamptz")
+    automation = run_runbook(deploy(), monkeypatch, approved=False)
+    assert automation.status == "Success"
+    assert automation.outputs["ShowResult.words"].startswith("It was there already: ")
+
+
+def test_the_runbook_changes_nothing_that_is_refused(
+    deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    automation = run_runbook(deploy(), monkeypatch, approved=False)
+    assert (automation.status, database.run(COLUMN)) == ("Failed", [[0]])
+
+
+def test_the_runbook_fails_with_the_text_of_the_function(
+    deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.run_as_owner(WRONG_COLUMN)
+    automation = run_runbook(deploy(), monkeypatch)
+    assert automation.status == "Failed"
+    assert automation.failures[-1].startswith(
+        "ExplainFailure: plan: ColumnMismatchError: public.drivers.active_since exists but is not what "
+    )

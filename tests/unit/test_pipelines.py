@@ -1,0 +1,173 @@
+"""The workflows and the buildspec: what they may do, whose code they run, and what they pass on. tests/e2e runs their
+commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
+
+from local.remote import VARIABLES
+from local.stack import environments
+from request import ACTIONS
+
+WORKFLOWS = sorted(Path(".github/workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
+BUILDSPEC = yaml.safe_load(Path("buildspec.yml").read_text())
+
+workflows = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.stem))
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """The workflow; YAML 1.1 reads its key `on` as true."""
+    workflow: dict[Any, Any] = yaml.safe_load(Path(path).read_text())
+    return {"on" if key is True else key: value for key, value in workflow.items()}
+
+
+def jobs(path: Path | str) -> list[dict[str, Any]]:
+    return list(read(path)["jobs"].values())
+
+
+def commands(path: Path | str) -> list[str]:
+    return [step["run"] for job in jobs(path) for step in job["steps"] if "run" in step]
+
+
+HOTFIX = read(".github/workflows/hotfix.yml")
+DEPLOY = read(".github/workflows/deploy.yml")
+
+
+def test_these_are_the_workflows() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy", "hotfix"]
+
+
+@workflows
+def test_each_action_is_pinned_by_its_whole_commit(path: Path) -> None:
+    text = path.read_text()
+    pinned = re.findall(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", text, re.MULTILINE)
+    assert len(pinned) == text.count("uses:") > 0
+
+
+def test_one_action_is_pinned_to_one_commit() -> None:
+    used = {use for path in WORKFLOWS for use in re.findall(r"uses: (\S+@\S+)", path.read_text())}
+    assert sorted(use.partition("@")[0] for use in used) == [
+        "actions/checkout",
+        "aws-actions/configure-aws-credentials",
+    ]
+
+
+@workflows
+def test_nothing_that_people_type_stands_in_a_command(path: Path) -> None:
+    assert [command for command in commands(path) if "${{" in command] == []
+
+
+@workflows
+def test_each_job_ends_in_time_and_leaves_no_token_behind(path: Path) -> None:
+    for job in jobs(path):
+        assert 0 < job["timeout-minutes"] <= 120
+        checkouts = [step for step in job["steps"] if "actions/checkout" in step.get("uses", "")]
+        assert [step["with"]["persist-credentials"] for step in checkouts] == [False]
+
+
+@workflows
+def test_a_token_for_aws_has_only_a_job_with_an_environment(path: Path) -> None:
+    workflow = read(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in jobs(path):
+        permissions = job.get("permissions", workflow["permissions"])
+        assumes = any("configure-aws-credentials" in step.get("uses", "") for step in job["steps"])
+        assert permissions == {"contents": "read"} | ({"id-token": "write"} if assumes else {})
+        assert ("environment" in job) is assumes
+
+
+@workflows
+def test_every_target_exists(path: Path) -> None:
+    named = re.findall(r"\bmake (?:--silent )?([a-z-]+)", "\n".join(commands(path)))
+    assert set(named) <= TARGETS
+
+
+@workflows
+def test_no_secret_is_stored(path: Path) -> None:
+    assert "secrets." not in path.read_text()
+
+
+def test_a_hotfix_is_asked_for_by_a_person_and_named() -> None:
+    inputs = HOTFIX["on"]["workflow_dispatch"]["inputs"]
+    assert set(HOTFIX["on"]) == {"workflow_dispatch"}
+    assert inputs["environment"]["options"] == list(environments())
+    assert sorted(inputs["action"]["options"]) == sorted(ACTIONS)
+    assert inputs["action"]["options"][0] == "plan"
+    assert {name for name, one in inputs.items() if one.get("required")} == {"environment", "action", "reason"}
+    assert all(one["description"] for one in inputs.values())
+
+
+def test_the_environment_is_the_approval_and_the_queue() -> None:
+    assert HOTFIX["jobs"]["hotfix"]["environment"] == "${{ inputs.environment }}"
+    assert HOTFIX["concurrency"] == {"group": "hotfix-${{ inputs.environment }}", "cancel-in-progress": False}
+    # A deployment that waits must not hold up a hotfix.
+    assert DEPLOY["concurrency"]["group"].startswith("deploy-")
+    assert DEPLOY["concurrency"]["cancel-in-progress"] is False
+
+
+def test_the_credentials_last_as_long_as_the_job_and_no_longer_than_the_role_gives() -> None:
+    job = HOTFIX["jobs"]["hotfix"]
+    (login,) = [step["with"] for step in job["steps"] if "configure-aws-credentials" in step.get("uses", "")]
+    template = yaml_parse(Path("template.yaml").read_text())
+    longest = template["Resources"]["GitHubRole"]["Properties"]["MaxSessionDuration"]
+    assert login["role-duration-seconds"] == job["timeout-minutes"] * 60 == longest
+
+
+def test_make_hotfix_gets_every_input_by_a_variable_that_it_knows() -> None:
+    (step,) = [step for step in HOTFIX["jobs"]["hotfix"]["steps"] if "make" in step.get("run", "")]
+    assert set(step["env"]) <= set(VARIABLES)
+    passed = re.findall(r"^\$\{\{ inputs\.(\w+) \}\}$", "\n".join(step["env"].values()), re.MULTILINE)
+    assert sorted(passed) == sorted(HOTFIX["on"]["workflow_dispatch"]["inputs"])
+    # Only with pipefail is the exit code that of make, and not that of tee.
+    assert ("| tee" in step["run"], step["shell"]) == (True, "bash")
+
+
+def test_each_role_is_a_variable_of_its_environment() -> None:
+    roles = [
+        step["with"]["role-to-assume"]
+        for job in [*HOTFIX["jobs"].values(), *DEPLOY["jobs"].values()]
+        for step in job["steps"]
+        if "with" in step and "role-to-assume" in step["with"]
+    ]
+    use, change = "${{ vars.PG_HOTFIX_ROLE_ARN }}", "${{ vars.PG_HOTFIX_DEPLOY_ROLE_ARN }}"
+    assert roles == [use, change, use]
+
+
+def test_what_is_deployed_was_tested_and_is_checked_by_the_role_of_an_incident() -> None:
+    assert set(DEPLOY["on"]) == {"push", "workflow_dispatch"}
+    assert DEPLOY["on"]["push"] == {"branches": ["main"]}
+    assert DEPLOY["on"]["workflow_dispatch"]["inputs"]["environment"]["options"] == list(environments())
+    assert DEPLOY["jobs"]["deploy"]["needs"] == "test"
+    assert [step["run"] for step in DEPLOY["jobs"]["test"]["steps"] if "run" in step] == ["make test"]
+    steps = DEPLOY["jobs"]["deploy"]["steps"]
+    assert [step.get("run", step.get("uses")).split("@")[0] for step in steps] == [
+        "actions/checkout",
+        "make build",
+        "aws-actions/configure-aws-credentials",
+        '.venv/bin/sam deploy --config-env "$CONFIG_ENV" --no-confirm-changeset',
+        "aws-actions/configure-aws-credentials",
+        "make --silent hotfix",
+    ]
+    assert steps[-1]["env"]["ACTION"] == "check"
+
+
+def test_a_push_reaches_staging_only() -> None:
+    assert DEPLOY["jobs"]["deploy"]["environment"] == "${{ inputs.environment || 'staging' }}"
+    assert DEPLOY["jobs"]["deploy"]["env"] == {"ENV": "${{ inputs.environment || 'staging' }}"}
+    assert "vars.PG_HOTFIX_DEPLOY == 'true'" in DEPLOY["jobs"]["test"]["if"]
+
+
+def test_the_buildspec_runs_make_hotfix_and_nothing_else() -> None:
+    assert BUILDSPEC["version"] == 0.2
+    assert BUILDSPEC["phases"]["build"] == {"on-failure": "ABORT", "commands": ["make --silent hotfix"]}
+    assert set(BUILDSPEC["env"]["variables"]) <= set(VARIABLES)
+    # What nobody has said is not applied.
+    assert BUILDSPEC["env"]["variables"]["ACTION"] == "plan"
+    assert BUILDSPEC["artifacts"]["files"] == [BUILDSPEC["env"]["variables"]["OUTPUT"]]

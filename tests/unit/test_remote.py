@@ -1,0 +1,275 @@
+"""What `make hotfix` makes of what is typed, of where it runs, and of what AWS answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore import exceptions
+
+from executions import Step, read_steps
+from local.errors import LocalError
+from local.remote import Order, name_in_pipeline, read_order, run_of_pipeline, state_of
+from local.stack import environments, explain, find_stack
+from local.verdict import Ending, next_after_failure, next_after_success, show_step
+from request import parse_request
+from tests.conftest import HOTFIX
+
+TYPED = {"ENV": "prod", "ID": HOTFIX, "ACTION": "apply", "REASON": "INC-4711"}
+GITHUB = {
+    "GITHUB_ACTOR": "bruno",
+    "GITHUB_SERVER_URL": "https://github.com",
+    "GITHUB_REPOSITORY": "example-org/drivers-backend",
+    "GITHUB_RUN_ID": "13284711502",
+}
+CODEBUILD = {
+    "CODEBUILD_INITIATOR": "codepipeline/drivers-backend",
+    "CODEBUILD_BUILD_ARN": "arn:aws:codebuild:sa-east-1:123456789012:build/pg-hotfix:01234567",
+}
+
+
+def order(**changes: str) -> Order:
+    read = read_order(TYPED | changes)
+    assert read
+    return read
+
+
+@pytest.mark.parametrize("missing", ["ENV", "ID", "ACTION"])
+def test_without_what_says_what_is_meant_there_is_no_order(missing: str) -> None:
+    assert read_order(TYPED | {missing: ""}) is None
+
+
+def test_an_action_that_does_not_exist_is_no_order() -> None:
+    assert read_order(TYPED | {"ACTION": "drop"}) is None
+
+
+def test_a_check_needs_no_id_and_asks_the_function() -> None:
+    check = read_order({"STACK": "pg-hotfix-prod", "ACTION": "check"})
+    assert check
+    assert (check.request, check.is_direct) == ({"action": "check"}, True)
+
+
+def test_what_is_empty_is_not_sent() -> None:
+    assert order(REASON=" ", BY="", PLAN_HASH="").request == {"hotfix": HOTFIX, "action": "apply"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"ID": "drivers"}, "'drivers' is not the id of a hotfix."),
+        ({"PLAN_HASH": "57b1"}, "plan_hash is not what a plan returned"),
+        ({"REASON": "a\nb"}, "reason is not a text of at most 1000 characters in one line."),
+    ],
+)
+def test_what_the_function_would_refuse_is_refused_here(changes: dict[str, str], what: str) -> None:
+    with pytest.raises(LocalError) as refused:
+        order(**changes)
+    assert str(refused.value).startswith(f"RequestError: {what}")
+    assert "Nothing was contacted" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("around", "name", "caller"),
+    [({}, None, "direct"), (GITHUB, "bruno", "ci"), (CODEBUILD, "codepipeline/drivers-backend", "ci")],
+)
+def test_a_pipeline_says_who_started_it_and_which_run_it_is(
+    around: dict[str, str], name: str | None, caller: str
+) -> None:
+    request = dict(order(**around).request)
+    assert request.get("requested_by") == name
+    assert parse_request(request).caller == caller
+
+
+def test_who_runs_a_pipeline_again_is_the_one_who_asks() -> None:
+    assert name_in_pipeline(GITHUB | {"GITHUB_TRIGGERING_ACTOR": "carla"}) == "carla"
+
+
+def test_the_name_that_is_typed_comes_first() -> None:
+    assert order(**GITHUB, BY="ana").request["requested_by"] == "ana"
+
+
+def test_outside_of_a_pipeline_there_is_no_run() -> None:
+    assert run_of_pipeline({}) == ""
+
+
+# The line to type next
+
+
+def test_a_plan_leads_to_the_apply_that_it_binds() -> None:
+    output = {"result": "would_apply", "plan": {"plan_hash": "57b1"}}
+    line = f"make hotfix ENV=prod ID={HOTFIX} ACTION=apply REASON=INC-4711 PLAN_HASH=57b1"
+    assert next_after_success(output, order(ACTION="plan", OUTPUT="x").command) == [line]
+
+
+def test_what_is_there_already_leads_to_the_proof() -> None:
+    line = f"make hotfix STACK=pg-hotfix-x ID={HOTFIX} ACTION=verify REASON=INC-4711"
+    output = {"result": "already_applied", "plan": {}}
+    assert next_after_success(output, order(ENV="", STACK="pg-hotfix-x", ACTION="plan").command) == [line]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"result": "applied", "verify": {}},
+        {"result": "already_applied", "verify": {}},
+        {"result": "verified"},
+        {"result": "ready"},
+    ],
+)
+def test_what_is_proved_leads_nowhere(output: dict[str, Any]) -> None:
+    assert next_after_success(output, order().command) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        ("PlanChangedError", "plan"),
+        ("LockBusyError", "apply"),
+        ("DatabaseUnavailableError", "apply"),
+        ("TIMED_OUT", "apply"),
+        ("ColumnMismatchError", None),
+        ("RequestError", None),
+    ],
+)
+def test_only_what_may_end_otherwise_is_proposed_again(error: str, action: str | None) -> None:
+    lines = next_after_failure(Ending({}, error, "text"), order().command)
+    assert lines == ([f"make hotfix ENV=prod ID={HOTFIX} ACTION={action} REASON=INC-4711"] if action else [])
+
+
+# The stack
+
+
+def test_an_environment_is_a_section_of_samconfig() -> None:
+    assert {name: parameters["stack_name"] for name, parameters in environments().items()} == {
+        "dev": "pg-hotfix-dev",
+        "staging": "pg-hotfix-staging",
+        "prod": "pg-hotfix-prod",
+    }
+
+
+def test_another_environment_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(LocalError) as refused:
+        find_stack("production", "")
+    assert str(refused.value) == (
+        "samconfig.toml has no environment 'production'. Nothing was started. Set ENV to one of dev, staging, prod, or "
+        "name the stack:  STACK=pg-hotfix-prod"
+    )
+
+
+def test_without_a_region_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    with pytest.raises(LocalError) as refused:
+        find_stack("prod", "")
+    assert str(refused.value) == (
+        "No AWS region is set. Nothing was started. Name that of the stack:  AWS_REGION=sa-east-1 make ..."
+    )
+
+
+def refusal(code: str, message: str) -> exceptions.ClientError:
+    return exceptions.ClientError({"Error": {"Code": code, "Message": message}}, "StartExecution")
+
+
+REFUSALS: list[tuple[Exception, str]] = [
+    (
+        refusal("AccessDeniedException", "User: arn:aws:iam::1:user/ana is not authorized to perform: states:X"),
+        """It failed: it is not allowed (User: arn:aws:iam::1:user/ana is not authorized to perform: states:X).
+        Nothing was started. Ask whoever administers the account for it.""",
+    ),
+    (
+        refusal("ExpiredTokenException", "The security token included in the request is expired"),
+        """AWS does not accept these credentials (ExpiredTokenException: The security token included in the request is
+        expired). Nothing was started. Log in again: aws sso login, or renew the variables AWS_ACCESS_KEY_ID, ... of
+        this shell.""",
+    ),
+    (
+        refusal("ResourceNotFoundException", "Function not found"),
+        """It failed: it does not exist (Function not found). Nothing was started. Check AWS_PROFILE, AWS_REGION and
+        STACK, or deploy it first.""",
+    ),
+    (
+        refusal("TooManyRequestsException", "Rate exceeded."),
+        "It failed (TooManyRequestsException: Rate exceeded). Nothing was started. Run the same command again.",
+    ),
+    (
+        exceptions.UnauthorizedSSOTokenError(),
+        """There are no AWS credentials (The SSO session associated with this profile has expired or is otherwise
+        invalid. To refresh this SSO session run aws sso login with the corresponding profile). Nothing was started. Log
+        in: aws sso login, or set AWS_PROFILE.""",
+    ),
+    (
+        exceptions.EndpointConnectionError(endpoint_url="https://x"),
+        """It failed (Could not connect to the endpoint URL: "https://x"). Nothing was started. Check the network and
+        the region, and run the same command again.""",
+    ),
+    (
+        exceptions.ReadTimeoutError(endpoint_url="https://x"),
+        """It failed (Read timeout on endpoint URL: "https://x"). Whether it was started is not known; the same command
+        again is safe. Check the network and the region, and run the same command again.""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), REFUSALS, ids=[type(error).__name__ for error, _ in REFUSALS])
+def test_each_refusal_says_what_to_do(error: Exception, text: str) -> None:
+    assert str(explain(error, "It failed", state_of(error))).split() == text.split()
+
+
+# The steps of an execution
+
+AT = datetime(2026, 2, 12, 12, 31, 7, tzinfo=UTC)
+LOCK_BUSY = "public.drivers stayed locked for 30 s.\nIn the way: pid 4711 (billing).\nRun the same hotfix again."
+EVENTS: list[dict[str, Any]] = [
+    {"type": "ExecutionStarted"},
+    {"type": "PassStateEntered", "stateEnteredEventDetails": {"name": "ReadRequest"}},
+    {"type": "TaskStateEntered", "stateEnteredEventDetails": {"name": "Apply"}},
+    {"type": "TaskScheduled"},
+    {
+        "type": "TaskFailed",
+        "taskFailedEventDetails": {
+            "error": "LockBusyError",
+            "cause": '{"errorMessage": "' + LOCK_BUSY.replace("\n", "\\n") + '", "errorType": "LockBusyError"}',
+        },
+    },
+    {"type": "TaskScheduled"},
+    {"type": "TaskTimedOut", "taskTimedOutEventDetails": {"error": "States.Timeout"}},
+    {"type": "TaskScheduled"},
+    {"type": "TaskSucceeded"},
+    {"type": "TaskStateEntered", "stateEnteredEventDetails": {"name": "Verify"}},
+    {"type": "TaskScheduled"},
+]
+
+
+def recorded() -> Any:
+    """A client whose only execution has this history, in two pages."""
+    pages = [{"events": [{"timestamp": AT} | event for event in events]} for events in (EVENTS[:4], EVENTS[4:])]
+    paginator = SimpleNamespace(paginate=lambda executionArn: pages)  # noqa: N803
+    return SimpleNamespace(get_paginator=lambda name: paginator)
+
+
+def test_a_history_is_read_as_steps_with_their_attempts() -> None:
+    assert read_steps(recorded(), "arn") == [
+        Step(AT, "ReadRequest", "Pass"),
+        Step(AT, "Apply", "Task"),
+        Step(AT, "Apply", "Task", 1, "LockBusyError", LOCK_BUSY),
+        Step(AT, "Apply", "Task", 2),
+        Step(AT, "Apply", "Task", 2, "States.Timeout"),
+        Step(AT, "Apply", "Task", 3),
+        Step(AT, "Verify", "Task"),
+    ]
+
+
+def test_steps_that_take_time_are_shown_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for step in read_steps(recorded(), "arn"):
+        show_step(step)
+    assert capsys.readouterr().out.splitlines() == [
+        "   12:31:07  Apply",
+        "   12:31:07  Apply: LockBusyError. public.drivers stayed locked for 30 s. In the way: pid 4711 (billing).",
+        "   12:31:07  Apply, attempt 2",
+        "   12:31:07  Apply: States.Timeout",
+        "   12:31:07  Apply, attempt 3",
+        "   12:31:07  Verify",
+    ]
