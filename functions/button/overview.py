@@ -58,10 +58,10 @@ class Seen:
         return next((one for one in self.recent if one.is_running and asks_for(one, "apply", self.chosen)), None)
 
     @property
-    def may_apply(self) -> bool:
-        """Whether there is something to do, and nobody does it yet."""
-        is_missing = self.look.status == "SUCCEEDED" and self.look.output.get("result") == "would_apply"
-        return is_missing and bool(self.plan.get("plan_hash")) and self.applying is None
+    def is_missing(self) -> bool:
+        """Whether there is something to do, as far as a look has seen it to its end."""
+        has_seen = self.look.status == "SUCCEEDED" and self.look.output.get("result") == "would_apply"
+        return has_seen and bool(self.plan.get("plan_hash"))
 
 
 def asks_for(execution: Execution, action: str, hotfix: str) -> bool:
@@ -160,7 +160,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
         )
         who = text_of(seen.applying.request.get("requested_by")) or "somebody"
         return element("div", progress, element("span", f"An apply runs, asked for by {who}."), class_="pgh-buttons")
-    if not seen.may_apply:
+    if not seen.is_missing:
         return None
     database = database_of(seen.plan)
     where = f"{viewer.environment} (database {database.get('name')} on {database.get('host')})"

@@ -167,6 +167,14 @@ def test_executions_are_listed_whoever_named_them_and_looks_are_not(open_dashboa
     assert "the rule" in page.text
 
 
+def test_the_last_apply_is_listed_after_many_looks(open_dashboard: Callable[..., Dashboard]) -> None:
+    dashboard = open_dashboard()
+    for name in ("apply-1", *(f"plan-{number}" for number in range(2 * button.SHOWN_EXECUTIONS))):
+        text = json.dumps({"action": name.partition("-")[0], "hotfix": ID})
+        dashboard.client.start_execution(stateMachineArn=dashboard.machine_arn, name=name, input=text)
+    assert f"apply {ID}" in dashboard.call().labels
+
+
 def test_the_theme_the_zone_and_what_is_typed_are_the_dashboards(open_dashboard: Callable[..., Dashboard]) -> None:
     dashboard = open_dashboard()
     dashboard.call(CLICK)
