@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
-from local.scan import TEMPLATE, run_checkov, run_parliament
+from local.places import PROJECT
+from local.scan import TEMPLATE, run_checkov, run_parliament, run_zizmor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,3 +39,12 @@ def test_an_action_on_the_wrong_kind_of_resource_is_found(tmp_path: Path) -> Non
     template = tmp_path / "template.yaml"
     template.write_text(TEMPLATE.read_text().replace("Action: secretsmanager:GetSecretValue", "Action: s3:GetObject"))
     assert "s3:GetObject" in run_parliament(template)
+
+
+def test_an_input_that_reaches_the_shell_is_found(tmp_path: Path) -> None:
+    workflows = tmp_path / ".github" / "workflows"
+    shutil.copytree(PROJECT / ".github" / "workflows", workflows)
+    hotfix = workflows / "hotfix.yml"
+    hotfix.write_text(hotfix.read_text().replace("make hotfix", 'echo "${{ inputs.reason }}"; make hotfix', 1))
+    assert "template-injection" in run_zizmor(workflows)
+    assert run_zizmor(PROJECT / ".github" / "workflows") == ""
