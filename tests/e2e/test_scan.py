@@ -45,6 +45,6 @@ def test_an_input_that_reaches_the_shell_is_found(tmp_path: Path) -> None:
     workflows = tmp_path / ".github" / "workflows"
     shutil.copytree(PROJECT / ".github" / "workflows", workflows)
     hotfix = workflows / "hotfix.yml"
-    hotfix.write_text(hotfix.read_text().replace("make hotfix", 'echo "${{ inputs.reason }}"; make hotfix', 1))
+    hotfix.write_text(hotfix.read_text().replace("make --silent hotfix", 'echo "${{ inputs.reason }}"; make hotfix', 1))
     assert "template-injection" in run_zizmor(workflows)
     assert run_zizmor(PROJECT / ".github" / "workflows") == ""
