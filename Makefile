@@ -95,7 +95,10 @@ template: .venv/ready ## Check template.yaml
 	@.venv/bin/cfn-lint template.yaml
 
 .PHONY: new
+# As they were typed: make itself would read $$ and ${...} in them.
 new: export HOTFIX_SQL = $(value SQL)
+new: export HOTFIX_REASON = $(value REASON)
+new: export HOTFIX_ALLOW = $(value ALLOW)
 new: .venv/ready ## Write the next hotfix: make new NAME=add_drivers_rating SQL='ALTER TABLE ...'
 	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.new_hotfix
 

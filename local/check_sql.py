@@ -10,11 +10,12 @@ from pathlib import Path
 
 from errors import HotfixError, quoted
 from hotfix import Report, apply
+from local.added import ONCE_ONLY
 from local.columns import expect_line, find_added, list_columns, word_columns
 from local.errors import LocalError
 from local.fill import Filled, fill
 from local.footprint import Footprint, find_changes, find_rewritten, find_scanned, take_footprint
-from local.places import PROJECT
+from local.places import PROJECT, shown
 from local.postgres import Server
 from local.scratch import RUN_MS, Scratch, Table, first_error, qualified, scratch_database, scratch_server
 from local.show import console
@@ -32,10 +33,6 @@ SQUAWK_RULES = {
         "require-concurrent-index-creation",
     },
 }
-ONCE_ONLY = (
-    "Write ADD COLUMN IF NOT EXISTS, CREATE ... IF NOT EXISTS, or a DO block that looks first. What belongs to the"
-    " column, such as NOT NULL, can stand in the same clause."
-)
 RESULTS = {True: ("ok", "green"), False: ("FAILED", "bold red")}
 
 
@@ -63,7 +60,7 @@ def main(arguments: list[str]) -> int:
     schema = Path(os.environ["SCHEMA"]) if os.environ.get("SCHEMA") else None
     try:
         with scratch_server() as server:
-            failed = [path for path in paths if not show(path, check_file(server, path, schema))]
+            failed = [path for path in paths if not show_findings(path, check_file(server, path, schema))]
     except LocalError as error:
         print(error, file=sys.stderr)
         return 1
@@ -74,7 +71,7 @@ def main(arguments: list[str]) -> int:
     return bool(failed)
 
 
-def show(path: Path, findings: Iterator[Finding]) -> bool:
+def show_findings(path: Path, findings: Iterator[Finding]) -> bool:
     """The findings were printed as they came; returns whether all was well."""
     console.print(path.stem, style="bold")
     all_well = True
@@ -137,7 +134,7 @@ def drop_expected(scratch: Scratch, hotfix: Hotfix) -> None:
 def describe_tables(scratch: Scratch, filled: dict[Table, Filled]) -> Finding:
     lines = []
     for table, result in filled.items():
-        stub = f", a stub: {scratch.schema.name} does not have it" if qualified(table) in scratch.stubs else ""
+        stub = f", a stub: {shown(scratch.schema)} does not have it" if qualified(table) in scratch.stubs else ""
         note = f", not filled: {result.refusal}" if result.refusal else ""
         lines.append(f"{qualified(table)} with {result.rows:,} rows{stub}{note}")
     return Finding("tables", ok=True, text="\n".join(lines))
@@ -165,7 +162,7 @@ def check_columns(run: Run, schema: Path) -> Finding:
         lines = ["It adds columns that it does not promise. Add to its head:", *run.unpromised]
         return Finding("columns", ok=False, text="\n".join(lines))
     if run.report.result != "applied":
-        text = f"The columns are made by something else: {run.report.result}. Look what {schema} does."
+        text = f"The columns are made by something else: {run.report.result}. Look what {shown(schema)} does."
         return Finding("columns", ok=False, text=text)
     names = ", ".join(column.expectation.name for column in run.report.columns)
     return Finding("columns", ok=True, text=f"missing before, as expected after: {names}")

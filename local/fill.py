@@ -110,8 +110,8 @@ def insert_sql(admin: pg8000.native.Connection, name: str, *, sparse: bool) -> s
             continue
         values[quoted(column)] = value_sql(admin, oid, modifier)
     columns = f"({', '.join(values)})" if values else ""
-    made_up = f"SELECT {', '.join(values.values())} FROM generate_series(1, {ROWS}) AS made_up (n)"
-    return f"INSERT INTO {name} {columns} {made_up} ON CONFLICT DO NOTHING"
+    numbers = f"FROM generate_series(1, {ROWS}) AS numbers (n)"
+    return f"INSERT INTO {name} {columns} SELECT {', '.join(values.values())} {numbers} ON CONFLICT DO NOTHING"
 
 
 def value_sql(admin: pg8000.native.Connection, oid: int, modifier: int) -> str:

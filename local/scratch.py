@@ -22,7 +22,7 @@ from expectation import written
 from limits import derive_limits
 from local.errors import LocalError
 from local.incident import Login
-from local.places import PROJECT, STATE
+from local.places import PROJECT, STATE, shown
 from local.postgres import Server, running_server
 from local.psql import psql_command, psql_environment
 from settings import Settings
@@ -139,7 +139,7 @@ def load_schema(server: Server, name: str, login: Login, schema: Path) -> None:
             role = MISSING_ROLE.search(result.stderr)
             if role is None:
                 raise LocalError(
-                    f"{schema} can't be loaded: {first_error(result.stderr)}\n"
+                    f"{shown(schema)} can't be loaded: {first_error(result.stderr)}\n"
                     f"Take out what the hotfix's tables do not need:  {DUMP} > schema.sql"
                 )
             admin.run(f"CREATE ROLE {quoted(role[1].replace('""', '"'))}")
@@ -178,7 +178,9 @@ def explain_missing(admin: pg8000.native.Connection, table: Table, schema: Path)
         "SELECT schemaname, tablename FROM pg_tables WHERE lower(tablename) = lower(:name) ORDER BY 1, 2", name=table[1]
     )
     there = "".join(f" It has {qualified((schema_name, name))}." for schema_name, name in similar)
-    return f"{schema} has no table {qualified(table)}.{there} Name the table as it has it, or dump the right one."
+    return (
+        f"{shown(schema)} has no table {qualified(table)}.{there} Name the table as it has it, or dump the right one."
+    )
 
 
 def create_stubs(server: Server, name: str, login: Login, tables: Sequence[Table]) -> None:
