@@ -48,8 +48,8 @@ def find_added_columns(server: Server, sql: str, schema: Path | None) -> Added:
         names = find_added(before, after)
         if not names:
             raise LocalError(
-                f"The SQL adds no column to a table of {shown(scratch.schema)}, so there is nothing to prove. Is it there"
-                " already? Write it as  ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint"
+                f"The SQL adds no column to a table of {shown(scratch.schema)}, so there is nothing to prove. Is the"
+                " column there already? Write it as  ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint"
             )
         if refusal := run_sql(scratch, sql):
             form = idempotent_form(sql)

@@ -11,7 +11,7 @@ from pathlib import Path
 from errors import HotfixError, quoted
 from hotfix import Report, apply
 from local.added import ONCE_ONLY
-from local.columns import expect_line, find_added, list_columns, word_columns
+from local.columns import drop_expected, expect_line, find_added, list_columns, tables_of, word_columns
 from local.errors import LocalError
 from local.fill import Filled, fill
 from local.footprint import Footprint, find_changes, find_rewritten, find_scanned, take_footprint
@@ -93,7 +93,7 @@ def check_file(server: Server, path: Path, schema: Path | None = None) -> Iterat
         yield Finding("file", ok=False, text=str(error))
         return
     yield check_words(path, hotfix)
-    tables = list(dict.fromkeys((one.schema, one.table) for one in hotfix.expectations))
+    tables = tables_of(hotfix)
     with scratch_database(server, tables, schema) as scratch:
         drop_expected(scratch, hotfix)
         yield describe_tables(scratch, {table: fill(scratch, table) for table in tables})
@@ -123,12 +123,6 @@ def check_words(path: Path, hotfix: Hotfix) -> Finding:
         if one["rule_name"] not in allowed
     ]
     return Finding("squawk", ok=not lines, text="\n".join(lines) or "nothing to say")
-
-
-def drop_expected(scratch: Scratch, hotfix: Hotfix) -> None:
-    """No expected column is there: a dump may be of a database that has had the hotfix."""
-    for one in hotfix.expectations:
-        scratch.run(f"ALTER TABLE {one.table_in_sql} DROP COLUMN IF EXISTS {quoted(one.column)} CASCADE")
 
 
 def describe_tables(scratch: Scratch, filled: dict[Table, Filled]) -> Finding:

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable
 
 import catalog
 from database import Session
+from errors import quoted
 from expectation import Expectation
-from local.scratch import Scratch
+from local.scratch import Scratch, Table
 from sqlfile import Hotfix
 
 type Name = tuple[str, str, str]
@@ -47,3 +48,13 @@ def word_columns(session: Session, names: Iterable[Name]) -> dict[Name, str]:
 
 def expect_line(name: Name, worded: str) -> str:
     return f"-- expect: column {Expectation(*name, type='').name} {worded}"
+
+
+def tables_of(hotfix: Hotfix) -> list[Table]:
+    return list(dict.fromkeys((one.schema, one.table) for one in hotfix.expectations))
+
+
+def drop_expected(scratch: Scratch, hotfix: Hotfix) -> None:
+    """No expected column is there: a dump may be of a database that has had the hotfix."""
+    for one in hotfix.expectations:
+        scratch.run(f"ALTER TABLE {one.table_in_sql} DROP COLUMN IF EXISTS {quoted(one.column)} CASCADE")

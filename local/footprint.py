@@ -2,10 +2,9 @@
 
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
-from os import PathLike
 
 from local.binaries import binary_directory
 from local.errors import LocalError
@@ -100,7 +99,7 @@ def find_changes(before: Footprint, after: Footprint) -> Iterator[str]:
 
 def dump(scratch: Scratch) -> str:
     """The whole schema as pg_dump prints it."""
-    command: Sequence[str | PathLike[str]] = [binary_directory() / "pg_dump", "--schema-only", "--restrict-key=x"]
+    command = [str(binary_directory() / "pg_dump"), "--schema-only", "--restrict-key=x"]
     admin = Login(scratch.server.admin_user, scratch.server.admin_password)
     environment = psql_environment(scratch.server, admin, scratch.name)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

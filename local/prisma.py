@@ -72,12 +72,13 @@ WHERE t.oid = {oid} ORDER BY l.enumsortorder
 
 @dataclass(frozen=True)
 class FieldType:
-    """What Prisma makes of a column's type. `name` is the field's type without ? or []; `labels` are an enum's."""
+    """What Prisma makes of a column's type. `name` is the field's type without ? or []; the rest is an enum's."""
 
     name: str
     native: str
     is_list: bool
     labels: tuple[str, ...] = ()
+    database_name: str = ""
 
 
 def describe_fields(session: Session, hotfix: Hotfix) -> Iterator[tuple[Expectation, str, FieldType]]:
@@ -126,7 +127,7 @@ def read_field_type(session: Session, oid: int, modifier: int) -> FieldType:
     known = element or name
     if (element_kind or kind) == "e":
         labels = tuple(label for (label,) in session.query(LABELS.format(oid=oid)))
-        return FieldType(identifier(known), "", bool(element), labels)
+        return FieldType(identifier(known), "", bool(element), labels, known)
     if known not in TYPES or element_kind == "d":
         return FieldType(f"Unsupported({json.dumps(name)})", "", bool(element))
     field, native = TYPES[known]
