@@ -102,9 +102,12 @@ new: export HOTFIX_ALLOW = $(value ALLOW)
 new: .venv/ready ## Write the next hotfix: make new NAME=add_drivers_rating SQL='ALTER TABLE ...'
 	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.new_hotfix
 
-.PHONY: check-sql sql
-check-sql sql: .venv/ready ## Prove every hotfix on a filled table: SQL=sql/*.sql SCHEMA=dump.sql
+.PHONY: check-sql
+check-sql: .venv/ready ## Prove every hotfix on a filled table: make check-sql SQL='sql/*.sql' SCHEMA=dump.sql
 	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.check_sql $(SQL)
+
+.PHONY: sql
+sql: check-sql
 
 .PHONY: formal-migration
 formal-migration: .venv/ready ## Write the migration of a hotfix: ID=... TO=../app/prisma/migrations FORMAT=prisma

@@ -43,11 +43,13 @@ class Relation:
 
 @dataclass(frozen=True)
 class Footprint:
+    """`dump` is the whole schema as pg_dump prints it, where it was asked for."""
+
     relations: dict[str, Relation]
     dump: str
 
 
-def take_footprint(scratch: Scratch) -> Footprint:
+def take_footprint(scratch: Scratch, *, dumped: bool = True) -> Footprint:
     """The database as it is when every other session has ended: a server process hands in its counters as it ends."""
     deadline = time.monotonic() + SETTLE_SECONDS
     with scratch.connect() as admin:
@@ -56,7 +58,7 @@ def take_footprint(scratch: Scratch) -> Footprint:
                 raise LocalError(f"A session stays in {scratch.name}: stop what else works in the scratch server.")
             time.sleep(0.01)
         relations = {name: Relation(*facts) for name, *facts in admin.run(RELATIONS)}
-    return Footprint(relations, dump(scratch))
+    return Footprint(relations, dump(scratch) if dumped else "")
 
 
 def find_rewritten(before: Footprint, after: Footprint) -> list[str]:
@@ -98,7 +100,6 @@ def find_changes(before: Footprint, after: Footprint) -> Iterator[str]:
 
 
 def dump(scratch: Scratch) -> str:
-    """The whole schema as pg_dump prints it."""
     command = [str(binary_directory() / "pg_dump"), "--schema-only", "--restrict-key=x"]
     admin = Login(scratch.server.admin_user, scratch.server.admin_password)
     environment = psql_environment(scratch.server, admin, scratch.name)

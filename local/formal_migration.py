@@ -13,6 +13,7 @@ from local.columns import drop_expected, tables_of
 from local.errors import LocalError
 from local.formats import FORMATS, Migration
 from local.places import PROJECT
+from local.postgres import Server
 from local.prisma import FieldType, describe_fields, identifier
 from local.scratch import RUN_MS, scratch_database, scratch_server
 from sqlfile import Hotfix, load_hotfix
@@ -25,7 +26,9 @@ def main(environment: Mapping[str, str]) -> int:
         hotfix, migration = prepare(environment)
         lines = [write(migration, hotfix)]
         if migration.is_prisma:
-            lines += describe_in_prisma(hotfix, environment.get("SCHEMA"))
+            schema = environment.get("SCHEMA")
+            with scratch_server() as server:
+                lines += describe_in_prisma(server, hotfix, Path(schema) if schema else None)
     except (LocalError, HotfixError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -66,12 +69,9 @@ def write(migration: Migration, hotfix: Hotfix) -> str:
     return f"{path} written, sha256 {digest}."
 
 
-def describe_in_prisma(hotfix: Hotfix, schema: str | None) -> Iterator[str]:
+def describe_in_prisma(server: Server, hotfix: Hotfix, schema: Path | None) -> Iterator[str]:
     """What to paste into schema.prisma, from the catalog of a database in which the hotfix was applied."""
-    with (
-        scratch_server() as server,
-        scratch_database(server, tables_of(hotfix), Path(schema) if schema else None) as scratch,
-    ):
+    with scratch_database(server, tables_of(hotfix), schema) as scratch:
         drop_expected(scratch, hotfix)
         with scratch.open_session() as session:
             apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)

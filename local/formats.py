@@ -78,8 +78,9 @@ def write_alembic(hotfix: Hotfix, folder: Path, options: Mapping[str, str]) -> M
     https://alembic.sqlalchemy.org/en/latest/tutorial.html#create-a-migration-script
     """
     path, revision = folder / f"{hotfix.id}.py", hotfix.id.split("_", 1)[0]
-    found = read_assigned(path, "down_revision") if path.exists() else find_head(folder)
-    down_revision = options.get("DOWN_REVISION") or found
+    down_revision = options.get("DOWN_REVISION")
+    if not down_revision:
+        down_revision = read_assigned(path, "down_revision") if path.exists() else find_head(folder)
     content = ALEMBIC.format(
         title=title(hotfix),
         revision=revision,

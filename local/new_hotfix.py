@@ -74,10 +74,10 @@ def read_draft(environment: Mapping[str, str], folder: Path) -> Draft:
         cut_statements(found)
     except Unreadable as error:
         raise LocalError(f"The SQL {error.what}. {error.advice}") from None
-    if found[-1].kind == "comment":
-        sql += "\n"
+    if [token.text for token in found if token.kind not in ("space", "comment")][-1] != ";":
+        sql += "\n;" if found[-1].kind == "comment" else ";"
     schema = environment.get("SCHEMA")
-    return Draft(name, sql if found[-1].text == ";" else f"{sql};", reason, allow, Path(schema) if schema else None)
+    return Draft(name, sql, reason, allow, Path(schema) if schema else None)
 
 
 def write_content(draft: Draft, added: Added) -> bytes:

@@ -227,11 +227,13 @@ def without_casts(found: Sequence[Token]) -> list[Token]:
 
 def after_type(rest: Sequence[Token], position: int) -> int:
     """Where the type's name, its modifier and its brackets end."""
-    while position < len(rest) and (rest[position].kind in ("word", "quoted") or rest[position].text == "."):
-        position += 1
-    for opening, closing in ("()", "[]"):
-        if position < len(rest) and rest[position].text == opening:
-            while rest[position].text != closing:
+    closing = {"(": ")", "[": "]"}
+    while position < len(rest):
+        token = rest[position]
+        if token.text in closing:
+            while rest[position].text != closing[token.text]:
                 position += 1
-            position += 1
+        elif token.kind not in ("word", "quoted") and token.text != ".":
+            break
+        position += 1
     return position

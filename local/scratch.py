@@ -80,9 +80,9 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def scratch_server() -> Iterator[Server]:
-    """Within the block a PostgreSQL runs that no other command uses."""
-    with running_server(STATE / "scratch", settings=SETTINGS) as server:
+def scratch_server(directory: Path = STATE / "scratch") -> Iterator[Server]:
+    """Within the block a PostgreSQL runs that `make psql` and the like do not use."""
+    with running_server(directory, settings=SETTINGS) as server:
         yield server
 
 
