@@ -83,18 +83,19 @@ def check_file(server: Server, path: Path, schema: Path | None = None) -> Iterat
         return
     yield check_words(path)
     tables = tables_of(hotfix)
-    with scratch_database(server, tables, schema) as scratch:
-        drop_expected(scratch, hotfix)
-        yield describe_tables(scratch, {table: fill(scratch, table) for table in tables})
-        try:
+    try:
+        with scratch_database(server, tables, schema) as scratch:
+            drop_expected(scratch, hotfix)
+            yield describe_tables(scratch, {table: fill(scratch, table) for table in tables})
             run = run_once(scratch, hotfix)
-        except HotfixError as error:
-            yield Finding("columns", ok=False, text=f"{type(error).__name__}: {error}")
-            return
-        yield check_columns(run, schema or scratch.schema)
-        yield check_rewrite(run, dict(hotfix.allowed))
-        yield check_scan(run, dict(hotfix.allowed))
-        yield check_second_run(scratch, hotfix, path, run.after)
+            yield check_columns(run, schema or scratch.schema)
+            yield check_rewrite(run, dict(hotfix.allowed))
+            yield check_scan(run, dict(hotfix.allowed))
+            yield check_second_run(scratch, hotfix, path, run.after)
+    except LocalError as error:
+        yield Finding("tables", ok=False, text=str(error))
+    except HotfixError as error:
+        yield Finding("columns", ok=False, text=f"{type(error).__name__}: {error}")
 
 
 def check_words(path: Path) -> Finding:

@@ -63,7 +63,7 @@ def check(scratch: Server, tmp_path: Path) -> Check:
         path = tmp_path / f"2026030110150{next(numbers)}_try.sql"
         path.write_text(content)
         findings = list(check_file(scratch, path, schema))
-        assert [one.check for one in findings] in (["file"], CHECKS, CHECKS[:3])
+        assert [one.check for one in findings] in (["file"], CHECKS[:2], CHECKS[:3], CHECKS)
         return {one.check: one.text for one in findings if not (failed_only and one.ok)}
 
     return check
@@ -226,25 +226,25 @@ def test_a_table_of_a_dump_is_loaded_and_filled_and_loses_the_column_first(check
 def test_a_table_that_a_dump_lacks_is_named(check: Check, tmp_path: Path) -> None:
     schema = tmp_path / "dump.sql"
     schema.write_text(DUMP)
-    with pytest.raises(LocalError) as caught:
-        check(
-            "-- expect: column public.orders.n integer\nALTER TABLE orders ADD COLUMN IF NOT EXISTS n integer;", schema
+    sql = "-- expect: column public.orders.n integer\nALTER TABLE orders ADD COLUMN IF NOT EXISTS n integer;"
+    assert check(sql, schema) == {
+        "tables": (
+            f"{schema} has no table public.orders. It has shop.orders. Name the table as it has it, or dump the right"
+            " one."
         )
-    assert str(caught.value) == (
-        f"{schema} has no table public.orders. It has shop.orders. Name the table as it has it, or dump the right one."
-    )
+    }
 
 
 def test_a_dump_that_cannot_be_loaded_says_which_line(check: Check, tmp_path: Path) -> None:
     schema = tmp_path / "dump.sql"
     schema.write_text("CREATE TABLE a ();\nCREATE EXTENSION nowhere;\n")
-    with pytest.raises(LocalError) as caught:
-        check(f"-- expect: column {N} integer null\n{ADD};", schema)
-    assert str(caught.value) == (
-        f'{schema} can\'t be loaded: line 2, ERROR:  extension "nowhere" is not available\n'
-        "Take out what the hotfix's tables do not need:"
-        "  pg_dump --schema-only --no-owner --no-privileges --table=public.drivers > schema.sql"
-    )
+    assert check(f"-- expect: column {N} integer null\n{ADD};", schema) == {
+        "tables": (
+            f'{schema} can\'t be loaded: line 2, ERROR:  extension "nowhere" is not available\n'
+            "Take out what the hotfix's tables do not need:"
+            "  pg_dump --schema-only --no-owner --no-privileges --table=public.drivers > schema.sql"
+        )
+    }
 
 
 def test_a_table_that_no_schema_has_is_a_stub(check: Check) -> None:

@@ -74,8 +74,8 @@ def run_dbmate(scratch: Scratch, folder: Path, command: str) -> None:
     login = f"{scratch.login.user}:{quote(scratch.login.password, safe='')}"
     options = urlencode({"sslmode": "verify-full", "sslrootcert": str(scratch.server.ca_bundle)})
     url = f"postgres://{login}@{scratch.server.host}:{scratch.server.port}/{scratch.name}?{options}"
-    program: list[str | Path] = [PROGRAMS / "dbmate", "--no-dump-schema", "--migrations-dir", folder / "versions", command]
-    run(program, {"PATH": os.defpath, "DATABASE_URL": url})
+    options_of_dbmate: list[str | Path] = ["--no-dump-schema", "--migrations-dir", folder / "versions"]
+    run([PROGRAMS / "dbmate", *options_of_dbmate, command], {"PATH": os.defpath, "DATABASE_URL": url})
 
 
 # Each tool's way up and way down.
