@@ -9,9 +9,10 @@ PYTHON := .venv/bin/python
 SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 UV := .tools/bin/uv
+# What looks at a database on a laptop is the function's own code.
+FUNCTION := functions/migrate
 GROUPS := uv dev function bench scan postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
-SQL := sql/*.sql
 
 # No target touches a real AWS account: sam and boto3 see these credentials only. `make hotfix` is the one exception.
 ifneq ($(MAKECMDGOALS),hotfix)
@@ -72,7 +73,7 @@ build: .venv/ready ## Build the function with sam, when its sources changed
 	@$(PYTHON) -m local build
 
 .PHONY: test
-test: lint types template sql scan tests ## Check style, types, template, SQL and policies, then run every test
+test: lint types template check-sql scan tests ## Check style, types, template, SQL and policies, then run every test
 
 .PHONY: lint
 lint: .venv/ready ## Check the style of the Python files
@@ -93,9 +94,24 @@ template: .venv/ready ## Check template.yaml
 	@output=$$($(PYTHON) -m samcli validate --lint 2>&1) || { echo "$$output"; exit 1; }
 	@.venv/bin/cfn-lint template.yaml
 
+.PHONY: new
+# As they were typed: make itself would read $$ and ${...} in them.
+new: export HOTFIX_SQL = $(value SQL)
+new: export HOTFIX_REASON = $(value REASON)
+new: export HOTFIX_ALLOW = $(value ALLOW)
+new: .venv/ready ## Write the next hotfix: make new NAME=add_drivers_rating SQL='ALTER TABLE ...'
+	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.new_hotfix
+
+.PHONY: check-sql
+check-sql: .venv/ready ## Prove every hotfix on a filled table: make check-sql SQL='sql/*.sql' SCHEMA=dump.sql
+	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.check_sql $(SQL)
+
 .PHONY: sql
-sql: .venv/ready ## Check the hotfixes for statements that hurt production
-	@output=$$(.venv/bin/squawk $(SQL) 2>&1) || { echo "$$output"; exit 1; }
+sql: check-sql
+
+.PHONY: formal-migration
+formal-migration: .venv/ready ## Write the migration of a hotfix: ID=... TO=../app/prisma/migrations FORMAT=prisma
+	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.formal_migration
 
 .PHONY: scan
 scan: .venv/ready .local/scan/ready ## Look for weak spots in the template, the policies and the packages

@@ -13,8 +13,8 @@ from bench.stage import Stage
 from local.emulator import EmulatedFunction, end_session
 from local.errors import LocalError
 from local.incident import DATABASE
-from local.laptop import psql_command, psql_environment
 from local.places import PROJECT
+from local.psql import psql_command, psql_environment
 from local.story import HOTFIX
 
 PROGRAMS = PROJECT / ".local" / "bench" / "bin"

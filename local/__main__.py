@@ -10,8 +10,9 @@ from pathlib import Path
 from local import show
 from local.build import build_if_changed
 from local.errors import LocalError
-from local.laptop import psql_command, psql_environment, running_database, running_laptop
+from local.laptop import running_database, running_laptop
 from local.places import PROJECT
+from local.psql import psql_command, psql_environment
 from local.story import tell_story
 
 

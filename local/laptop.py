@@ -2,19 +2,18 @@
 
 import contextlib
 import json
-import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.aws import fake_aws
-from local.binaries import binary_directory
 from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function
 from local.incident import DATABASE, Login, create_incident, has_incident, renew_login
 from local.places import PROJECT, STATE
 from local.postgres import Server, running_server
+from local.psql import psql_command, psql_environment
 
 SECRET_NAME = "kaviar/database"  # noqa: S105 - a name, no secret
 
@@ -74,22 +73,3 @@ def describe_table(server: Server, login: Login, table: str) -> str:
     command = psql_command("--no-psqlrc", "--command", f"\\d {table}")
     result = subprocess.run(command, env=psql_environment(server, login), capture_output=True, text=True, check=True)
     return result.stdout.rstrip()
-
-
-def psql_command(*arguments: str) -> Sequence[str | Path]:
-    return [binary_directory() / "psql", *arguments]
-
-
-def psql_environment(server: Server, login: Login) -> dict[str, str]:
-    """Returns the environment in which psql logs in to `kaviar`, TLS verified, with no password on a command line."""
-    return os.environ | {
-        "PGHOST": server.host,
-        "PGHOSTADDR": "127.0.0.1",
-        "PGPORT": str(server.port),
-        "PGDATABASE": DATABASE,
-        "PGUSER": login.user,
-        "PGPASSWORD": login.password,
-        "PGSSLMODE": "verify-full",
-        "PGSSLROOTCERT": str(server.ca_bundle),
-        "PSQL_HISTORY": str(STATE / "psql_history"),
-    }

@@ -19,3 +19,8 @@ def shared_directory() -> Path:
     """Names, without creating it, the directory for what the server's user cannot reach inside the project."""
     digest = hashlib.sha256(os.fsencode(PROJECT)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"pg-hotfix-{digest}"
+
+
+def shown(path: Path) -> str:
+    """The path as one types it in the project."""
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)

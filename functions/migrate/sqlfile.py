@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. A file name may have 255 bytes.
 HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
 
-DIRECTIVE = re.compile(r"--[ \t]*expect[ \t]*:[ \t]*(.*)", re.IGNORECASE)
+DIRECTIVE = re.compile(r"--[ \t]*(expect|allow)[ \t]*:[ \t]*(.*)", re.IGNORECASE)
+ALLOWED = re.compile(r"(rewrite|scan)\b[ \t]*(.*)", re.IGNORECASE)
 # Such as "expected: column", "exepct column", or one with a no-break space: a promise that would be lost in silence.
 MISSPELT = re.compile(r"--\W*ex[cept]{3,}\w*\W*column\b", re.IGNORECASE)
 
@@ -62,7 +63,8 @@ class NamedTable:
 @dataclass(frozen=True)
 class Hotfix:
     """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same
-    checksum."""
+    checksum. `allowed` tells why the file may do what `make check-sql` would refuse: a reason for "rewrite" or "scan".
+    """
 
     id: str
     sql: str
@@ -70,6 +72,7 @@ class Hotfix:
     statement_count: int
     expectations: tuple[Expectation, ...]
     named_tables: tuple[NamedTable, ...] = ()
+    allowed: tuple[tuple[str, str], ...] = ()
 
     @property
     def touches_others(self) -> bool:
@@ -114,25 +117,9 @@ def load_hotfix(sql_dir: Path, hotfix_id: str) -> Hotfix:
 
 
 def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
-    try:
-        sql = content.decode()
-    except UnicodeDecodeError:
-        raise Unreadable("is not UTF-8", "Save it as UTF-8.") from None
-    if "\0" in sql or sql.startswith("\ufeff"):
-        raise Unreadable("holds a zero byte or begins with a byte order mark", "Save it as plain UTF-8.")
-    try:
-        found = list(tokens(sql))
-    except Unended as error:
-        line = sql.count("\n", 0, error.position) + 1
-        raise Unreadable(f"holds a string, name or comment that does not end (line {line})", "Close it.") from None
-    expectations = read_directives(found)
-    if any(token.text == "\\" for token in found):
-        raise Unreadable("holds a psql meta-command (\\)", "Write plain SQL: the function is not psql.")
-    cut = list(statements(iter(found)))
-    for statement in cut:
-        refuse_statement(statement)
-    if not cut:
-        raise Unreadable("holds no statement", "Write the ALTER TABLE below its expect lines.")
+    sql, found = cut_tokens(content)
+    expectations, allowed = read_directives(found)
+    cut = cut_statements(found)
     if not expectations:
         raise Unreadable(
             "expects no column", "Add a line such as  -- expect: column public.drivers.active_since timestamptz null"
@@ -140,7 +127,35 @@ def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
     if len({expectation.name for expectation in expectations}) < len(expectations):
         raise Unreadable("expects the same column twice", "Keep one line for each column.")
     named = tuple(dict.fromkeys(name for statement in cut for name in find_tables(statement)))
-    return Hotfix(hotfix_id, sql, hashlib.sha256(content).hexdigest(), len(cut), tuple(expectations), named)
+    digest = hashlib.sha256(content).hexdigest()
+    return Hotfix(hotfix_id, sql, digest, len(cut), tuple(expectations), named, tuple(allowed.items()))
+
+
+def cut_tokens(content: bytes) -> tuple[str, list[Token]]:
+    """The text and its tokens."""
+    try:
+        sql = content.decode()
+    except UnicodeDecodeError:
+        raise Unreadable("is not UTF-8", "Save it as UTF-8.") from None
+    if "\0" in sql or sql.startswith("\ufeff"):
+        raise Unreadable("holds a zero byte or begins with a byte order mark", "Save it as plain UTF-8.")
+    try:
+        return sql, list(tokens(sql))
+    except Unended as error:
+        line = sql.count("\n", 0, error.position) + 1
+        raise Unreadable(f"holds a string, name or comment that does not end (line {line})", "Close it.") from None
+
+
+def cut_statements(found: list[Token]) -> list[list[Token]]:
+    """The statements, at least one, and none of them refused."""
+    if any(token.text == "\\" for token in found):
+        raise Unreadable("holds a psql meta-command (\\)", "Write plain SQL: the function is not psql.")
+    cut = list(statements(iter(found)))
+    for statement in cut:
+        refuse_statement(statement)
+    if not cut:
+        raise Unreadable("holds no statement", "Write the ALTER TABLE below its expect lines.")
+    return cut
 
 
 def refuse_statement(statement: list[Token]) -> None:
@@ -175,23 +190,43 @@ def name_at(following: list[Token], *, altered: bool) -> Iterator[NamedTable]:
         yield NamedTable(None, names[0], altered)
 
 
-def read_directives(found: list[Token]) -> list[Expectation]:
-    """The expectations of the comments before the first statement, where all of them must stand."""
+def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, str]]:
+    """The expectations and what is allowed, from the comments before the first statement, where all of them must
+    stand."""
     expectations: list[Expectation] = []
+    allowed: dict[str, str] = {}
     statement_seen = False
     for token in found:
         statement_seen = statement_seen or token.kind not in ("space", "comment")
         comment = token.text.strip()
         directive = DIRECTIVE.fullmatch(comment) if token.kind == "comment" else None
         if directive and statement_seen:
-            raise Unreadable("has an expect line after its first statement", "Move it to the head of the file.")
-        if directive:
+            word = directive[1].lower()
+            raise Unreadable(f"has an {word} line after its first statement", "Move it to the head of the file.")
+        if directive and directive[1].lower() == "allow":
+            what, reason = read_allowed(directive[2], comment)
+            allowed[what] = reason
+        elif directive:
             try:
-                expectations.append(parse_expectation(directive[1]))
+                expectations.append(parse_expectation(directive[2]))
             except Unreadable as error:
                 what = f"has an expect line that can't be read ({error.what}): {comment}"
                 raise Unreadable(what, error.advice) from None
         elif token.kind == "comment" and MISSPELT.match(comment):
             what = f"has a line that looks like an expectation but is none: {comment}"
             raise Unreadable(what, "Write  -- expect: column ...")
-    return expectations
+    return expectations, allowed
+
+
+def read_allowed(text: str, comment: str) -> tuple[str, str]:
+    allowed = ALLOWED.fullmatch(text)
+    if allowed is None:
+        raise Unreadable(
+            f"allows what can't be allowed: {comment}", "Write  -- allow: rewrite <reason>  or  -- allow: scan <reason>"
+        )
+    if not allowed[2]:
+        raise Unreadable(
+            f"allows a {allowed[1].lower()} without a reason: {comment}",
+            "Say on the same line why it does no harm here, such as  -- allow: rewrite the table has 300 rows",
+        )
+    return allowed[1].lower(), allowed[2]

@@ -73,21 +73,6 @@ def test_psql_opens_the_database_of_the_incident() -> None:
     assert "drivers" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("sql", "code"),
-    [
-        ("ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note text;", 0),
-        ("ALTER TABLE drivers ADD COLUMN note text;", 2),
-        ("ALTER TABLE drivers ADD COLUMN IF NOT EXISTS seen_at timestamptz DEFAULT clock_timestamp();", 2),
-        ("CREATE INDEX IF NOT EXISTS drivers_name ON drivers (name);", 2),
-    ],
-)
-def test_a_file_that_hurts_production_is_refused_by_make_sql(tmp_path: Path, sql: str, code: int) -> None:
-    file = tmp_path / "20260301101500_try.sql"
-    file.write_text(f"{sql}\n")
-    assert make("sql", f"SQL={file}").returncode == code
-
-
 # A shell starts background jobs, such as some CI's, with SIGINT ignored, and children inherit that.
 HOLD = """
 import signal, sys, time

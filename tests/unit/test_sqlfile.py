@@ -527,3 +527,52 @@ def test_the_name_shown_to_people_can_be_pasted_into_a_file(names: tuple[str, st
 )
 def test_the_tables_that_a_file_touches_are_found(sql: str, named: list[tuple[str | None, str, bool]]) -> None:
     assert list(parse_hotfix(ID, f"{EXPECT}{sql}".encode()).named_tables) == [NamedTable(*one) for one in named]
+
+
+# What a file allows itself
+
+
+def test_what_is_allowed_is_read_with_its_reason() -> None:
+    hotfix = accept(ADD, f"{EXPECT}-- allow: rewrite the table has 300 rows\n--ALLOW:scan  at night \n")
+    assert hotfix.allowed == (("rewrite", "the table has 300 rows"), ("scan", "at night"))
+    assert accept(ADD).allowed == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "refusal"),
+    [
+        (
+            "-- allow: rewrite",
+            (
+                "allows a rewrite without a reason: -- allow: rewrite. Say on the same line why it does no harm here,"
+                " such as  -- allow: rewrite the table has 300 rows"
+            ),
+        ),
+        (
+            "-- allow: SCAN  ",
+            (
+                "allows a scan without a reason: -- allow: SCAN. Say on the same line why it does no harm here, such as"
+                "  -- allow: rewrite the table has 300 rows"
+            ),
+        ),
+        (
+            "-- allow: rewrites for good reason",
+            (
+                "allows what can't be allowed: -- allow: rewrites for good reason."
+                " Write  -- allow: rewrite <reason>  or  -- allow: scan <reason>"
+            ),
+        ),
+        (
+            "-- allow:",
+            "allows what can't be allowed: -- allow:. Write  -- allow: rewrite <reason>  or  -- allow: scan <reason>",
+        ),
+    ],
+)
+def test_nothing_is_allowed_without_a_reason(line: str, refusal: str) -> None:
+    assert refuse(f"{EXPECT}{line}\n{ADD}") == refusal
+
+
+def test_what_is_allowed_stands_before_the_first_statement() -> None:
+    assert refuse(f"{EXPECT}{ADD}-- allow: scan at night\n") == (
+        "has an allow line after its first statement. Move it to the head of the file."
+    )

@@ -1,0 +1,99 @@
+"""`make formal-migration`: a hotfix as the migration of the application's own tool, and its line for schema.prisma."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from errors import HotfixError
+from hotfix import apply
+from local.columns import drop_expected, tables_of
+from local.errors import LocalError
+from local.formats import FORMATS, Migration
+from local.places import PROJECT
+from local.postgres import Server
+from local.prisma import FieldType, describe_fields, identifier
+from local.scratch import RUN_MS, scratch_database, scratch_server
+from sqlfile import Hotfix, load_hotfix
+
+EXAMPLE = "make formal-migration ID=20260212092000_add_drivers_active_since TO=../app/prisma/migrations"
+
+
+def main(environment: Mapping[str, str]) -> int:
+    try:
+        hotfix, migration = prepare(environment)
+        lines = [write(migration, hotfix)]
+        if migration.is_prisma:
+            schema = environment.get("SCHEMA")
+            with scratch_server() as server:
+                lines += describe_in_prisma(server, hotfix, Path(schema) if schema else None)
+    except (LocalError, HotfixError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print("\n".join([*lines, *migration.notes]))
+    return 0
+
+
+def prepare(environment: Mapping[str, str]) -> tuple[Hotfix, Migration]:
+    hotfix_id, folder = environment.get("ID", ""), Path(environment.get("TO", ""))
+    form = environment.get("FORMAT") or "prisma"
+    if not hotfix_id or not environment.get("TO"):
+        raise LocalError(f"{'TO' if hotfix_id else 'ID'} is missing:  {EXAMPLE}")
+    if form not in FORMATS:
+        raise LocalError(f"There is no format {form!r}:  FORMAT={'|'.join(FORMATS)}")
+    hotfix = load_hotfix(PROJECT / "sql", hotfix_id)
+    if not folder.is_dir():
+        raise LocalError(f"There is no folder {folder}: TO names the one that holds the application's migrations.")
+    return hotfix, FORMATS[form](hotfix, folder, environment)
+
+
+def write(migration: Migration, hotfix: Hotfix) -> str:
+    """The file is there, with these bytes, now or before; returns which.
+
+    Raises: LocalError when other bytes are in its place; they stay.
+    """
+    path, digest = migration.path, hashlib.sha256(migration.content).hexdigest()
+    if path.exists() and path.read_bytes() != migration.content:
+        raise LocalError(
+            f"{path} is there already, with other bytes. Nothing was written. What differs:"
+            f"  diff {path} sql/{hotfix.id}.sql\nIf it was never deployed, remove it and run this again."
+        )
+    if path.exists():
+        return f"{path} is there already, with the same bytes (sha256 {digest})."
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(migration.content)
+    return f"{path} written, sha256 {digest}."
+
+
+def describe_in_prisma(server: Server, hotfix: Hotfix, schema: Path | None) -> Iterator[str]:
+    """What to paste into schema.prisma, from the catalog of a database in which the hotfix was applied."""
+    with scratch_database(server, tables_of(hotfix), schema) as scratch:
+        drop_expected(scratch, hotfix)
+        with scratch.open_session() as session:
+            apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
+            fields = list(describe_fields(session, hotfix))
+    for table in dict.fromkeys(expectation.qualified_table for expectation, _, _ in fields):
+        yield f"In schema.prisma, in the model of {table}:"
+        yield f"  /// Added by the hotfix {hotfix.id}."
+        yield from (f"  {line}" for expectation, line, _ in fields if expectation.qualified_table == table)
+    for field_type in dict.fromkeys(field_type for _, _, field_type in fields if field_type.labels):
+        yield "And, unless it is there:"
+        yield from write_enum(field_type)
+
+
+def write_enum(field_type: FieldType) -> Iterator[str]:
+    yield f"  enum {field_type.name} {{"
+    for label in field_type.labels:
+        name = identifier(label)
+        yield f"    {name}" + (f" @map({json.dumps(label, ensure_ascii=False)})" if name != label else "")
+    if field_type.database_name != field_type.name:
+        yield f"    @@map({json.dumps(field_type.database_name, ensure_ascii=False)})"
+    yield "  }"
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,222 @@
+"""`make formal-migration`: the tools themselves run what was written, after the hotfix and instead of it, and the lines
+for schema.prisma are those of Prisma's own introspection.
+
+Flyway and Django are not installed here: their files are compiled and read in tests/unit, and nothing more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from bench.tools import ALEMBIC_ENV, PROGRAMS
+from expectation import parse_expectation
+from hotfix import apply
+from local.columns import expect_line, list_columns, word_columns
+from local.errors import LocalError
+from local.formal_migration import describe_in_prisma, prepare, write
+from local.formats import FORMATS
+from local.places import PROJECT
+from local.prisma import describe_fields
+from local.psql import psql_environment
+from local.scratch import RUN_MS, Scratch, scratch_database, scratch_server
+from sqlfile import Hotfix, parse_hotfix
+from tests.e2e.test_commands import HOTFIX, make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from local.postgres import Server
+
+TYPES = Path(__file__).with_name("prisma_types.sql")
+LINES = Path(__file__).with_name("prisma_types.prisma")
+AWKWARD = """-- 100% of :id, at 10:30
+-- expect: column public.drivers.active_since timestamp with time zone null
+-- expect: column public.drivers.note text null default ':it''s 100%'::text
+ALTER TABLE drivers ADD COLUMN IF NOT EXISTS active_since timestamptz;
+ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note text DEFAULT ':it''s 100%';
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with scratch_server(tmp_path_factory.mktemp("scratch")) as server:
+        yield server
+
+
+@pytest.fixture
+def scratch(server: Server) -> Iterator[Scratch]:
+    """A database with the tables of local/schema.sql."""
+    with scratch_database(server, []) as scratch:
+        yield scratch
+
+
+def run(arguments: list[str | Path], environment: dict[str, str]) -> None:
+    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def run_alembic(scratch: Scratch, folder: Path, *command: str) -> None:
+    (folder / "env.py").write_text(ALEMBIC_ENV)
+    (folder / "alembic.ini").write_text(f"[alembic]\nscript_location = {folder}\npath_separator = os\n")
+    environment = psql_environment(scratch.server, scratch.login, scratch.name)
+    run([PROGRAMS / "alembic", "--config", folder / "alembic.ini", *command], environment)
+
+
+def run_dbmate(scratch: Scratch, folder: Path, command: str) -> None:
+    login = f"{scratch.login.user}:{quote(scratch.login.password, safe='')}"
+    options = urlencode({"sslmode": "verify-full", "sslrootcert": str(scratch.server.ca_bundle)})
+    url = f"postgres://{login}@{scratch.server.host}:{scratch.server.port}/{scratch.name}?{options}"
+    options_of_dbmate: list[str | Path] = ["--no-dump-schema", "--migrations-dir", folder / "versions"]
+    run([PROGRAMS / "dbmate", *options_of_dbmate, command], {"PATH": os.defpath, "DATABASE_URL": url})
+
+
+# Each tool's way up and way down.
+TOOLS: dict[str, tuple[Callable[[Scratch, Path], None], Callable[[Scratch, Path], None]]] = {
+    "alembic": (
+        lambda scratch, folder: run_alembic(scratch, folder, "upgrade", "head"),
+        lambda scratch, folder: run_alembic(scratch, folder, "downgrade", "-1"),
+    ),
+    "dbmate": (
+        lambda scratch, folder: run_dbmate(scratch, folder, "up"),
+        lambda scratch, folder: run_dbmate(scratch, folder, "down"),
+    ),
+}
+
+
+def columns(scratch: Scratch) -> list[tuple[str, int, str]]:
+    """Name, number and default of the columns of drivers: a column that is made anew gets another number."""
+    return [
+        (name, number, default)
+        for name, number, default in scratch.run(
+            "SELECT a.attname, a.attnum, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a"
+            " LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum)"
+            " WHERE a.attrelid = 'drivers'::regclass AND a.attnum > 4 AND NOT a.attisdropped ORDER BY 2"
+        )
+    ]
+
+
+def write_for(tool: str, hotfix: Hotfix, folder: Path) -> Path:
+    (folder / "versions").mkdir(parents=True)
+    migration = FORMATS[tool](hotfix, folder / "versions", {})
+    write(migration, hotfix)
+    return migration.path
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_runs_its_file_as_a_no_op_after_the_hotfix(scratch: Scratch, tmp_path: Path, tool: str) -> None:
+    hotfix = parse_hotfix("20260301101500_awkward", AWKWARD.encode())
+    with scratch.open_session() as session:
+        apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
+    before = columns(scratch)
+    write_for(tool, hotfix, tmp_path)
+    up, _ = TOOLS[tool]
+    up(scratch, tmp_path)
+    assert columns(scratch) == before
+    assert before == [("active_since", 5, None), ("note", 6, "':it''s 100%'::text")]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_runs_its_file_where_the_hotfix_never_was_and_back(scratch: Scratch, tmp_path: Path, tool: str) -> None:
+    write_for(tool, parse_hotfix("20260301101500_awkward", AWKWARD.encode()), tmp_path)
+    up, down = TOOLS[tool]
+    up(scratch, tmp_path)
+    assert columns(scratch) == [("active_since", 5, None), ("note", 6, "':it''s 100%'::text")]
+    down(scratch, tmp_path)
+    assert columns(scratch) == []
+
+
+# schema.prisma
+
+
+def test_the_lines_are_those_of_prismas_own_introspection_for_every_type(server: Server) -> None:
+    introspected = re.findall(r"^  (\w+) +(.+)$", LINES.read_text(), re.MULTILINE)
+    with scratch_database(server, [], TYPES) as scratch, scratch.open_session() as session:
+        names = list_columns(scratch)
+        lines = [expect_line(name, worded) for name, worded in word_columns(session, names).items()]
+        expectations = tuple(parse_expectation(line.removeprefix("-- expect: ")) for line in lines)
+        fields = list(describe_fields(session, Hotfix("", "", "", 0, expectations)))
+    written = [
+        (expectation.column, re.sub(r' @map\("\w+"\)', "", line).split(" ", 1)[1]) for expectation, line, _ in fields
+    ]
+    assert len(written) > 130
+    assert written == [(name, re.sub(r" +", " ", rest)) for name, rest in introspected]
+
+
+def test_an_enum_comes_with_its_block(server: Server, tmp_path: Path) -> None:
+    content = (
+        '-- expect: column public.drivers.how_it_is "Mood-ring" not null default \'so so\'::"Mood-ring"\n'
+        "DO $$ BEGIN CREATE TYPE \"Mood-ring\" AS ENUM ('good', 'so so'); EXCEPTION WHEN duplicate_object THEN END"
+        " $$;\n"
+        "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS how_it_is \"Mood-ring\" NOT NULL DEFAULT 'so so';\n"
+    )
+    hotfix = parse_hotfix("20260301101500_mood", content.encode())
+    assert list(describe_in_prisma(server, hotfix, None)) == [
+        "In schema.prisma, in the model of public.drivers:",
+        "  /// Added by the hotfix 20260301101500_mood.",
+        '  howItIs Mood_ring @default(so_so) @map("how_it_is")',
+        "And, unless it is there:",
+        "  enum Mood_ring {",
+        "    good",
+        '    so_so @map("so so")',
+        '    @@map("Mood-ring")',
+        "  }",
+    ]
+
+
+# The command
+
+
+def refuse(environment: dict[str, str]) -> str:
+    def write_migration() -> None:
+        hotfix, migration = prepare(environment)
+        write(migration, hotfix)
+
+    with pytest.raises(LocalError) as caught:
+        write_migration()
+    return str(caught.value)
+
+
+def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
+    example = f"make formal-migration ID={HOTFIX} TO=../app/prisma/migrations"
+    assert refuse({"TO": str(tmp_path)}) == f"ID is missing:  {example}"
+    assert refuse({"ID": HOTFIX}) == f"TO is missing:  {example}"
+    assert refuse({"ID": HOTFIX, "TO": str(tmp_path), "FORMAT": "rails"}) == (
+        "There is no format 'rails':  FORMAT=prisma|flyway|alembic|dbmate|django"
+    )
+    assert refuse({"ID": HOTFIX, "TO": f"{tmp_path}/nowhere"}) == (
+        f"There is no folder {tmp_path}/nowhere: TO names the one that holds the application's migrations."
+    )
+
+
+def test_other_bytes_are_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / HOTFIX / "migration.sql"
+    path.parent.mkdir()
+    path.write_text("ALTER TABLE drivers ADD COLUMN active_since timestamptz;\n")
+    assert refuse({"ID": HOTFIX, "TO": str(tmp_path)}) == (
+        f"{path} is there already, with other bytes. Nothing was written. What differs:  diff {path} sql/{HOTFIX}.sql\n"
+        "If it was never deployed, remove it and run this again."
+    )
+    assert path.read_text() == "ALTER TABLE drivers ADD COLUMN active_since timestamptz;\n"
+
+
+def test_the_command_writes_the_same_bytes_once_and_the_line_for_schema_prisma(tmp_path: Path) -> None:
+    first, second = (make("formal-migration", f"ID={HOTFIX}", f"TO={tmp_path}") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    path = tmp_path / HOTFIX / "migration.sql"
+    assert path.read_bytes() == (PROJECT / "sql" / f"{HOTFIX}.sql").read_bytes()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    rest = [
+        "In schema.prisma, in the model of public.drivers:",
+        f"  /// Added by the hotfix {HOTFIX}.",
+        '  activeSince DateTime? @map("active_since") @db.Timestamptz(6)',
+    ]
+    assert first.stdout.splitlines() == [f"{path} written, sha256 {digest}.", *rest]
+    assert second.stdout.splitlines() == [f"{path} is there already, with the same bytes (sha256 {digest}).", *rest]

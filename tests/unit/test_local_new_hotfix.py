@@ -1,0 +1,113 @@
+"""What `make new` refuses without a database, and how it words what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from local.added import Added, idempotent_form
+from local.errors import LocalError
+from local.new_hotfix import Draft, read_draft, write_content
+from sqlfile import parse_hotfix
+
+SQL = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint"
+EXAMPLE = "make new NAME=add_drivers_rating SQL='ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint'"
+
+
+@pytest.mark.parametrize(
+    ("environment", "refusal"),
+    [
+        ({"HOTFIX_SQL": SQL}, f"NAME is missing:  {EXAMPLE}"),
+        ({"NAME": "a", "HOTFIX_SQL": " "}, f"SQL is missing:  {EXAMPLE}"),
+        (
+            {"NAME": "Add Driver's Rating", "HOTFIX_SQL": SQL},
+            (
+                '"Add Driver\'s Rating" is no name of a hotfix: it has lower-case letters, digits and _.'
+                "  NAME=add_driver_s_rating"
+            ),
+        ),
+        (
+            {"NAME": "../a", "HOTFIX_SQL": SQL},
+            "'../a' is no name of a hotfix: it has lower-case letters, digits and _.  NAME=a",
+        ),
+        (
+            {"NAME": "add_drivers_active_since", "HOTFIX_SQL": SQL},
+            (
+                "sql/20260212092000_add_drivers_active_since.sql has this name already: edit that file, or choose"
+                " another NAME."
+            ),
+        ),
+        (
+            {"NAME": "a", "HOTFIX_SQL": SQL, "HOTFIX_REASON": "one\ntwo"},
+            "REASON and ALLOW are one line each: put more into the file itself, once it is there.",
+        ),
+        (
+            {"NAME": "a", "HOTFIX_SQL": f"BEGIN; {SQL}; COMMIT"},
+            (
+                "The SQL holds transaction control (BEGIN). Leave it out: the whole file runs in one transaction, which"
+                " is committed only after the proof."
+            ),
+        ),
+        (
+            {"NAME": "a", "HOTFIX_SQL": f"\\c kaviar\n{SQL}"},
+            "The SQL holds a psql meta-command (\\). Write plain SQL: the function is not psql.",
+        ),
+        (
+            {"NAME": "a", "HOTFIX_SQL": "-- nothing"},
+            "The SQL holds no statement. Write the ALTER TABLE below its expect lines.",
+        ),
+        (
+            {"NAME": "a", "HOTFIX_SQL": f"{SQL} DEFAULT 'x"},
+            "The SQL holds a string, name or comment that does not end (line 1). Close it.",
+        ),
+    ],
+)
+def test_what_needs_no_run_to_be_refused(environment: dict[str, str], refusal: str) -> None:
+    with pytest.raises(LocalError) as caught:
+        read_draft(environment, Path("sql").resolve())
+    assert str(caught.value) == refusal
+
+
+@pytest.mark.parametrize(
+    ("sql", "ended"),
+    [
+        (SQL, f"{SQL};"),
+        (f"{SQL};", f"{SQL};"),
+        (f"{SQL}; -- done", f"{SQL}; -- done"),
+        (f"{SQL} -- done;", f"{SQL} -- done;\n;"),
+    ],
+)
+def test_the_last_statement_ends(sql: str, ended: str) -> None:
+    assert read_draft({"NAME": "a", "HOTFIX_SQL": sql}, Path("sql")).sql == ended
+
+
+def test_the_file_has_its_reason_its_promises_and_what_it_allows_at_its_head() -> None:
+    draft = Draft("a", f"{SQL};", "The page of drivers answers 500.", "rewrite 300 rows", None)
+    content = write_content(draft, Added(("-- expect: column public.drivers.rating smallint null",), ()))
+    assert content.decode() == (
+        "-- The page of drivers answers 500.\n"
+        "-- expect: column public.drivers.rating smallint null\n"
+        "-- allow: rewrite 300 rows\n"
+        f"{SQL};\n"
+    )
+    assert parse_hotfix("20260301101500_a", content).allowed == (("rewrite", "300 rows"),)
+
+
+@pytest.mark.parametrize(
+    ("sql", "form"),
+    [
+        ("ALTER TABLE t ADD a int", "ALTER TABLE t ADD COLUMN IF NOT EXISTS a int"),
+        ('alter table t add column "b c" int', 'alter table t add column IF NOT EXISTS "b c" int'),
+        (
+            "ALTER TABLE t ADD COLUMN a int, ADD COLUMN IF NOT EXISTS b int, ADD c text DEFAULT 'ADD COLUMN d int'",
+            (
+                "ALTER TABLE t ADD COLUMN IF NOT EXISTS a int, ADD COLUMN IF NOT EXISTS b int,"
+                " ADD COLUMN IF NOT EXISTS c text DEFAULT 'ADD COLUMN d int'"
+            ),
+        ),
+        ("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)", "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)"),
+    ],
+)
+def test_it_says_how_to_write_a_column_that_may_be_there(sql: str, form: str) -> None:
+    assert idempotent_form(sql) == form
