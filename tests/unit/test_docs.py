@@ -43,7 +43,7 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
     text = path.read_text()
     links = [path.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
     files = [Path(name) for name in re.findall(r"`((?:events|sql|docs|tests|functions|local)/[\w./]*)`", text)]
-    files += [Path(name) for name in re.findall(r"\b(events/\w+\.json)", text)]
+    files += [Path(name) for name in re.findall(r"(?<![\w/])(events/\w+\.json)", text)]
     assert [str(file) for file in [*links, *files] if not file.exists()] == []
 
 
