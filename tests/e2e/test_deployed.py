@@ -29,7 +29,7 @@ STACK = os.environ.get("PG_HOTFIX_STACK", "")
 pytestmark = pytest.mark.skipif(not STACK, reason="PG_HOTFIX_STACK names no deployed stack")
 
 ALARMS = (
-    *("ReadinessAlarm", "FailureAlarm", "FunctionErrorAlarm", "ExecutionAlarm"),
+    *("ReadinessAlarm", "FailureAlarm", "ExecutionAlarm"),
     *("LockBusyAlarm", "DeadLetterAlarm"),
 )
 END_SECONDS = 300
