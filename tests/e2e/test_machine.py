@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import executions
+import local.machine
 from local.aws import FakeAws, fake_aws
 from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function, session_members
+from local.interpreter import FunctionError
 from local.laptop import local_environment
-from local.machine import Machine, running_machine
+from local.machine import Machine, running_machine, search_logs
 from local.postgres import free_port
 from tests.conftest import HOTFIX, Database, create_database
 
@@ -586,14 +588,14 @@ def test_the_endpoint_is_called_after_a_verify_too(
 
 @pytest.fixture
 def write_log(house: House) -> Iterator[Callable[..., None]]:
-    """Writes an event of the application's log, with the time of now, into a stream."""
+    """Writes an event of the application's log into a stream, with the time given in ms, or of now."""
     with contextlib.closing(house.aws.client("logs")) as logs:
         logs.create_log_group(logGroupName=LOG_GROUP)
         for stream in ("a", "b", "c"):
             logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
 
-        def write(stream: str, message: str) -> None:
-            event = {"timestamp": time.time_ns() // 1_000_000, "message": message}
+        def write(stream: str, message: str, timestamp: int | None = None) -> None:
+            event = {"timestamp": timestamp or time.time_ns() // 1_000_000, "message": message}
             logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=[event])
 
         yield write
@@ -638,6 +640,49 @@ def test_an_error_after_the_fix_is_found_on_whichever_page(
     assert "Marina" not in json.dumps(entered, default=str)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "minute", "verdict"),
+    [
+        # Logged right after the proof, and there only after the first search.
+        (0.001, 2, ("FAILED", "ErrorsContinueError")),
+        (54, 3, ("SUCCEEDED", "applied")),
+        (66, 3, ("FAILED", "ErrorsContinueError")),
+        (239, 4, ("FAILED", "ErrorsContinueError")),
+        # A page of what an earlier search has read is not read again.
+        (90, 4, ("SUCCEEDED", "applied")),
+    ],
+)
+def test_each_minute_searches_about_the_last_two(
+    staged: Callable[..., Stage],
+    write_log: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    minute: int,
+    verdict: tuple[str, str],
+) -> None:
+    starts: list[int] = []
+
+    def search(logs: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+        if "NextToken" not in parameters:
+            starts.append(parameters["StartTime"])
+            if len(starts) == minute:
+                write_log("c", ERROR, round(starts[0] + seconds * 1000))
+        assert parameters["StartTime"] == starts[-1]
+        return search_logs(logs, parameters)
+
+    monkeypatch.setattr(local.machine, "search_logs", search)
+    stage = staged(**WATCH | {"WatchMinutes": "4"})
+    arn = stage.start(REQUEST)
+    ended = stage.wait(arn)
+    assert ended.verdict == verdict
+    assert len(starts) == (minute if verdict[0] == "FAILED" else 4)
+    proof = verified_at(stage, arn)
+    assert starts[:2] == [proof] * min(2, len(starts))
+    # The later ones are rounded to ten seconds.
+    for number, start in enumerate(starts[2:], 1):
+        assert abs(start - proof - number * 60_000) <= 5000
+
+
 LOOK = (
     f"Look:  aws logs filter-log-events --log-group-name '{LOG_GROUP}' --start-time {{}} --filter-pattern '{PATTERN}'"
 )
@@ -660,6 +705,26 @@ def verified_at(stage: Stage, arn: str) -> int:
     ]
     moment: int = outputs[0]["run"]["output"]["verify"]["finished_at_ms"]
     return moment
+
+
+@pytest.mark.parametrize(("refused", "status"), [(4, "SUCCEEDED"), (5, "FAILED")])
+def test_a_search_that_is_refused_as_one_too_many_is_tried_five_times(
+    run: Callable[..., Ended],
+    write_log: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: int,
+    status: str,
+) -> None:
+    write_log("a", "all is well")
+    throttled = iter(range(refused))
+
+    def search(logs: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+        if next(throttled, None) is not None:
+            raise FunctionError("CloudWatchLogs.ThrottlingException", "Rate exceeded")
+        return search_logs(logs, parameters)
+
+    monkeypatch.setattr(local.machine, "search_logs", search)
+    assert run(WATCH | {"WatchMinutes": "1"}).execution.status == status
 
 
 def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -> None:
