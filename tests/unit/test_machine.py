@@ -66,7 +66,7 @@ OF_LAMBDA = {
 }
 # https://docs.aws.amazon.com/step-functions/latest/dg/call-https-apis.html
 OF_HTTP = {
-    *(f"States.Http.StatusCode.{status}" for status in (429, 502, 503, 504)),
+    *(f"States.Http.StatusCode.{status}" for status in (429, 500, 502, 503, 504)),
     *("States.Http.Socket", "Events.ConnectionResource.ConcurrentModification"),
     "Events.ConnectionResource.InternalError",
 }
