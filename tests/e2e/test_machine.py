@@ -713,6 +713,15 @@ def verified_at(stage: Stage, arn: str) -> int:
     return moment
 
 
+def test_a_token_that_is_null_is_the_end_of_the_pages(
+    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.machine, "search_logs", lambda _logs, _parameters: {"Events": [], "NextToken": None})
+    ended = run(WATCH | {"WatchMinutes": "1"})
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert "ReadNextPage" not in ended.steps
+
+
 @pytest.mark.parametrize(("refused", "status"), [(4, "SUCCEEDED"), (5, "FAILED")])
 def test_a_search_that_is_refused_as_one_too_many_is_tried_five_times(
     run: Callable[..., Ended],
@@ -748,7 +757,7 @@ def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -
 
 def test_a_log_without_end_is_given_up(staged: Callable[..., Stage], write_log: Callable[..., None]) -> None:
     def two_pages(definition: dict[str, Any]) -> None:
-        definition["States"]["JudgeLog"]["Choices"][1]["And"][1]["NumericGreaterThanEquals"] = 2
+        definition["States"]["JudgeLog"]["Choices"][1]["And"][2]["NumericGreaterThanEquals"] = 2
 
     ended = staged(**WATCH, change=two_pages).run(REQUEST)
     assert ended.verdict == ("FAILED", "WatchError")

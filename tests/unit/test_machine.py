@@ -203,8 +203,8 @@ def test_every_time_out_lies_within_the_next() -> None:
 
 
 def test_the_log_is_given_up_after_as_many_pages_as_the_time_is_made_for() -> None:
-    token, pages = STATES["JudgeLog"]["Choices"][1]["And"]
-    assert token == {"Variable": "$.read.page.NextToken", "IsPresent": True}
+    *token, pages = STATES["JudgeLog"]["Choices"][1]["And"]
+    assert token == STATES["JudgeLog"]["Choices"][2]["And"]
     assert pages == {"Variable": "$.watch.pages", "NumericGreaterThanEquals": RUNS["ReadNextPage"]}
     assert f"more than {RUNS['ReadNextPage']} pages" in STATES["NoteTooManyPages"]["Result"]["what"]
     assert STATES["WaitAMinute"]["Seconds"] == 60
