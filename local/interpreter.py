@@ -18,6 +18,7 @@ from moto.core.config import default_user_config
 from moto.stepfunctions.parser.asl.component.common.error_name import custom_error_name
 from moto.stepfunctions.parser.asl.component.common.path import result_path
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.intrinsic.function.statesfunction.math_operations.math_add import MathAdd
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import json_path
@@ -28,6 +29,9 @@ from moto.stepfunctions.parser.utils import TMP_THREADS
 from local.aws import FakeAws
 
 STOP_SECONDS = 5.0
+# What States.MathAdd takes; moto would add any numbers.
+# https://docs.aws.amazon.com/step-functions/latest/dg/intrinsic-functions.html
+ADDABLE = range(-(2**31), 2**31)
 # moto answers while it changes: it starts two executions of one name, lists one that has no status yet, and says that
 # one has succeeded before it knows the output. These take turns instead.
 TAKE_TURNS = (
@@ -74,6 +78,7 @@ def interpreting(aws: FakeAws, pace: float, functions: Mapping[str, Callable[[An
         stack.enter_context(mock.patch.dict(default_user_config, settings))
         # It takes States.Http.StatusCode.500 and the like for names that a definition may not use.
         stack.enter_context(mock.patch.object(custom_error_name, "ILLEGAL_CUSTOM_ERROR_PREFIX", "\0"))
+        stack.enter_context(mock.patch.object(MathAdd, "_validate_integer_value", in_range(MathAdd)))
         stack.enter_context(mock.patch.object(LambdaSimpleBackend, "invoke", invoke))
         stack.enter_context(mock.patch.object(retrier_decl, "time", waiting))
         stack.enter_context(mock.patch.object(WaitFunction, "_wait_interval", wait))
@@ -91,6 +96,18 @@ def in_turn(turn: threading.RLock, method: Callable[..., Any]) -> Callable[..., 
             return method(*arguments, **options)
 
     return take_turn
+
+
+def in_range(function: type[MathAdd]) -> Any:
+    validate = function._validate_integer_value
+
+    def validate_range(value: Any) -> int:
+        number: int = validate(value)
+        if number not in ADDABLE:
+            raise ValueError(f"States.MathAdd takes no {number}")
+        return number
+
+    return staticmethod(validate_range)
 
 
 def wait_for_threads() -> None:

@@ -55,8 +55,11 @@ def start(
     parameters: dict[str, Any],
     run_machine: Callable[[dict[str, Any]], dict[str, Any]],
     approve: Callable[[dict[str, Any]], bool],
+    *,
+    fails_with_execution: bool = True,
 ) -> Automation:
-    """The document was run to its end. `run_machine` gets the inputs of a step and returns its outputs.
+    """The document was run to its end. `run_machine` gets the inputs of a step and returns its outputs; whether the
+    step fails because its execution did is not documented.
 
     Raises:
         ValueError: a parameter is missing or not of its form; no step was run.
@@ -72,6 +75,8 @@ def start(
         try:
             inputs = resolve(step["inputs"], automation.outputs)
             following = run_step(step, inputs, automation.outputs, run_machine, approve)
+            if fails_with_execution and automation.outputs.get(f"{name}.status", "SUCCEEDED") != "SUCCEEDED":
+                raise StepFailedError(f"the execution ended as {automation.outputs[f'{name}.status']}")
             name = None if step.get("isEnd") else following or step.get("nextStep") or next_in_order(steps, name)
         except StepFailedError as error:
             automation.failures.append(f"{name}: {error}")
@@ -144,8 +149,6 @@ def run_step(
         case "aws:executeStateMachine":
             answer = run_machine(inputs)
             outputs.update({f"{name}.{key}": value for key, value in answer.items()})
-            if answer["status"] != "SUCCEEDED":
-                raise StepFailedError(f"the execution ended as {answer['status']}")
         case "aws:approve":
             assert len(inputs["Message"]) <= LONGEST_APPROVAL_MESSAGE
             assert inputs["MinRequiredApprovals"] <= len(inputs["Approvers"])

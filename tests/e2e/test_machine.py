@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import executions
+import local.machine
 from local.aws import FakeAws, fake_aws
 from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function, session_members
+from local.interpreter import FunctionError
 from local.laptop import local_environment
-from local.machine import Machine, running_machine
+from local.machine import Machine, running_machine, search_logs
 from local.postgres import free_port
 from tests.conftest import HOTFIX, Database, create_database
 
@@ -530,7 +532,13 @@ def calling(endpoint: Endpoint, method: str = "HEAD") -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("method", "statuses", "calls"), [("HEAD", [200], 1), ("GET", [200], 1), ("HEAD", [503, 502, 504, 429, 200], 5)]
+    ("method", "statuses", "calls"),
+    [
+        ("HEAD", [200], 1),
+        ("GET", [200], 1),
+        ("HEAD", [500, 200], 2),
+        ("HEAD", [503, 502, 504, 429, 200], 5),
+    ],
 )
 def test_an_endpoint_that_answers_200_in_the_end_is_success(
     run: Callable[..., Ended], endpoint: Endpoint, method: str, statuses: list[int], calls: int
@@ -544,7 +552,7 @@ def test_an_endpoint_that_answers_200_in_the_end_is_success(
     assert f"\nEndpoint: {method} {endpoint.url} answered 200\n" in message["Message"]
 
 
-@pytest.mark.parametrize(("status", "calls"), [(500, 1), (401, 1), (204, 1), (503, 5)])
+@pytest.mark.parametrize(("status", "calls"), [(500, 5), (401, 1), (204, 1), (503, 5)])
 def test_an_endpoint_that_answers_otherwise_is_a_failure_after_a_proved_fix(
     run: Callable[..., Ended], endpoint: Endpoint, database: Database, status: int, calls: int
 ) -> None:
@@ -586,14 +594,14 @@ def test_the_endpoint_is_called_after_a_verify_too(
 
 @pytest.fixture
 def write_log(house: House) -> Iterator[Callable[..., None]]:
-    """Writes an event of the application's log, with the time of now, into a stream."""
+    """Writes an event of the application's log into a stream, with the time given in ms, or of now."""
     with contextlib.closing(house.aws.client("logs")) as logs:
         logs.create_log_group(logGroupName=LOG_GROUP)
         for stream in ("a", "b", "c"):
             logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
 
-        def write(stream: str, message: str) -> None:
-            event = {"timestamp": time.time_ns() // 1_000_000, "message": message}
+        def write(stream: str, message: str, timestamp: int | None = None) -> None:
+            event = {"timestamp": timestamp or time.time_ns() // 1_000_000, "message": message}
             logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=[event])
 
         yield write
@@ -638,6 +646,49 @@ def test_an_error_after_the_fix_is_found_on_whichever_page(
     assert "Marina" not in json.dumps(entered, default=str)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "minute", "verdict"),
+    [
+        # Logged right after the proof, and there only after the first search.
+        (0.001, 2, ("FAILED", "ErrorsContinueError")),
+        (54, 3, ("SUCCEEDED", "applied")),
+        (66, 3, ("FAILED", "ErrorsContinueError")),
+        (239, 4, ("FAILED", "ErrorsContinueError")),
+        # A page of what an earlier search has read is not read again.
+        (90, 4, ("SUCCEEDED", "applied")),
+    ],
+)
+def test_each_minute_searches_about_the_last_two(
+    staged: Callable[..., Stage],
+    write_log: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    minute: int,
+    verdict: tuple[str, str],
+) -> None:
+    starts: list[int] = []
+
+    def search(logs: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+        if "NextToken" not in parameters:
+            starts.append(parameters["StartTime"])
+            if len(starts) == minute:
+                write_log("c", ERROR, round(starts[0] + seconds * 1000))
+        assert parameters["StartTime"] == starts[-1]
+        return search_logs(logs, parameters)
+
+    monkeypatch.setattr(local.machine, "search_logs", search)
+    stage = staged(**WATCH | {"WatchMinutes": "4"})
+    arn = stage.start(REQUEST)
+    ended = stage.wait(arn)
+    assert ended.verdict == verdict
+    assert len(starts) == (minute if verdict[0] == "FAILED" else 4)
+    proof = verified_at(stage, arn)
+    assert starts[:2] == [proof] * min(2, len(starts))
+    # The later ones are rounded to ten seconds.
+    for number, start in enumerate(starts[2:], 1):
+        assert abs(start - proof - number * 60_000) <= 5000
+
+
 LOOK = (
     f"Look:  aws logs filter-log-events --log-group-name '{LOG_GROUP}' --start-time {{}} --filter-pattern '{PATTERN}'"
 )
@@ -662,6 +713,35 @@ def verified_at(stage: Stage, arn: str) -> int:
     return moment
 
 
+def test_a_token_that_is_null_is_the_end_of_the_pages(
+    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local.machine, "search_logs", lambda _logs, _parameters: {"Events": [], "NextToken": None})
+    ended = run(WATCH | {"WatchMinutes": "1"})
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert "ReadNextPage" not in ended.steps
+
+
+@pytest.mark.parametrize(("refused", "status"), [(4, "SUCCEEDED"), (5, "FAILED")])
+def test_a_search_that_is_refused_as_one_too_many_is_tried_five_times(
+    run: Callable[..., Ended],
+    write_log: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: int,
+    status: str,
+) -> None:
+    write_log("a", "all is well")
+    throttled = iter(range(refused))
+
+    def search(logs: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+        if next(throttled, None) is not None:
+            raise FunctionError("CloudWatchLogs.ThrottlingException", "Rate exceeded")
+        return search_logs(logs, parameters)
+
+    monkeypatch.setattr(local.machine, "search_logs", search)
+    assert run(WATCH | {"WatchMinutes": "1"}).execution.status == status
+
+
 def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -> None:
     stage = staged(**WATCH)
     arn = stage.start(REQUEST)
@@ -677,7 +757,7 @@ def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -
 
 def test_a_log_without_end_is_given_up(staged: Callable[..., Stage], write_log: Callable[..., None]) -> None:
     def two_pages(definition: dict[str, Any]) -> None:
-        definition["States"]["JudgeLog"]["Choices"][1]["And"][1]["NumericGreaterThanEquals"] = 2
+        definition["States"]["JudgeLog"]["Choices"][1]["And"][2]["NumericGreaterThanEquals"] = 2
 
     ended = staged(**WATCH, change=two_pages).run(REQUEST)
     assert ended.verdict == ("FAILED", "WatchError")

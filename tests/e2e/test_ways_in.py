@@ -321,7 +321,9 @@ def run_to_its_end(client: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return {"executionArn": arn, "status": seen["status"], "output": seen.get("output", ""), "name": seen["name"]}
 
 
-def run_runbook(stack: DeployedStack, monkeypatch: pytest.MonkeyPatch, *, approved: bool = True) -> ssm.Automation:
+def run_runbook(
+    stack: DeployedStack, monkeypatch: pytest.MonkeyPatch, approve: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> ssm.Automation:
     for name, value in stack.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
@@ -329,7 +331,7 @@ def run_runbook(stack: DeployedStack, monkeypatch: pytest.MonkeyPatch, *, approv
     known = {"HotfixStateMachine": stack.machine.arn, "HotfixTopic": stack.machine.topic_arn, "RunbookRole.Arn": role}
     document = ssm.fill_in(DOCUMENT, known)
     parameters = {"HotfixId": HOTFIX, "Reason": "INC-4711", "RequestedBy": "carla", "Approvers": [ANA]}
-    return ssm.start(document, parameters, lambda inputs: run_to_its_end(stack.client, inputs), lambda _: approved)
+    return ssm.start(document, parameters, lambda inputs: run_to_its_end(stack.client, inputs), approve)
 
 
 def test_the_runbook_plans_asks_applies_and_verifies(
@@ -342,7 +344,10 @@ def test_the_runbook_plans_asks_applies_and_verifies(
         "public.drivers.active_since  expected: timestamp with time zone null  found: missing"
         in (automation.outputs["ShowPlan.words"])
     )
-    assert automation.outputs["ShowResult.words"].startswith("Applied now: public.drivers.active_since as expected")
+    assert automation.outputs["ShowApply.words"].startswith("Applied now: public.drivers.active_since applied")
+    assert automation.outputs["ShowResult.words"].startswith(
+        "Proved once more: public.drivers.active_since as expected"
+    )
     assert [request["action"] for request in stack.requests()] == ["plan", "apply", "verify"]
     assert json.loads(automation.outputs["Apply.output"])["apply"]["caller"] == "runbook"
 
@@ -351,15 +356,43 @@ def test_the_runbook_asks_nobody_when_it_is_there_already(
     deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since timestamptz")
-    automation = run_runbook(deploy(), monkeypatch, approved=False)
+    automation = run_runbook(deploy(), monkeypatch, lambda _: False)
     assert automation.status == "Success"
     assert automation.outputs["ShowResult.words"].startswith("It was there already: ")
+
+
+def test_the_runbook_says_so_when_somebody_else_was_faster(
+    deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def approve_too_late(_: dict[str, Any]) -> bool:
+        database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since timestamptz")
+        return True
+
+    automation = run_runbook(deploy(), monkeypatch, approve_too_late)
+    assert (automation.status, automation.failures) == ("Success", [])
+    assert automation.outputs["ShowApply.words"].startswith("It was there already: public.drivers.active_since already")
+    assert "Applied" not in automation.outputs["ShowResult.words"]
+
+
+def test_the_runbook_explains_an_apply_that_failed_after_the_approval(
+    deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def approve_too_late(_: dict[str, Any]) -> bool:
+        database.run_as_owner(WRONG_COLUMN)
+        return True
+
+    automation = run_runbook(deploy(), monkeypatch, approve_too_late)
+    assert automation.status == "Failed"
+    assert automation.failures[-1].startswith(
+        "ExplainFailure: apply: ColumnMismatchError: public.drivers.active_since exists but is not what "
+    )
+    assert "ShowApply.words" not in automation.outputs
 
 
 def test_the_runbook_changes_nothing_that_is_refused(
     deploy: Callable[..., DeployedStack], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    automation = run_runbook(deploy(), monkeypatch, approved=False)
+    automation = run_runbook(deploy(), monkeypatch, lambda _: False)
     assert (automation.status, database.run(COLUMN)) == ("Failed", [[0]])
 
 

@@ -66,7 +66,7 @@ OF_LAMBDA = {
 }
 # https://docs.aws.amazon.com/step-functions/latest/dg/call-https-apis.html
 OF_HTTP = {
-    *(f"States.Http.StatusCode.{status}" for status in (429, 502, 503, 504)),
+    *(f"States.Http.StatusCode.{status}" for status in (429, 500, 502, 503, 504)),
     *("States.Http.Socket", "Events.ConnectionResource.ConcurrentModification"),
     "Events.ConnectionResource.InternalError",
 }
@@ -203,8 +203,8 @@ def test_every_time_out_lies_within_the_next() -> None:
 
 
 def test_the_log_is_given_up_after_as_many_pages_as_the_time_is_made_for() -> None:
-    token, pages = STATES["JudgeLog"]["Choices"][1]["And"]
-    assert token == {"Variable": "$.read.page.NextToken", "IsPresent": True}
+    *token, pages = STATES["JudgeLog"]["Choices"][1]["And"]
+    assert token == STATES["JudgeLog"]["Choices"][2]["And"]
     assert pages == {"Variable": "$.watch.pages", "NumericGreaterThanEquals": RUNS["ReadNextPage"]}
     assert f"more than {RUNS['ReadNextPage']} pages" in STATES["NoteTooManyPages"]["Result"]["what"]
     assert STATES["WaitAMinute"]["Seconds"] == 60

@@ -257,6 +257,10 @@ def planned(result: str = "would_apply", **changes: Any) -> dict[str, Any]:
     return {"result": result, "summary": plan["summary"], "plan": plan}
 
 
+def applied(result: str = "applied") -> dict[str, Any]:
+    return {"result": result, "summary": f"public.drivers.active_since {result}."}
+
+
 def verified(**more: Any) -> dict[str, Any]:
     verify = response("verify", "verified", summary="public.drivers.active_since as expected, and can be selected.")
     return {"result": "verified", "summary": verify["summary"], "verify": verify} | more
@@ -275,7 +279,7 @@ class RecordedMachine:
         arn = f"{inputs['stateMachineArn'].replace(':stateMachine:', ':execution:')}:{inputs['name']}"
         answer = self.answers[json.loads(inputs["input"])["action"]]
         if isinstance(answer, tuple):
-            self.executions[arn] = {"status": "FAILED", "error": answer[0], "cause": answer[1]}
+            self.executions[arn] = {"status": "FAILED", "output": "", "error": answer[0], "cause": answer[1]}
         else:
             self.executions[arn] = {"status": "SUCCEEDED", "output": json.dumps(answer)}
         return {"executionArn": arn} | self.executions[arn]
@@ -294,7 +298,13 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RecordedMachine]:
     return make
 
 
-def run(machine: Callable[[dict[str, Any]], dict[str, Any]], *, approved: bool = True, **parameters: Any) -> Any:
+def run(
+    machine: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    approved: bool = True,
+    fails_with_execution: bool = True,
+    **parameters: Any,
+) -> Any:
     """The runbook was run. Returns what became of it, the requests to the machine, and what the approvers read."""
     requests, messages = [], []
 
@@ -306,19 +316,22 @@ def run(machine: Callable[[dict[str, Any]], dict[str, Any]], *, approved: bool =
         messages.append(inputs)
         return approved
 
-    automation = ssm.start(ssm.fill_in(DOCUMENT, STACK), PARAMETERS | parameters, record, decide)
+    document = ssm.fill_in(DOCUMENT, STACK)
+    given = PARAMETERS | parameters
+    automation = ssm.start(document, given, record, decide, fails_with_execution=fails_with_execution)
     return automation, requests, messages
 
 
 def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., RecordedMachine]) -> None:
     plan = planned(blockers=[BLOCKER])
     automation, requests, messages = run(
-        answer(plan=plan, apply={"result": "applied"}, verify=verified(endpoint={"status": 200}, watch={"minutes": 5}))
+        answer(plan=plan, apply=applied(), verify=verified(endpoint={"status": 200}, watch={"minutes": 5}))
     )
     assert automation.failures == []
     assert automation.status == "Success"
     assert automation.visited == [
-        *("WriteRequests", "Plan", "ShowPlan", "Decide", "ApproveAndNotify", "Apply", "Verify", "ShowResult")
+        *("WriteRequests", "Plan", "ShowPlan", "Decide", "ApproveAndNotify"),
+        *("Apply", "ShowApply", "Verify", "ShowResult"),
     ]
     assert [request["action"] for _, request in requests] == ["plan", "apply", "verify"]
     assert requests[1][1]["plan_hash"] == plan["plan"]["plan_hash"]
@@ -333,8 +346,9 @@ def test_it_plans_waits_applies_the_plan_and_verifies(answer: Callable[..., Reco
         "In the way now: pid 4711 (billing, nightly-report) for 340 s, ACCESS SHARE on public.drivers\n"
         f"This would run:\n{plan['plan']['sql'].strip()}"
     )
+    assert automation.outputs["ShowApply.words"] == "Applied now: public.drivers.active_since applied."
     assert automation.outputs["ShowResult.words"] == (
-        "Applied now: public.drivers.active_since as expected, and can be selected.\n"
+        "Proved once more: public.drivers.active_since as expected, and can be selected.\n"
         "public.drivers.active_since  timestamp with time zone null\n"
         "The endpoint answered 200.\n"
         "The application's log was free of the error for 5 min."
@@ -350,7 +364,7 @@ def test_what_is_there_already_is_only_verified(answer: Callable[..., RecordedMa
 
 
 def test_without_a_topic_the_approvers_are_not_told_but_asked(answer: Callable[..., RecordedMachine]) -> None:
-    machine = answer(plan=planned(), apply={"result": "applied"}, verify=verified())
+    machine = answer(plan=planned(), apply=applied(), verify=verified())
     automation, _, messages = run(machine, NotificationArn="")
     assert automation.status == "Success"
     assert "Approve" in automation.visited
@@ -370,11 +384,49 @@ ADVICE = "public.drivers.active_since exists but is not what it should be. Nothi
 def test_a_failure_fails_the_whole_with_the_text_for_the_operator(
     answer: Callable[..., RecordedMachine], failing: str
 ) -> None:
-    answers: dict[str, Any] = {"plan": planned(), "apply": {"result": "applied"}, "verify": verified()}
+    answers: dict[str, Any] = {"plan": planned(), "apply": applied(), "verify": verified()}
     automation, requests, _ = run(answer(**answers | {failing: ("ColumnMismatchError", ADVICE)}))
     assert automation.status == "Failed"
     assert requests[-1][1]["action"] == failing
     assert automation.failures[-1] == f"ExplainFailure: {failing}: ColumnMismatchError: {ADVICE}"
+
+
+@pytest.mark.parametrize("failing", ["apply", "verify"])
+def test_a_failure_that_has_not_failed_its_step_is_explained_all_the_same(
+    answer: Callable[..., RecordedMachine], failing: str
+) -> None:
+    answers: dict[str, Any] = {"plan": planned(), "apply": applied(), "verify": verified()}
+    machine = answer(**answers | {failing: ("ColumnMismatchError", ADVICE)})
+    automation, requests, _ = run(machine, fails_with_execution=False)
+    assert automation.status == "Failed"
+    assert requests[-1][1]["action"] == failing
+    assert automation.failures[-1] == f"ExplainFailure: {failing}: ColumnMismatchError: {ADVICE}"
+    assert "ShowResult.words" not in automation.outputs
+    assert ("ShowApply.words" in automation.outputs) == (failing == "verify")
+
+
+def test_a_plan_that_failed_without_failing_its_step_is_not_applied(answer: Callable[..., RecordedMachine]) -> None:
+    automation, requests, _ = run(answer(plan=("LoginError", ADVICE)), fails_with_execution=False)
+    assert (automation.status, len(requests)) == ("Failed", 1)
+    assert automation.failures == ["ShowPlan: The plan ended as FAILED. Nothing was changed."]
+
+
+def test_what_somebody_else_has_applied_meanwhile_is_not_called_applied_now(
+    answer: Callable[..., RecordedMachine],
+) -> None:
+    automation, _, _ = run(answer(plan=planned(), apply=applied("already_applied"), verify=verified()))
+    assert automation.status == "Success"
+    assert automation.outputs["ShowApply.words"].startswith("It was there already: ")
+    assert "Applied" not in automation.outputs["ShowResult.words"]
+
+
+def test_an_apply_whose_answer_nobody_knows_stops_it(answer: Callable[..., RecordedMachine]) -> None:
+    automation, requests, _ = run(answer(plan=planned(), apply=applied("would_apply"), verify=verified()))
+    assert (automation.status, requests[-1][1]["action"]) == ("Failed", "apply")
+    assert automation.failures == [
+        "ShowApply: The apply says would_apply, which is not understood.",
+        "ExplainFailure: apply succeeded, but the step after it did not: look at it above.",
+    ]
 
 
 def test_a_machine_that_does_not_start_is_told_apart(answer: Callable[..., RecordedMachine]) -> None:
@@ -402,14 +454,14 @@ def test_no_character_of_a_reason_becomes_more_than_a_reason(answer: Callable[..
 
 
 def test_the_function_knows_the_runbook_by_its_run(answer: Callable[..., RecordedMachine]) -> None:
-    machine = answer(plan=planned(), apply={"result": "applied"}, verify=verified())
+    machine = answer(plan=planned(), apply=applied(), verify=verified())
     for _, request in run(machine)[1]:
         assert parse_request(request).caller == "runbook"
 
 
 def test_a_plan_of_any_length_fits_into_an_approval(answer: Callable[..., RecordedMachine]) -> None:
     machine = answer(
-        plan=planned(blockers=[BLOCKER] * 50, sql="-- {{ HotfixId }}\n" * 900), apply={}, verify=verified()
+        plan=planned(blockers=[BLOCKER] * 50, sql="-- {{ HotfixId }}\n" * 900), apply=applied(), verify=verified()
     )
     automation, _, messages = run(machine)
     assert automation.status == "Success"
