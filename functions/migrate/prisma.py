@@ -248,8 +248,8 @@ def unreadable(table: HistoryTable, reason: str) -> History:
 
 
 def when_run(hotfix: str, state: str, is_there: bool) -> str:
-    again = " again, since it is recorded as rolled back" if state == ROLLED_BACK else ""
-    runs = f"It runs prisma/migrations/{hotfix}, if that is there{again}."
+    again = " again, since it is recorded as rolled back," if state == ROLLED_BACK else ","
+    runs = f"It runs prisma/migrations/{hotfix}{again} if that is there."
     waits = "waits for ACCESS EXCLUSIVE, with everybody behind it"
     if is_there:
         return (
