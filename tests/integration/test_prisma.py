@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -17,13 +18,14 @@ from pg8000.native import Connection
 
 import alter
 import hotfix
+import prisma
 from local.proxy import Fault, running_proxy
 from request import parse_request
 from settings import read_settings
 from tests.conftest import HOTFIX, call_later
 from tests.integration.aftermath import STALL_SECONDS, Reader, examine, run_to_its_end, try_all
 from tests.integration.test_faults import queries
-from tests.integration.test_locks import watching_the_queue
+from tests.integration.test_locks import until, watching_the_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -552,6 +554,32 @@ def test_a_row_that_cannot_be_written_takes_the_column_back(
 
 
 @contextmanager
+def watching_the_table(database: Database) -> Iterator[list[Any]]:
+    """Each time the function was seen to hold or await ACCESS EXCLUSIVE on the table; whole at the end of the block."""
+    seen: list[Any] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        with database.connect() as admin:
+            while not over.is_set():
+                seen.extend(
+                    admin.run(
+                        "SELECT granted FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE application_name ="
+                        " 'pg-hotfix' AND relation = 'public.drivers'::regclass AND mode = 'AccessExclusiveLock'"
+                    )
+                    or []
+                )
+
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(watch)
+        try:
+            yield seen
+        finally:
+            over.set()
+            watched.result(10)
+
+
+@contextmanager
 def somebody_reading(database: Database) -> Iterator[Reader]:
     with ThreadPoolExecutor(1) as pool, database.connect() as connection:
         reader = Reader(connection)
@@ -578,11 +606,11 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
         somebody_reading(database) as reader,
         # Whoever reads the table for a time is in the way of an ALTER, but not of a row.
         holding(database, "BEGIN; SELECT FROM public.drivers") if there else nullcontext(),
-        watching_the_queue(database) as seen_waiting,
+        watching_the_table(database) as seen,
     ):
         outcome = invoke("apply", record="prisma")
         stall = reader.longest_stall(began)
-    assert (seen_waiting, outcome.error_name) == ([], "LockBusyError")
+    assert (seen, outcome.error_name) == ([], "LockBusyError")
     what, undone = ("Prisma's history", "recorded") if there else ("public.drivers or Prisma's history", "applied")
     assert re.sub(r"for \d s,", "for 1 s,", outcome.text) == (
         f"{what} stayed locked for 1 s, so {HOTFIX} was not {undone}."
@@ -634,22 +662,30 @@ def test_a_reader_of_the_table_is_in_the_way_as_ever(
     assert history.rows() == [RECORDED_ROW]
 
 
+@pytest.mark.parametrize("after_the_look", [False, True], ids=["before the look", "after the look"])
 @pytest.mark.parametrize("mode", ["SHARE", "ACCESS EXCLUSIVE"])
 def test_a_locked_history_is_waited_for_outside_of_every_queue(
-    invoke: Invoke, database: Database, history: PrismaHistory, monkeypatch: pytest.MonkeyPatch, mode: str
+    invoke: Invoke,
+    database: Database,
+    history: PrismaHistory,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    after_the_look: bool,
 ) -> None:
     monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
-    began = time.monotonic()
-    with (
-        holding(database, f"BEGIN; LOCK TABLE public._prisma_migrations IN {mode} MODE") as pid,
-        somebody_reading(database) as reader,
-    ):
+    with database.connect() as other, watching_the_table(database) as seen:
+        ((pid,),) = other.run("SELECT pg_backend_pid()")
+
+        def lock() -> None:
+            other.run(f"BEGIN; LOCK TABLE public._prisma_migrations IN {mode} MODE")
+
+        if after_the_look:
+            once(monkeypatch, lock)
+        else:
+            lock()
         outcome = invoke("apply", record="prisma")
-        stall = reader.longest_stall(began)
-    assert outcome.error_name == "LockBusyError"
+    assert (outcome.error_name, seen, outcome.line["longest_stall_ms"]) == ("LockBusyError", [], 0)
     assert f"In the way: pid {pid} (postgres), {mode} on public._prisma_migrations.\n" in outcome.text
-    assert outcome.line["longest_stall_ms"] == 0
-    assert stall < 0.5
     assert nothing_was_done(database, history, [])
 
 
@@ -665,12 +701,10 @@ def test_whoever_else_writes_to_the_history_is_not_in_the_way(
 # Several at once
 
 
-@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 @pytest.mark.parametrize("there", [False, True], ids=["column missing", "column there"])
 def test_fifty_runs_at_once_write_exactly_one_row(
-    invoke: Invoke, database: Database, history: PrismaHistory, there: bool, isolation: str
+    invoke: Invoke, database: Database, history: PrismaHistory, there: bool
 ) -> None:
-    database.run(f"ALTER ROLE {database.user} SET default_transaction_isolation = '{isolation}'")
     if there:
         database.run_as_owner(ADD_COLUMN)
     invoke("check")  # The secret is remembered.
@@ -683,6 +717,29 @@ def test_fifty_runs_at_once_write_exactly_one_row(
     ]
     assert sum(report.history.recorded_here for report in reports if report.history) == 1
     assert [report.history.state for report in reports if report.history] == ["recorded"] * 50
+    assert history.rows() == [RECORDED_ROW]
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_a_row_committed_just_before_prismas_lock_is_let_go_is_seen(
+    invoke: Invoke, database: Database, history: PrismaHistory, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
+    database.run_as_owner(ADD_COLUMN)
+    database.run(f"ALTER ROLE {database.user} SET default_transaction_isolation = '{isolation}'")
+    # The statement that takes Prisma's lock has begun, and with it the snapshot of its transaction.
+    pause = "pg_catalog.set_config('lock_timeout', '4s', true), pg_catalog.pg_advisory_xact_lock(1)"
+    take_lock_sql = prisma.take_lock_sql
+    monkeypatch.setattr(prisma, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.run("SELECT pg_advisory_lock(1)")
+        running = pool.submit(invoke, "apply", record="prisma")
+        try:
+            until(lambda: database.run("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+            history.add()
+        finally:
+            other.run("SELECT pg_advisory_unlock_all()")
+        outcome = running.result(30)
+    assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied", False)
     assert history.rows() == [RECORDED_ROW]
 
 
