@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
-import prisma
 from database import HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import Look, compare_all, differing
+from recording import lock_history_sql, take_lock_sql
 
 if TYPE_CHECKING:
     from catalog import Column
     from database import Row, Session
-    from prisma import Recording
+    from recording import Recording
     from sqlfile import Hotfix
 
 
@@ -134,7 +134,7 @@ def run_under_lock(
         )
     # What another run has recorded must be seen as soon as Prisma's lock is held, whatever the role's default is.
     begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording else "BEGIN"
-    locks = f", {prisma.take_lock_sql()};{prisma.lock_history_sql(recording)}" if recording else ";"
+    locks = f", {take_lock_sql()};{lock_history_sql(recording)}" if recording else ";"
     if not before.matches:
         locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
     rows = session.run_file(

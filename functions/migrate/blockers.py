@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from database import Session
-    from prisma import Recording
+    from recording import Recording
     from sqlfile import Hotfix
 
 # A busy table has hundreds; a log event has 256 kB.

@@ -18,7 +18,8 @@ from database import LockNotAvailable, LoginRefused, Session, open_session
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look
-from prisma import RECORDED, plan_recording, read_history, refuse_unrecordable
+from prisma import RECORDED, read_history
+from recording import plan_recording, refuse_unrecordable
 from sqlfile import Hotfix, list_hotfixes, load_hotfix, tables_of
 from transport import tls_context
 

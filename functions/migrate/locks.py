@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from blockers import Blocker
     from database import Session
-    from prisma import Recording
+    from recording import Recording
     from sqlfile import Hotfix
 
 # Two looks at the locks are this far apart, or five times as far as one takes: at most a sixth of one of the server's

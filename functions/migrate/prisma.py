@@ -1,6 +1,6 @@
-"""What Prisma Migrate will do next, told from its history, and the statement that records a hotfix there.
+"""What Prisma Migrate will do next, told from its history as Prisma's own commands read it.
 
-As Prisma's own commands read and write it: apply_migrations, mark_migration_applied, diagnose_migration_history in
+See apply_migrations and diagnose_migration_history in
 https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/commands
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import errors
-from database import HISTORY_BUSY, LockNotAvailable, literal
+from database import LockNotAvailable, literal
 from expectation import written
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from database import Row, Session
     from look import Look
+    from recording import Recording
     from sqlfile import Hotfix
 
 TABLE = "_prisma_migrations"
@@ -30,9 +31,8 @@ IS_ADVISORY_LOCK = f"(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {A
 # Own rows come first, then failed ones, which block every deploy. Nobody reads more of them.
 READ_ROWS = 50
 
-NO_HISTORY, NOT_RECORDED, RECORDED, ROLLED_BACK, FAILED, OTHER_CHECKSUM, UNREADABLE = (
-    *("no_history", "not_recorded", "recorded", "rolled_back", "failed", "other_checksum", "unreadable"),
-)
+NO_HISTORY, NOT_RECORDED, RECORDED, ROLLED_BACK = "no_history", "not_recorded", "recorded", "rolled_back"
+FAILED, OTHER_CHECKSUM, UNREADABLE = "failed", "other_checksum", "unreadable"
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,6 @@ class HistoryTable:
     @property
     def in_sql(self) -> str:
         return f"{errors.quoted(self.schema)}.{errors.quoted(TABLE)}"
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One row to be written: `sql` writes it, and selects how many it wrote. `alone` if nothing else is to be done."""
-
-    table: HistoryTable
-    sql: str
-    alone: bool
 
 
 @dataclass(frozen=True)
@@ -145,70 +136,6 @@ def checksums(hotfix: Hotfix) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hashlib.sha256(sql.encode()).hexdigest() for sql in spellings))
 
 
-def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
-    """What `prisma migrate resolve --applied` does, as one statement to be run while Prisma's lock is held: failed rows
-    of this id are marked as rolled back, and one that counts as applied is written unless there is one. None without a
-    history.
-
-    It fails when the history is no longer such that this is right: then it must be looked at again.
-    """
-    table = seen.history
-    if table is None:
-        return None
-    known = ", ".join(map(literal, checksums(hotfix)))
-    resolve, is_right = "", f"NOT EXISTS (SELECT FROM own WHERE finished_at IS NOT NULL) OR {known_sql(known)}"
-    if table.updatable:
-        resolve = (
-            f" resolved AS (UPDATE {table.in_sql} SET rolled_back_at = pg_catalog.now()"
-            " WHERE id IN (SELECT id FROM own WHERE finished_at IS NULL)),"
-        )
-    else:
-        is_right = f"({is_right}) AND NOT EXISTS (SELECT FROM own WHERE finished_at IS NULL)"
-    return Recording(
-        table,
-        "WITH own AS (SELECT id, checksum, finished_at"
-        f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)} AND rolled_back_at IS NULL),{resolve}"
-        f" written AS (INSERT INTO {table.in_sql} (id, checksum, logs, started_at, finished_at, migration_name)"
-        f" SELECT pg_catalog.gen_random_uuid()::text, {literal(hotfix.sha256)}, '', pg_catalog.now(), pg_catalog.now(),"
-        f" {literal(hotfix.id)} WHERE NOT EXISTS (SELECT FROM own WHERE finished_at IS NOT NULL) RETURNING id)"
-        f" SELECT CASE WHEN {is_right} THEN (SELECT pg_catalog.count(*)::text FROM written)"
-        f" ELSE '{HISTORY_BUSY}' || (SELECT pg_catalog.count(*) FROM own) END::int",
-        alone=seen.matches,
-    )
-
-
-def known_sql(known: str) -> str:
-    return f"EXISTS (SELECT FROM own WHERE finished_at IS NOT NULL AND checksum IN ({known}))"
-
-
-def take_lock_sql() -> str:
-    """An expression that fails unless Prisma's lock was free and is now this transaction's. It never waits."""
-    taken = f"pg_catalog.pg_try_advisory_xact_lock({ADVISORY_LOCK})"
-    return f"CASE WHEN {taken} THEN '1' ELSE '{HISTORY_BUSY}' || pg_catalog.pg_backend_pid() END::int"
-
-
-def lock_history_sql(recording: Recording) -> str:
-    """Before any other table's lock is asked for, so that nobody waits for that one while this one is not free."""
-    return f"LOCK TABLE ONLY {recording.table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;"
-
-
-def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | None, history: History) -> None:
-    """What could not be recorded at the end is refused before anything is run."""
-    if table is None:
-        raise errors.no_history(hotfix.id, session.facts.name)
-    rights = {
-        "SELECT": table.readable,
-        "INSERT": table.insertable,
-        "UPDATE": table.updatable or history.state != FAILED,
-    }
-    if lacking := [right for right, given in rights.items() if not given]:
-        raise errors.history_forbidden(hotfix.id, table.name, table.in_sql, lacking, session.facts.user)
-    if history.state == UNREADABLE:
-        raise errors.history_unusable(hotfix.id, table.name, history.reason)
-    if history.differs:
-        raise errors.history_differs(hotfix.id, table.name)
-
-
 def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Row], *, is_there: bool) -> History:
     """What the rows of `read_history_sql` mean. `is_there`: the columns are as expected."""
     own = [row for row in rows if row[0] == hotfix.id]
@@ -234,6 +161,8 @@ def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Row], *, is_there: 
 
 # The sentences
 
+RECORD_IT = 'An apply with "record": "prisma"'
+
 
 def without_history(hotfix: Hotfix) -> str:
     schemas = " or ".join(dict.fromkeys(written(expectation.schema) for expectation in hotfix.expectations))
@@ -258,9 +187,6 @@ def when_run(hotfix: str, state: str, is_there: bool) -> str:
     return f"{runs} It adds what is missing, and {waits}. After an apply it changes nothing. {RECORD_IT} makes it skip."
 
 
-RECORD_IT = 'An apply with "record": "prisma"'
-
-
 def when_applied(hotfix: str, state: str, is_there: bool) -> str:
     other = ", with the checksum of another file" if state == OTHER_CHECKSUM else ""
     lacking = "" if is_there else ", though not all of it is there: only an apply adds that"
@@ -275,7 +201,7 @@ def when_blocked(failed: Sequence[str], running: int | None) -> str:
 
 
 def when_failed(hotfix: str, flag: str, is_there: bool) -> str:
-    same = f" {RECORD_IT} does the same." if flag == "--applied" else ""
+    same = f"  ({RECORD_IT[0].lower()}{RECORD_IT[1:]} does the same)" if flag == "--applied" else ""
     return f"{'To end that' if is_there else 'After an apply'}:  prisma migrate resolve {flag} {hotfix}{same}"
 
 

@@ -18,7 +18,7 @@ from pg8000.native import Connection
 
 import alter
 import hotfix
-import prisma
+import recording
 from local.proxy import Fault, running_proxy
 from request import parse_request
 from settings import read_settings
@@ -141,7 +141,7 @@ RUNS_MISSING = (
 SKIPS = f"It skips {HOTFIX}, which is recorded as applied"
 LACKS = ", though not all of it is there: only an apply adds that"
 STOPS = "It stops with P3009 and runs nothing, since {} recorded as failed."
-RESOLVE = f'prisma migrate resolve --applied {HOTFIX} An apply with "record": "prisma" does the same.'
+RESOLVE = f'prisma migrate resolve --applied {HOTFIX}  (an apply with "record": "prisma" does the same)'
 RESOLVE_OTHER = (
     f"To have it run again:  prisma migrate resolve --rolled-back {OTHER}  (--applied, if all of it is there)."
     " After that: it"
@@ -728,8 +728,8 @@ def test_a_row_committed_just_before_prismas_lock_is_let_go_is_seen(
     database.run(f"ALTER ROLE {database.user} SET default_transaction_isolation = '{isolation}'")
     # The statement that takes Prisma's lock has begun, and with it the snapshot of its transaction.
     pause = "pg_catalog.set_config('lock_timeout', '4s', true), pg_catalog.pg_advisory_xact_lock(1)"
-    take_lock_sql = prisma.take_lock_sql
-    monkeypatch.setattr(prisma, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
+    take_lock_sql = recording.take_lock_sql
+    monkeypatch.setattr(alter, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
     with database.connect() as other, ThreadPoolExecutor(1) as pool:
         other.run("SELECT pg_advisory_lock(1)")
         running = pool.submit(invoke, "apply", record="prisma")
