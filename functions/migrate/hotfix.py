@@ -84,7 +84,7 @@ def fulfil(
     try:
         match request.action:
             case "apply":
-                return apply(session, hotfixes[0], settings, remaining_ms, request)
+                return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash, request.record)
             case "plan":
                 return plan(session, hotfixes[0])
             case "verify":
@@ -98,11 +98,16 @@ def fulfil(
 
 
 def apply(
-    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], request: Request
+    session: Session,
+    hotfix: Hotfix,
+    settings: Settings,
+    remaining_ms: Callable[[], int],
+    plan_hash: str | None = None,
+    record: str | None = None,
 ) -> Report:
     """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no
     lock was taken and no DDL was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
-    If the request says so, Prisma's history has a row of it, written by the same transaction, or by one of its own.
+    With `record` Prisma's history has a row of it, written by the same transaction, or by one of its own.
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
@@ -110,21 +115,21 @@ def apply(
     while True:
         try:
             before = look(session, hotfix)
-            turn.recording = plan_recording(hotfix, before) if request.record else None
+            turn.recording = plan_recording(hotfix, before) if record else None
             # Else it is read at the end: an attempt should follow its look as soon as can be.
-            seen_now = request.record or before.matches
+            seen_now = record or before.matches
             history = read_history(session, hotfix, before, turn.recording) if seen_now else None
         except LockNotAvailable:  # To print a default PostgreSQL needs the table, and to record it needs the history.
             turn.wait()
             continue
-        is_to_record = request.record is not None and history is not None and history.state != RECORDED
+        is_to_record = record is not None and history is not None and history.state != RECORDED
         if before.matches and history and not is_to_record:
             seen = report("already_applied", session, hotfix, before, history)
             waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
             if turn.has_begun:
                 seen = replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
             return seen
-        refuse_stale_plan(session, hotfix, before, request.plan_hash)
+        refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         if is_to_record and history:
             refuse_unrecordable(session, hotfix, before.history, history)
