@@ -1,4 +1,4 @@
-"""Runs a file's SQL under a short lock, proves it there, and commits."""
+"""Runs a file's SQL under a short lock, proves it there, records it if that is asked for, and commits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
-from database import LockNotAvailable, NotAsExpected
+from database import HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import Look, compare_all, differing
+from recording import lock_history_sql, take_lock_sql
 
 if TYPE_CHECKING:
     from catalog import Column
-    from database import Session
+    from database import Row, Session
+    from recording import Recording
     from sqlfile import Hotfix
 
 
@@ -25,30 +27,39 @@ LOCKING_MS = 100
 @dataclass(frozen=True)
 class Altered:
     """What one committed transaction did, and how long it held the lock at most: from its sending to the answer to
-    COMMIT, less the wait. `stalled_ms` is how long others may have waited for it, the wait included."""
+    COMMIT, less the wait. `stalled_ms` is how long others may have waited for it, the wait included. `recorded` tells
+    whether it wrote the row of Prisma's history."""
 
     proof: tuple[Column, ...]
     lock_held_ms: float
     stalled_ms: float
+    recorded: bool
 
 
 @dataclass(frozen=True)
 class Busy:
-    """The lock was not to be had, or another table stands in the place of the one that was looked at. All is rolled
-    back. `stalled_ms` is how long others may have waited behind the attempt."""
+    """A lock was not to be had, or things are no longer as they were looked at: the tables, or Prisma's history. All is
+    rolled back. `stalled_ms` is how long others may have waited behind the attempt."""
 
     stalled_ms: float
 
 
 class Replaced(Exception):  # noqa: N818 - never leaves this module
-    """Another table stands in the place of the one that was looked at."""
+    """What was looked at is no longer there: another table stands in its place, or the column was changed."""
 
 
 def alter_and_prove(
-    session: Session, hotfix: Hotfix, before: Look, patience_ms: int, *, judge_here: bool = False
+    session: Session,
+    hotfix: Hotfix,
+    before: Look,
+    patience_ms: int,
+    recording: Recording | None = None,
+    *,
+    judge_here: bool = False,
 ) -> Altered | Busy:
     """The file's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits at
-    most `patience_ms` in the lock queue; with 0 it does not enter the queue.
+    most `patience_ms` in the lock queue; with 0 it does not enter the queue. What `recording` says is written after the
+    proof, under Prisma's lock, for which it never waits; if nothing else is to be done, no table is locked.
 
     All goes to the server in one message, COMMIT too: neither the network nor our own processor's share can hold the
     lock any longer. With `judge_here` COMMIT follows once the proof was judged here.
@@ -61,34 +72,49 @@ def alter_and_prove(
     judge_here = judge_here or None in before.types
     started = time.monotonic()
     try:
-        waited_ms, text = run_under_lock(session, hotfix, before, patience_ms, judge_here=judge_here)
+        waited_ms, text, rows = run_under_lock(session, hotfix, before, patience_ms, recording, judge_here=judge_here)
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
-            session.commit(hotfix.id)
+            rows = session.commit(hotfix.id, record_sql(session, recording))
     except NotAsExpected as error:
         session.roll_back()
         try:
             judge(hotfix, before, error.seen)
         except Replaced:
-            return Busy(elapsed_ms(started))
-        return alter_and_prove(session, hotfix, before, patience_ms, judge_here=True)
+            return Busy(0.0 if before.matches else elapsed_ms(started))
+        return alter_and_prove(session, hotfix, before, patience_ms, recording, judge_here=True)
+    except HistoryBusy:
+        stalled_ms = elapsed_ms(started) if session.lock_held and not before.matches else 0.0
+        session.roll_back()
+        return Busy(stalled_ms)
     except (LockNotAvailable, Replaced):
         # Of several tables or partitions the first are locked while it waits for the next.
         alone = sum(not column.matches for column in before.columns) == 1 and not any(
             column.has_children for column in before.columns
         )
-        stalled_ms = 0.0 if alone and not patience_ms and not session.lock_held else elapsed_ms(started)
+        harmless = before.matches or (alone and not patience_ms and not session.lock_held)
+        stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
         return Busy(stalled_ms)
+    recorded = recording is not None and rows[-1] == [1]
+    if before.matches:
+        return Altered(proof, 0.0, 0.0, recorded)
     stalled_ms = elapsed_ms(started)
-    return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms)
+    return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms, recorded)
 
 
 def run_under_lock(
-    session: Session, hotfix: Hotfix, before: Look, patience_ms: int, *, judge_here: bool
-) -> tuple[float, str]:
-    """The SQL was run under the lock, and the columns were read: proved by the server and committed, unless they are to
-    be judged here. Returns how long the server had waited for the lock, in ms, and the columns' text."""
+    session: Session,
+    hotfix: Hotfix,
+    before: Look,
+    patience_ms: int,
+    recording: Recording | None,
+    *,
+    judge_here: bool,
+) -> tuple[float, str, list[Row]]:
+    """The SQL was run under the lock, and the columns were read: proved by the server, recorded and committed, unless
+    they are to be judged here. Returns how long the server had waited for the lock, in ms, the columns' text, and the
+    rows. Where all columns are as expected already there is no SQL to run and no table to lock."""
     # The file's own statements may need locks on further tables: they wait a little for these in any case, but not for
     # long, since the first lock is held by then.
     lock_timeout_ms = patience_ms or SHORTEST_ATTEMPT_MS
@@ -96,37 +122,46 @@ def run_under_lock(
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
     # The proof and COMMIT have their share, too.
-    statement_ms = session.share_of_statements(hotfix.statement_count + 2)
+    statement_ms = session.share_of_statements(hotfix.statement_count + (3 if recording else 2))
     tables = ",".join(str(column.relation_oid) for column in before.columns)
     # The file may have changed the search_path, which decides how expressions are printed.
     prove = catalog.set_search_path_sql(session, hotfix)
     if not judge_here:
         prove += (
             f", pg_catalog.set_config('{catalog.TABLES_TO_PROVE}', '{tables}', true);"
-            f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))}; COMMIT"
+            f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))};"
+            f"{record_sql(session, recording)}COMMIT"
         )
+    # What another run has recorded must be seen as soon as Prisma's lock is held, whatever the role's default is.
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording else "BEGIN"
+    locks = f", {take_lock_sql()};{lock_history_sql(recording)}" if recording else ";"
+    if not before.matches:
+        locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
     rows = session.run_file(
         hotfix.id,
-        f"BEGIN; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
+        f"{begin}; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{locking_ms}ms', true),"
         # A message that was held up must not begin when we have given up: by then the server has ended what did begin.
-        f" 1 / (pg_catalog.clock_timestamp() < {session.server_time_in(MARGIN_MS)})::int;"
-        f"{lock_tables_sql(before, nowait=not patience_ms)};"
+        f" 1 / (pg_catalog.clock_timestamp() < {session.server_time_in(MARGIN_MS)})::int{locks}"
         "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
         f" pg_catalog.set_config('{catalog.TRANSACTION}', pg_catalog.pg_current_xact_id()::text, true),"
         f" pg_catalog.pg_current_xact_id(), pg_catalog.set_config('lock_timeout', '{further_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)",
-        hotfix.sql,
+        "" if before.matches else hotfix.sql,
         prove,
         locking_ms,
         statement_ms,
     )
     waited_ms = rows[1][0]
     if not judge_here:
-        return waited_ms, rows[-1][0]
+        return waited_ms, rows[-2 if recording else -1][0], rows
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query(catalog.read_columns_sql(hotfix.expectations, types))
-    return waited_ms, text
+    return waited_ms, text, rows
+
+
+def record_sql(session: Session, recording: Recording | None) -> str:
+    return f"{session.shortest(recording.sql)};" if recording else ""
 
 
 def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
@@ -142,6 +177,8 @@ def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
     if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
         raise Replaced
     if wrong := differing(Look(proof, before.types)):
+        if before.matches:  # Nothing was run that could have made it so.
+            raise Replaced
         raise errors.proof_failed(hotfix.id, wrong)
     return proof
 

@@ -81,11 +81,21 @@ def respond(report: Report) -> dict[str, Any]:
         "sql_sha256": report.sql_sha256,
         "plan_hash": report.plan_hash,
         "hotfixes": list(report.hotfixes),
+        "prisma": report.history.describe() if report.history else None,
     }
 
 
 def summarise(report: Report) -> str:
-    """The result in a sentence, for whoever reads the raw response."""
+    """The result in a sentence, for whoever reads the raw response, and what matters of Prisma's history."""
+    history, sentences = report.history, [summarise_result(report)]
+    if history and history.recorded_here:
+        sentences.append(f"Recorded in {history.table}.")
+    if history and history.failed:
+        sentences.append(f"The next prisma migrate deploy stops with P3009: {' and '.join(history.failed)} failed.")
+    return " ".join(sentences)
+
+
+def summarise_result(report: Report) -> str:
     names = ", ".join(column.expectation.name for column in report.columns)
     match report.result:
         case "applied":

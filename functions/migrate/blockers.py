@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import errors
+import prisma
 from database import LockNotAvailable, literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from database import Session
+    from recording import Recording
     from sqlfile import Hotfix
 
 # A busy table has hundreds; a log event has 256 kB.
@@ -26,8 +28,9 @@ MODES = (
     *("AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock"),
     *("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"),
 )
-# Of SHARE ROW EXCLUSIVE, the lock that a foreign key or a trigger takes on a table it refers to.
-IN_THE_WAY_OF_REFERENCES = MODES[2:]
+# The weakest mode in the way, counted from 1, of ACCESS EXCLUSIVE; of SHARE ROW EXCLUSIVE, the lock that a foreign key
+# or a trigger takes on a table it refers to; and of ROW EXCLUSIVE, that of whoever writes.
+IN_THE_WAY_OF_ALTER, IN_THE_WAY_OF_REFERENCES, IN_THE_WAY_OF_WRITERS = 1, 3, 5
 
 AUTOVACUUM = "autovacuum"
 WRAPAROUND = "autovacuum to prevent wraparound"
@@ -35,7 +38,8 @@ WRAPAROUND = "autovacuum to prevent wraparound"
 
 @dataclass(frozen=True)
 class Blocker:
-    """A transaction that holds or awaits a lock on one of the tables; of several locks the strongest.
+    """A transaction that holds or awaits a lock on one of the tables, or Prisma's lock, for which `table` is None; of
+    several locks the strongest.
 
     `pid` is None for a prepared transaction, which `prepared_transaction` names; `autovacuum` is None for all others.
     `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. Whether it is
@@ -52,7 +56,7 @@ class Blocker:
     lock_mode: str
     granted: bool
     waiting: bool
-    table: str
+    table: str | None
     prepared_transaction: str | None
     autovacuum: str | None
     waits_for: tuple[int, ...] = ()
@@ -64,42 +68,52 @@ class Blocker:
         return described
 
 
-def find_blockers(session: Session, hotfix: Hotfix) -> list[Blocker]:
-    """Every other transaction with a lock, or in wait for one, that conflicts with what the file takes. Those that wait
-    for nobody come first, of these the oldest. On the expected tables and those that it alters any lock counts, on
-    those that it refers to the locks of writers; partitions and inheritance children too. Waits for nobody.
+def find_blockers(session: Session, hotfix: Hotfix, recording: Recording | None = None) -> list[Blocker]:
+    """Every other transaction with a lock, or in wait for one, that conflicts with what the file and `recording` take.
+    Those that wait for nobody come first, of these the oldest. On the expected tables and those that it alters any lock
+    counts, on those that it refers to the locks of writers; partitions and inheritance children too. Waits for nobody.
 
     https://www.postgresql.org/docs/current/view-pg-locks.html
     """
-    return [Blocker(*row) for row in session.query_prepared(find_blockers_sql(session, hotfix))]
+    return [Blocker(*row) for row in session.query_prepared(find_blockers_sql(session, hotfix, recording))]
 
 
-def find_blockers_sql(session: Session, hotfix: Hotfix) -> str:
-    tables: list[tuple[str | None, str, bool]] = [(one.schema, one.table, True) for one in hotfix.expectations]
-    tables += [(named.schema, named.name, named.altered) for named in hotfix.named_tables]
+def find_blockers_sql(session: Session, hotfix: Hotfix, recording: Recording | None) -> str:
+    tables: list[tuple[str | None, str, int]] = []
+    if not (recording and recording.alone):
+        tables += [(one.schema, one.table, IN_THE_WAY_OF_ALTER) for one in hotfix.expectations]
+        tables += [
+            (named.schema, named.name, IN_THE_WAY_OF_ALTER if named.altered else IN_THE_WAY_OF_REFERENCES)
+            for named in hotfix.named_tables
+        ]
+    if recording:
+        tables.append((recording.table.schema, prisma.TABLE, IN_THE_WAY_OF_WRITERS))
     values = ", ".join(
-        f"({literal(schema)}::name, {literal(name)}::name, {altered})" for schema, name, altered in tables
+        f"({literal(schema)}::name, {literal(name)}::name, {weakest})" for schema, name, weakest in tables
     )
-    modes, writers = (", ".join(map(literal, names)) for names in (MODES, IN_THE_WAY_OF_REFERENCES))
+    modes = ", ".join(map(literal, MODES))
+    is_advisory = prisma.IS_ADVISORY_LOCK if recording else "false"
     # A prepared transaction has no process; it is known by the lock on its own transaction id.
     return f"""
-WITH RECURSIVE relation (oid, altered) AS (
-    SELECT c.oid, named.altered
-    FROM (VALUES {values}) AS named (schema, relation, altered)
+WITH RECURSIVE relation (oid, weakest) AS (
+    SELECT c.oid, named.weakest
+    FROM (VALUES {values}) AS named (schema, relation, weakest)
     JOIN pg_catalog.pg_class c ON c.relname = named.relation
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE coalesce(n.nspname = named.schema, pg_catalog.pg_table_is_visible(c.oid))
-    UNION SELECT i.inhrelid, relation.altered FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
+    UNION SELECT i.inhrelid, relation.weakest FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
 ), held AS MATERIALIZED (
     SELECT * FROM pg_catalog.pg_locks WHERE pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 ), blocker AS (
     SELECT DISTINCT ON (l.virtualtransaction, l.pid) l.*
-    FROM held l JOIN relation ON relation.oid = l.relation
-    WHERE l.locktype = 'relation' AND l.database = {literal(session.facts.database_oid)}
-        AND (relation.altered OR l.mode IN ({writers}))
+    FROM held l LEFT JOIN relation ON relation.oid = l.relation AND l.locktype = 'relation'
+    WHERE l.database = {literal(session.facts.database_oid)}
+        AND (pg_catalog.array_position(ARRAY[{modes}], l.mode) >= relation.weakest OR {is_advisory})
     ORDER BY l.virtualtransaction, l.pid, l.granted DESC, pg_catalog.array_position(ARRAY[{modes}], l.mode) DESC
 )
-SELECT b.virtualtransaction || ' ' || coalesce(b.pid, 0), b.pid, coalesce(a.usename, p.owner),
+-- Prisma's lock outlives the transactions of its session.
+SELECT CASE WHEN b.relation IS NULL THEN 'prisma' ELSE b.virtualtransaction END || ' ' || coalesce(b.pid, 0),
+    b.pid, coalesce(a.usename, p.owner),
     nullif(a.application_name, ''), a.state,
     extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,
     pg_catalog.upper(pg_catalog.regexp_replace(
@@ -118,8 +132,8 @@ SELECT b.virtualtransaction || ' ' || coalesce(b.pid, 0), b.pid, coalesce(a.usen
                 WHERE option_name = 'autovacuum_multixact_freeze_max_age'))
         THEN '{WRAPAROUND}' ELSE '{AUTOVACUUM}' END
 FROM blocker b
-JOIN pg_catalog.pg_class c ON c.oid = b.relation
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_class c ON c.oid = b.relation
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
     AND own.virtualtransaction = b.virtualtransaction

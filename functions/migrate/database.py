@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from limits import Limits
 
 __all__ = [
+    "HISTORY_BUSY",
     "NOT_AS_EXPECTED",
+    "HistoryBusy",
     "LockNotAvailable",
     "LoginRefused",
     "NotAsExpected",
@@ -72,6 +74,7 @@ READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
 # How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
+HISTORY_BUSY = "pg-hotfix-prisma:"
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -84,6 +87,10 @@ class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
     def __init__(self, seen: str) -> None:
         super().__init__()
         self.seen = seen
+
+
+class HistoryBusy(Exception):  # noqa: N818 - never leaves the function
+    """Prisma's lock is not free, or its history is no longer as it was looked at. The transaction has failed."""
 
 
 class LoginRefused(Exception):  # noqa: N818 - never leaves the function
@@ -219,6 +226,13 @@ class Session:
         self.prepared[sql] = name
         return rows
 
+    def prepare(self, sql: str) -> None:
+        """The server has parsed the statement, so it knows what that names; `shortest` calls it. Nothing has run."""
+        if sql not in self.prepared:
+            name = f"pg_hotfix_{next(self.numbers)}"
+            self.query(f"PREPARE {name} AS {sql}")
+            self.prepared[sql] = name
+
     def shortest(self, sql: str) -> str:
         """The same statement, by its name if it was prepared."""
         return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
@@ -240,8 +254,8 @@ class Session:
         `statement_ms`. `after` may end with COMMIT.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, NotAsExpected, and the errors of
-            the contract: the transaction has failed, so nothing was changed.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, NotAsExpected, and
+            the errors of the contract: the transaction has failed, so nothing was changed.
         """
         prefix = f"{before};\n"
         self.lock_held = False
@@ -265,15 +279,15 @@ class Session:
                 raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
 
-    def commit(self, hotfix: str) -> None:
-        """The transaction is committed.
+    def commit(self, hotfix: str, sql: str = "") -> list[Row]:
+        """`sql` was run, and the transaction is committed. Returns the rows.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, SqlRefusedError: a deferred
-            trigger failed; all is rolled back.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, SqlRefusedError: it
+            or a deferred trigger failed; all is rolled back, or will be.
         """
         try:
-            self.connection.run("COMMIT")
+            return self.connection.run(f"{sql}COMMIT") or []
         except DatabaseError as error:  # The server answered, so it is still there, and has rolled back.
             raise self.translate(error, hotfix) from error
         except LOST as error:
@@ -300,6 +314,8 @@ class Session:
             message = WITHHELD
         if sqlstate in LOCK_NOT_AVAILABLE:
             return LockNotAvailable(sqlstate)
+        if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
+            return HistoryBusy()
         if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
         if IN_TROUBLE.fullmatch(sqlstate):

@@ -389,6 +389,39 @@ def changed_since(
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
 
+# Prisma's history
+
+
+def no_history(hotfix: str, database: str) -> RelationError:
+    return RelationError(
+        f"{hotfix} can't be recorded: the database {database} has no _prisma_migrations in the schemas of the file's "
+        'tables or in the search_path. Nothing was run. Leave "record" out; or, if Prisma Migrate is to manage this '
+        "database, baseline it first:  prisma migrate resolve --applied <the first migration>"
+    )
+
+
+def history_forbidden(hotfix: str, table: str, table_in_sql: str, rights: Sequence[str], user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{hotfix} can't be recorded: {user} lacks {' and '.join(rights)} on {table}. {UNCHANGED} Grant it:  "
+        f"GRANT {', '.join(rights)} ON {table_in_sql} TO {quoted(user)};"
+    )
+
+
+def history_unusable(hotfix: str, table: str, reason: str) -> RelationError:
+    return RelationError(
+        f"{hotfix} can't be recorded: {table} could not be read. {reason} Nothing was run. Find out whether that is a "
+        'table of Prisma Migrate; else leave "record" out.'
+    )
+
+
+def history_differs(hotfix: str, table: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"{hotfix} can't be recorded: {table} has it as applied, with the checksum of another file. {UNCHANGED} "
+        f"Compare sql/{hotfix}.sql with prisma/migrations/{hotfix}/migration.sql: give the change an id of its own, or "
+        'make both the file that was applied. If the column is wanted now, apply without "record".'
+    )
+
+
 def plan_changed(hotfix: str, table: str) -> PlanChangedError:
     return PlanChangedError(
         f"The plan_hash given to apply {hotfix} no longer describes what is there: the file, the database or {table} "
@@ -413,17 +446,21 @@ def lock_busy(
     waited_ms: int,
     attempts: int,
     stalled_ms: int,
+    records: bool = False,
+    alone: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
-    run, at most."""
+    run, at most. `records`: a row was to be written to Prisma's history as well, or `alone`."""
+    undone = "recorded" if alone else "applied"
+    tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
     state = f"Nothing was changed, and {behind}."
-    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not applied. {state}"]
+    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not {undone}. {state}"]
     lines += name_blockers(blockers, count)
     if not blockers:
-        elsewhere = "another table that the file touches may be locked"
-        lines += [f"Nobody holds {tables} at this moment; {elsewhere}."]
+        elsewhere = "" if alone else "; another table that the file touches may be locked"
+        lines += [f"Nobody holds {tables} at this moment{elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]
     lines += [line for line in [grant_to_see(blockers, user)] if line]
     return LockBusyError(
@@ -481,14 +518,18 @@ def describe_blocker(blocker: Mapping[str, Any]) -> str:
         pids = [f"pid {pid}" if pid else "a prepared transaction" for pid in blocker["waits_for"]]
         more = [f"{len(pids) - NAMED_BLOCKERS} more"] if len(pids) > NAMED_BLOCKERS else []
         what += [f"itself waiting{' for ' if pids else ''}{' and '.join(pids[:NAMED_BLOCKERS] + more)}"]
-    what += [f"{blocker['lock_mode']} on {blocker['table']}{'' if blocker['granted'] else ' (awaited)'}"]
-    return f"{', '.join(what)}.{WHY_IT_STAYS.get(blocker['autovacuum'] or (gid and 'prepared'), '')}"
+    table = blocker["table"] or PRISMAS_LOCK
+    what += [f"{blocker['lock_mode']} on {table}{'' if blocker['granted'] else ' (awaited)'}"]
+    kind = blocker["autovacuum"] or (gid and "prepared") or ("" if blocker["table"] else PRISMAS_LOCK)
+    return f"{', '.join(what)}.{WHY_IT_STAYS.get(kind, '')}"
 
 
+PRISMAS_LOCK = "Prisma's advisory lock 72707369"
 # What one would not expect of these.
 WHY_IT_STAYS = {
     "autovacuum to prevent wraparound": " It yields to nobody: let it finish.",
     "prepared": " No session will ever let go of it: whoever prepared it must commit it or roll it back.",
+    PRISMAS_LOCK: " A prisma migrate that is ended in the middle leaves a failed migration (P3009).",
 }
 
 

@@ -18,6 +18,8 @@ from database import LockNotAvailable, LoginRefused, Session, open_session
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look
+from prisma import RECORDED, read_history
+from recording import plan_recording, refuse_unrecordable
 from sqlfile import Hotfix, list_hotfixes, load_hotfix, tables_of
 from transport import tls_context
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from blockers import Blocker
     from catalog import Column
+    from prisma import History
     from request import Request
     from settings import Settings
 
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Report:
     """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
-    for this run longer than `longest_stall_ms`. `limits` are those in force."""
+    for this run longer than `longest_stall_ms`. `limits` are those in force. `history` is Prisma's, as it was seen at
+    the end."""
 
     result: str
     columns: tuple[Column, ...]
@@ -48,6 +52,7 @@ class Report:
     sql_sha256: str | None = None
     plan_hash: str | None = None
     hotfixes: tuple[str, ...] = ()
+    history: History | None = None
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
@@ -79,7 +84,7 @@ def fulfil(
     try:
         match request.action:
             case "apply":
-                return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash)
+                return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash, request.record)
             case "plan":
                 return plan(session, hotfixes[0])
             case "verify":
@@ -93,10 +98,16 @@ def fulfil(
 
 
 def apply(
-    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], plan_hash: str | None
+    session: Session,
+    hotfix: Hotfix,
+    settings: Settings,
+    remaining_ms: Callable[[], int],
+    plan_hash: str | None = None,
+    record: str | None = None,
 ) -> Report:
     """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no
     lock was taken and no DDL was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
+    With `record` Prisma's history has a row of it, written by the same transaction, or by one of its own.
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
@@ -104,40 +115,55 @@ def apply(
     while True:
         try:
             before = look(session, hotfix)
-        except LockNotAvailable:  # To print a default PostgreSQL needs the table.
+            turn.recording = plan_recording(hotfix, before) if record else None
+            # Else it is read at the end: an attempt should follow its look as soon as can be.
+            seen_now = record or before.matches
+            history = read_history(session, hotfix, before, turn.recording) if seen_now else None
+        except LockNotAvailable:  # To print a default PostgreSQL needs the table, and to record it needs the history.
             turn.wait()
             continue
-        if before.matches:
-            seen = report("already_applied", session, hotfix, before)
+        is_to_record = record is not None and history is not None and history.state != RECORDED
+        if before.matches and history and not is_to_record:
+            seen = report("already_applied", session, hotfix, before, history)
             waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
             if turn.has_begun:
                 seen = replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
             return seen
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
+        if is_to_record and history:
+            refuse_unrecordable(session, hotfix, before.history, history)
+        else:
+            turn.recording = None
         if turn.must_look_first:
             turn.wait()
             continue
         refuse_too_late(session, turn)
         turn.begin_attempt()
-        outcome = alter_and_prove(session, hotfix, before, turn.patience_ms)
+        outcome = alter_and_prove(session, hotfix, before, turn.patience_ms, turn.recording)
         if isinstance(outcome, Altered):
             break
         turn.wait(outcome.stalled_ms)
     lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
-    after = look_again(session, hotfix, settings, remaining_ms)
+    after, history = look_again(session, hotfix, settings, remaining_ms)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
         for column, proved in zip(after.columns, outcome.proof, strict=True)
     )
     result = "applied" if any(column.changed_here for column in columns) else "already_applied"
     return replace(
-        report(result, session, hotfix, replace(after, columns=columns)),
+        report(
+            result,
+            session,
+            hotfix,
+            replace(after, columns=columns),
+            replace(history, recorded_here=outcome.recorded),
+        ),
         attempts=turn.attempts,
         lock_wait_ms=lock_wait_ms,
         lock_held_ms=outcome.lock_held_ms,
         longest_stall_ms=round(max(turn.longest_stall_ms, outcome.stalled_ms), 1),
-        sql=hotfix.sql,
+        sql=None if before.matches else hotfix.sql,
     )
 
 
@@ -147,11 +173,12 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     Raises: what `apply` would raise for the same state.
     """
     seen = look(session, hotfix)
+    history = read_history(session, hotfix, seen)
     if seen.matches:
-        return report("already_applied", session, hotfix, seen)
+        return report("already_applied", session, hotfix, seen, history)
     refuse_what_cannot_work(session, hotfix, seen)
     blockers = describe_blockers(session, find_blockers(session, hotfix))
-    return replace(report("would_apply", session, hotfix, seen), blockers=blockers, sql=hotfix.sql)
+    return replace(report("would_apply", session, hotfix, seen, history), blockers=blockers, sql=hotfix.sql)
 
 
 def verify(session: Session, hotfix: Hotfix) -> Report:
@@ -167,7 +194,7 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     except errors.SqlRefusedError:
         look_for_match(session, hotfix)  # Most likely somebody has changed it since the look: then this says so.
         raise
-    return report("verified", session, hotfix, seen)
+    return report("verified", session, hotfix, seen, read_history(session, hotfix, seen))
 
 
 def look_for_match(session: Session, hotfix: Hotfix) -> Look:
@@ -227,7 +254,8 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
     wrong = [column for column in differing(seen) if column["actual"] != catalog.MISSING]
     if wrong:
         raise errors.column_mismatch(hotfix.id, wrong)
-    refuse_missing_rights(session, seen)
+    if not seen.matches:
+        refuse_missing_rights(session, seen)
 
 
 def refuse_too_late(session: Session, turn: Turn) -> None:
@@ -258,7 +286,9 @@ def refuse_missing_rights(session: Session, seen: Look) -> None:
             raise errors.no_lock_privilege(*tables, user)
 
 
-def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]) -> Look:
+def look_again(
+    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]
+) -> tuple[Look, History]:
     """What is there after COMMIT, seen over a fresh connection if this one has failed.
 
     Raises:
@@ -266,10 +296,12 @@ def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_m
     """
     try:
         after = look(session, hotfix)
+        history = read_history(session, hotfix, after)
     except (errors.HotfixError, LockNotAvailable):
         try:
             with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
+                history = read_history(fresh, hotfix, after)
                 if not after.matches:
                     refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
         except errors.RelationError as error:
@@ -278,10 +310,10 @@ def look_again(session: Session, hotfix: Hotfix, settings: Settings, remaining_m
             raise errors.commit_not_seen(hotfix.id, session.target.address, type(error).__name__) from error
     if not after.matches:
         raise errors.changed_since(hotfix.id, differing(after))
-    return after
+    return after, history
 
 
-def report(result: str, session: Session, hotfix: Hotfix, seen: Look) -> Report:
+def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History) -> Report:
     return Report(
         result,
         seen.columns,
@@ -290,4 +322,5 @@ def report(result: str, session: Session, hotfix: Hotfix, seen: Look) -> Report:
         plan_hash=hash_plan(session, hotfix, seen),
         limits=session.facts.limits,
         hotfixes=(hotfix.id,),
+        history=history,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from blockers import Blocker
     from database import Session
+    from recording import Recording
     from sqlfile import Hotfix
 
 # Two looks at the locks are this far apart, or five times as far as one takes: at most a sixth of one of the server's
@@ -46,6 +47,7 @@ class Turn:
     def __init__(self, session: Session, hotfix: Hotfix) -> None:
         self.session = session
         self.hotfix = hotfix
+        self.recording: Recording | None = None
         self.started = time.monotonic()
         self.attempts = 0
         self.patience_ms = 0
@@ -68,7 +70,8 @@ class Turn:
     @property
     def must_look_first(self) -> bool:
         """Whether the file needs locks on further tables: it would wait for these with the first lock in its hand."""
-        return self.hotfix.touches_others and not self.has_looked
+        alone = self.recording is not None and self.recording.alone
+        return self.hotfix.touches_others and not self.has_looked and not alone
 
     @property
     def has_begun(self) -> bool:
@@ -102,7 +105,8 @@ class Turn:
                     raise self.give_up()
                 self.is_last = True
             if is_time:
-                self.be_patient(among_others=bool(self.blockers))
+                # For Prisma's lock no attempt waits.
+                self.be_patient(among_others=any(blocker.table for blocker in self.blockers))
                 return
             vacuum = self.find_autovacuum_to_ask(ages_ms)
             if vacuum:
@@ -114,7 +118,7 @@ class Turn:
         """Who is in the way is known, and since when. Returns how long to pause before the next look, in ms."""
         began = time.monotonic()
         with suppress(LockNotAvailable):  # Somebody holds the catalog itself: what was seen last is all there is.
-            self.blockers = find_blockers(self.session, self.hotfix)
+            self.blockers = find_blockers(self.session, self.hotfix, self.recording)
         now = time.monotonic()
         new = now if self.has_looked else -math.inf
         self.has_looked = True
@@ -173,6 +177,8 @@ class Turn:
             self.hotfix.id,
             self.hotfix.tables,
             blockers,
+            records=self.recording is not None,
+            alone=self.recording is not None and self.recording.alone,
             count=len(self.blockers),
             user=self.session.facts.user,
             waited_ms=round(elapsed_ms(self.started)),

@@ -1,4 +1,4 @@
-"""Looks at the expected columns without a lock on any table."""
+"""Looks at the expected columns, and for Prisma's history, without a lock on any table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import catalog
 import errors
+from prisma import HistoryTable, find_history_sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Look:
-    """What was there at one moment: the expected columns, and their types as the server understands them."""
+    """What was there at one moment: the expected columns, their types as the server understands them, and where Prisma
+    keeps its history, if it does."""
 
     columns: tuple[Column, ...]
     types: tuple[ColumnType | None, ...]
+    history: HistoryTable | None = None
 
     @property
     def matches(self) -> bool:
@@ -36,11 +39,11 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     Raises:
         RelationError: an expected table is missing, or is no table.
     """
-    session.query(catalog.set_search_path_sql(session, hotfix))
+    _, *found = session.query(f"{catalog.set_search_path_sql(session, hotfix)}; {find_history_sql(hotfix)}")
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(hotfix.expectations, types))
     _, rows = catalog.parse_columns(text)
-    seen = Look(compare_all(hotfix, rows), tuple(types))
+    seen = Look(compare_all(hotfix, rows), tuple(types), HistoryTable(*found[0]) if found else None)
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:

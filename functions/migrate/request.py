@@ -10,7 +10,7 @@ import errors
 from sqlfile import HOTFIX_ID
 
 ACTIONS = ("check", "plan", "apply", "verify")
-KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id")
+KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record")
 EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
 ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
 
@@ -30,7 +30,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 @dataclass(frozen=True)
 class Request:
     """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id`
-    are self-declared."""
+    are self-declared. `record` names the tool in whose history `apply` writes what it did: only Prisma is known."""
 
     hotfix: str | None
     action: str
@@ -39,10 +39,11 @@ class Request:
     plan_hash: str | None
     correlation_id: str | None
     caller: str
+    record: str | None = None
 
 
 def parse_request(event: object) -> Request:
-    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the six known keys are
+    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the known keys are
     accepted: neither a host nor a user nor SQL can come from a caller.
 
     Raises:
@@ -70,10 +71,16 @@ def parse_request(event: object) -> Request:
             "plan_hash is not what a plan returned, or the action is not apply",
             "Copy the 64 hex digits from the plan's answer.",
         )
+    record = texts["record"]
+    if record is not None and (action != "apply" or record != "prisma"):
+        raise errors.bad_request(
+            'record is not "prisma", or the action is not apply',
+            'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.',
+        )
     correlation_id = texts["correlation_id"] or event_id
     if caller is None:
         caller = next((name for name, form in CALLERS if form.fullmatch(correlation_id or "")), "direct")
-    return Request(hotfix, action, texts["reason"], texts["requested_by"], plan_hash, correlation_id, caller)
+    return Request(hotfix, action, texts["reason"], texts["requested_by"], plan_hash, correlation_id, caller, record)
 
 
 def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from limits import Limits
     from local.postgres import Server
+    from request import Request
     from tests.conftest import Database
 
 # The promises, in numbers of their own: a limit that grows must not carry its test along. A silent client holds a lock
@@ -63,9 +64,11 @@ class Ending:
     retryable: bool = False
 
 
-def run_to_its_end(settings: Settings, remaining_ms: Callable[[], int] = lambda: REMAINING_MS) -> Ending:
+def run_to_its_end(
+    settings: Settings, remaining_ms: Callable[[], int] = lambda: REMAINING_MS, request: Request = APPLY
+) -> Ending:
     try:
-        return Ending(result=hotfix.run(APPLY, settings, remaining_ms).result)
+        return Ending(result=hotfix.run(request, settings, remaining_ms).result)
     except errors.HotfixError as error:
         return Ending(None, type(error).__name__, error.message, error.retryable)
     except Exception as error:  # noqa: BLE001 - the handler would make an InternalError of it

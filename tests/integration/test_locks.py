@@ -451,7 +451,7 @@ def test_taking_many_locks_one_after_the_other_is_limited_as_a_whole(
 ) -> None:
     # As if lock_timeout, which counts for each lock, had not yet fired, and nobody had been seen in the way.
     monkeypatch.setattr(alter, "LOCKING_MS", -7)
-    monkeypatch.setattr(locks, "find_blockers", lambda session, hotfix: [])
+    monkeypatch.setattr(locks, "find_blockers", lambda *_: [])
     with holding(database, "SELECT * FROM public.drivers", ends_after=0.6):
         outcome = invoke("apply")
     assert (outcome.error, outcome.result) == (None, "applied")

@@ -19,6 +19,7 @@ from catalog import Column
 from errors import HotfixError
 from expectation import Expectation
 from hotfix import Report
+from prisma import History
 from request import parse_request
 from settings import read_settings
 from tests.conftest import FakeContext
@@ -300,6 +301,25 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
 )
 def test_the_result_is_summed_up_in_a_sentence(report: Report, summary: str) -> None:
     assert app.summarise(report) == summary
+
+
+@pytest.mark.parametrize(
+    ("history", "added"),
+    [
+        (History("public._prisma_migrations", "not_recorded", ""), ""),
+        (
+            History("public._prisma_migrations", "recorded", "", recorded_here=True),
+            " Recorded in public._prisma_migrations.",
+        ),
+        (
+            History("public._prisma_migrations", "failed", "", (ID, "20260101000000_broken")),
+            f" The next prisma migrate deploy stops with P3009: {ID} and 20260101000000_broken failed.",
+        ),
+    ],
+)
+def test_what_matters_of_prismas_history_is_added(history: History, added: str) -> None:
+    summary = "public.drivers.name already as expected; nothing was run."
+    assert app.summarise(Report("already_applied", (THERE,), {}, history=history)) == summary + added
 
 
 def test_each_table_is_described_once() -> None:

@@ -346,6 +346,7 @@ requests = st.fixed_dictionaries(
         "hotfix": st.just(ID) | st.from_regex(HOTFIX_ID) | any_json(texts),
         "action": st.sampled_from(ACTIONS) | any_json(texts),
         "plan_hash": st.just("0" * 64) | st.from_regex(PLAN_HASH) | any_json(texts),
+        "record": st.just("prisma") | any_json(texts),
         "reason": texts | any_json(texts),
         "requested_by": texts | any_json(texts),
         "correlation_id": texts | any_json(texts),
@@ -399,6 +400,7 @@ def test_any_event_is_a_request_of_printable_lines_or_refused_in_a_short_text(ev
         assert request.action in ACTIONS
         assert HOTFIX_ID.fullmatch(request.hotfix) if request.hotfix else request.action == "check"
         assert request.plan_hash is None or request.action == "apply"
+        assert request.record is None or (request.record, request.action) == ("prisma", "apply")
         for field in (request.reason, request.requested_by, request.correlation_id):
             assert field is None or (len(field) <= TEXT_LIMIT and not UNPRINTABLE.search(field))
     assert UNTOUCHED in text

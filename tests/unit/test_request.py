@@ -17,10 +17,12 @@ EVENTS = Path(__file__).parents[2] / "events"
 
 UNTOUCHED = "Nothing was contacted and nothing was changed."
 ALLOWED = (
-    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, for example"
+    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, record, for example"
     ' {"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}.'
 )
 FORM = "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since."
+RECORD = 'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.'
+IN_ONE_LINE = "of at most 1000 characters in one line"
 COPY = "Copy the 64 hex digits from the plan's answer."
 
 
@@ -57,8 +59,9 @@ def test_a_whole_request_is_read() -> None:
         "requested_by": "ana",
         "plan_hash": HASH,
         "correlation_id": "run-1",
+        "record": "prisma",
     }
-    assert parse_request(event) == Request(ID, "apply", "INC-4711", "ana", HASH, "run-1", "direct")
+    assert parse_request(event) == Request(ID, "apply", "INC-4711", "ana", HASH, "run-1", "direct", "prisma")
 
 
 def test_a_request_without_an_action_is_a_plan_since_dashboards_refresh() -> None:
@@ -212,6 +215,19 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         (
             {"hotfix": ID, "action": "apply", "plan_hash": HASH[:-1]},
             f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
+        ),
+        *(
+            (request, f'record is not "prisma", or the action is not apply. {UNTOUCHED} {RECORD}')
+            for request in (
+                {"hotfix": ID, "action": "apply", "record": "Prisma"},
+                {"hotfix": ID, "action": "plan", "record": "prisma"},
+                {"hotfix": ID, "record": "prisma"},
+                {"action": "check", "record": "prisma"},
+            )
+        ),
+        (
+            {"hotfix": ID, "action": "apply", "record": True},
+            f"record is not a text {IN_ONE_LINE}. {UNTOUCHED} {ALLOWED}",
         ),
         (
             envelope(json.dumps({"hotfix": ID})),
