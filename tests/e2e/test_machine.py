@@ -211,7 +211,7 @@ def test_a_missing_column_is_planned_applied_verified_and_reported(
     assert ended.verdict == ("SUCCEEDED", "applied")
     output = ended.execution.output
     assert set(output) == {"request", "result", "summary", "plan", "apply", "verify"}
-    assert output["request"] == REQUEST | {"plan_hash": None, "correlation_id": ended.execution.arn}
+    assert output["request"] == REQUEST | {"plan_hash": None, "record": None, "correlation_id": ended.execution.arn}
     assert [output[key]["result"] for key in ("plan", "apply", "verify")] == ["would_apply", "applied", "verified"]
     assert output["summary"] == output["apply"]["summary"]
     assert {output[key]["caller"] for key in ("plan", "apply", "verify")} == {"step_functions"}
@@ -268,6 +268,38 @@ def test_the_plan_that_was_seen_is_the_one_that_is_applied(staged: Callable[...,
     stage = staged()
     seen = stage.run(REQUEST | {"action": "plan"}).execution.output["plan"]["plan_hash"]
     assert stage.run(REQUEST | {"plan_hash": seen}).verdict == ("SUCCEEDED", "applied")
+
+
+# Prisma's own DDL.
+HISTORY = """CREATE TABLE "_prisma_migrations" (
+    id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz, migration_name varchar(255) NOT NULL,
+    logs text, rolled_back_at timestamptz, started_at timestamptz NOT NULL DEFAULT now(),
+    applied_steps_count integer NOT NULL DEFAULT 0)"""
+
+
+@pytest.fixture
+def history(database: Database) -> Iterator[None]:
+    database.run_as_owner(HISTORY)
+    yield
+    database.run_as_owner('DROP TABLE "_prisma_migrations"')
+
+
+@pytest.mark.parametrize(("column", "result"), [("", "applied"), (ADD_COLUMN, "already_applied")])
+def test_what_is_to_be_recorded_is_whether_the_column_was_there_or_not(
+    run: Callable[..., Ended], database: Database, history: None, column: str, result: str
+) -> None:
+    if column:
+        database.run_as_owner(column)
+    ended = run(record="prisma")
+    assert ended.verdict == ("SUCCEEDED", result)
+    assert ended.execution.output["apply"]["prisma"]["recorded_here"] is True
+    assert ended.execution.output["verify"]["prisma"]["state"] == "recorded"
+
+
+def test_without_a_history_nothing_is_recorded(run: Callable[..., Ended]) -> None:
+    ended = run(record="prisma")
+    assert ended.verdict == ("FAILED", "RelationError")
+    assert "_prisma_migrations" in str(ended.execution.cause)
 
 
 # What is refused, at once
