@@ -272,13 +272,13 @@ def test_the_plan_that_was_seen_is_the_one_that_is_applied(staged: Callable[...,
 
 # Prisma's own DDL.
 HISTORY = """CREATE TABLE "_prisma_migrations" (
-    id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz, migration_name varchar(255) NOT NULL,
-    logs text, rolled_back_at timestamptz, started_at timestamptz NOT NULL DEFAULT now(),
+    id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz,
+    migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz, started_at timestamptz NOT NULL DEFAULT now(),
     applied_steps_count integer NOT NULL DEFAULT 0)"""
 
 
 @pytest.fixture
-def history(database: Database) -> Iterator[None]:
+def prisma_history(database: Database) -> Iterator[None]:
     database.run_as_owner(HISTORY)
     yield
     database.run_as_owner('DROP TABLE "_prisma_migrations"')
@@ -286,7 +286,7 @@ def history(database: Database) -> Iterator[None]:
 
 @pytest.mark.parametrize(("column", "result"), [("", "applied"), (ADD_COLUMN, "already_applied")])
 def test_what_is_to_be_recorded_is_whether_the_column_was_there_or_not(
-    run: Callable[..., Ended], database: Database, history: None, column: str, result: str
+    run: Callable[..., Ended], database: Database, prisma_history: None, column: str, result: str
 ) -> None:
     if column:
         database.run_as_owner(column)
