@@ -208,7 +208,7 @@ def test_a_missing_column_is_planned_applied_verified_and_reported(
     ended = run()
     assert ended.verdict == ("SUCCEEDED", "applied")
     output = ended.execution.output
-    assert set(output) == {"request", "result", "summary", "plan", "apply", "verify"}
+    assert set(output) == {"request", "result", "summary", "plan", "apply", "verify", "report"}
     assert output["request"] == REQUEST | {"plan_hash": None, "correlation_id": ended.execution.arn}
     assert [output[key]["result"] for key in ("plan", "apply", "verify")] == ["would_apply", "applied", "verified"]
     assert output["summary"] == output["apply"]["summary"]
@@ -226,7 +226,7 @@ def test_a_column_that_is_there_is_verified_and_never_applied(run: Callable[...,
     ended = run(plan_hash="0" * 64)  # Stale, but a retry after success is no error.
     assert ended.verdict == ("SUCCEEDED", "already_applied")
     assert "Apply" not in ended.steps
-    assert set(ended.execution.output) == {"request", "result", "summary", "plan", "verify"}
+    assert set(ended.execution.output) == {"request", "result", "summary", "plan", "verify", "report"}
     assert ended.execution.output["verify"]["result"] == "verified"
 
 
@@ -258,7 +258,7 @@ def test_verify_alone_proves_the_column_without_a_report(run: Callable[..., Ende
     database.run_as_owner(ADD_COLUMN)
     ended = run(action="verify")
     assert ended.verdict == ("SUCCEEDED", "verified")
-    assert set(ended.execution.output) == {"request", "result", "summary", "verify"}
+    assert set(ended.execution.output) == {"request", "result", "summary", "verify", "report"}
     assert ended.messages == []
 
 

@@ -260,7 +260,7 @@ def test_each_single_text_from_outside_leaves_the_headings_as_they_are() -> None
     for at in range(len(list(texts(INCIDENT)))):
         whole = copy.deepcopy(INCIDENT)
         place, key = list(texts(whole))[at]
-        place[key] = HOSTILE  # type: ignore[index]
+        place[key] = HOSTILE
         assert headings(make_report(Run(whole))["markdown"]) == HEADINGS, key
 
 
