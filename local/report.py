@@ -117,12 +117,12 @@ def read_description(seen: Mapping[str, Any]) -> run.Run:
 
 def read_last_output(client: SFNClient, arn: str) -> dict[str, Any]:
     """What the state machine had kept for its output when it entered its last state: a failure returns none of it."""
-    events = client.get_execution_history(executionArn=arn, reverseOrder=True, maxResults=100)["events"]
-    for event in events:
-        entered = executions.read_object(event.get("stateEnteredEventDetails", {}).get("input"))
-        if output := run.object_in(run.object_in(entered, "run"), "output"):
-            return output
-    return {}
+    output: dict[str, Any] = {}
+    for page in client.get_paginator("get_execution_history").paginate(executionArn=arn):
+        for event in page["events"]:
+            entered = executions.read_object(event.get("stateEnteredEventDetails", {}).get("input"))
+            output = run.object_in(run.object_in(entered, "run"), "output") or output
+    return output
 
 
 if __name__ == "__main__":
