@@ -14,14 +14,17 @@ FUNCTION := functions/migrate
 GROUPS := uv dev function bench scan postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
 
-# No target touches a real AWS account: sam and boto3 see these credentials only. `make hotfix` is the one exception.
+# No target touches a real AWS account: sam and boto3 see these credentials only. `make hotfix` and `make report` are the
+# two exceptions, each when it runs alone.
 ifneq ($(MAKECMDGOALS),hotfix)
+ifneq ($(MAKECMDGOALS),report)
 export AWS_ACCESS_KEY_ID := local
 export AWS_SECRET_ACCESS_KEY := local
 export AWS_DEFAULT_REGION := us-east-1
 export AWS_CONFIG_FILE := /dev/null
 export AWS_SHARED_CREDENTIALS_FILE := /dev/null
 unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_SECURITY_TOKEN AWS_REGION
+endif
 endif
 export SAM_CLI_TELEMETRY := 0
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -59,6 +62,12 @@ hotfix: ## Run a hotfix of a deployed stack: make hotfix ENV=prod ID=... ACTION=
 	@test "$(MAKECMDGOALS)" = hotfix || { echo "make hotfix runs alone: no other target may see your credentials." >&2; exit 2; }
 	@$(MAKE) --silent --no-print-directory .venv/ready
 	@$(PYTHON) -m local.remote
+
+.PHONY: report
+report: ## Write the report of a hotfix: make report EXECUTION=<arn>, or FILE=<json>; FORMAT=json
+	@test "$(MAKECMDGOALS)" = report || { echo "make report runs alone: no other target may see your credentials." >&2; exit 2; }
+	@$(MAKE) --silent --no-print-directory .venv/ready
+	@$(PYTHON) -m local.report
 
 .PHONY: dashboard
 dashboard: .venv/ready ## Serve the dashboard button on a local page: make dashboard PORT=8765

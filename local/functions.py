@@ -4,11 +4,15 @@ import sys
 
 from local.places import PROJECT
 
-sys.path += [str(PROJECT / "functions" / name) for name in ("button", "migrate")]
+sys.path += [str(PROJECT / "functions" / name) for name in ("button", "migrate", "report")]
 
 import button
 import errors
 import executions
+import logline
+import report
 import request
+import run
+import words
 
-__all__ = ["button", "errors", "executions", "request"]
+__all__ = ["button", "errors", "executions", "logline", "report", "request", "run", "words"]

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from local.aws import REGION, FakeAws
 from local.emulator import EmulatedFunction
 from local.errors import LocalError
+from local.functions import report
 from local.interpreter import FunctionError, interpreting, wait_for_threads
 from local.places import PROJECT
 
@@ -26,6 +27,7 @@ DEFINITION = PROJECT / "statemachine" / "hotfix.asl.yaml"
 NAME = "pg-hotfix-local-hotfix"
 FUNCTIONS = f"arn:aws:lambda:{REGION}:123456789012:function"
 MIGRATE = f"{FUNCTIONS}:pg-hotfix-local-migrate"
+REPORT = f"{FUNCTIONS}:pg-hotfix-local-report"
 # What stands in for an integration that moto lacks.
 HTTP, LOGS = f"{FUNCTIONS}:http", f"{FUNCTIONS}:logs"
 STAND_INS = {":::http:invoke": HTTP, ":::aws-sdk:cloudwatchlogs:filterLogEvents": LOGS}
@@ -63,6 +65,7 @@ def running_machine(
             minute_seconds / 60,
             {
                 MIGRATE: functools.partial(invoke_function, function),
+                REPORT: write_report,
                 HTTP: call_endpoint,
                 LOGS: functools.partial(search_logs, logs),
             },
@@ -91,6 +94,7 @@ def default_values(topic_arn: str) -> dict[str, str]:
     return {
         "Partition": "aws",
         "MigrateFunctionArn": MIGRATE,
+        "ReportFunctionArn": REPORT,
         "TopicArn": topic_arn,
         "EnvironmentName": "local",
         "CallEndpoint": "false",
@@ -132,6 +136,14 @@ def invoke_function(function: EmulatedFunction, event: Any) -> Any:
     if invocation.error_type:
         raise FunctionError(invocation.error_type, invocation.error_message)
     return invocation.payload
+
+
+def write_report(event: Any) -> Any:
+    """In this process: the function is nothing but its own source and Python."""
+    try:
+        return report.lambda_handler(event, None)
+    except Exception as error:
+        raise FunctionError(type(error).__name__, str(error)) from error
 
 
 def call_endpoint(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from local.functions import logline
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
 GOOD = {"ready", "would_apply", "applied", "already_applied", "verified"}
-LOGGED = ("action", "result", "error", "lock_held_ms", "duration_ms", "requested_by", "reason")
 
 
 def show_title(text: str) -> None:
@@ -44,7 +45,7 @@ def show_invocation(invocation: Invocation) -> None:
         show_answer(invocation.payload, invocation.seconds)
     for record in invocation.logs:
         if str(record.get("message", "")).startswith("hotfix "):
-            show_text(format_log_line(record), "dim")
+            show_text(f"log: {logline.format_log_line(record)}", "dim")
 
 
 def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
@@ -76,16 +77,5 @@ def describe_times(answer: Mapping[str, Any], seconds: float) -> str:
     return f"in {answer['duration_ms']} ms, answered after {seconds * 1000:.0f} ms; {lock}"
 
 
-def format_log_line(record: Mapping[str, Any]) -> str:
-    """Returns the log line abridged to what is read first; it is JSON, and longer, in CloudWatch."""
-    keys = [key for key in LOGGED if record.get(key) is not None]
-    facts = " ".join(f"{key}={quote(str(record[key]))}" for key in keys)
-    return f"log: {record.get('level')} {record.get('message')} {facts}"
-
-
 def format_time(at: datetime) -> str:
     return f"{at.astimezone(UTC):%H:%M:%S}"
-
-
-def quote(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if " " in value else value

@@ -11,6 +11,8 @@ import http.server
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +24,19 @@ import pytest
 
 import executions
 import local.machine
+import report
 from local.aws import FakeAws, fake_aws
 from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function, session_members
 from local.interpreter import FunctionError
 from local.laptop import local_environment
 from local.machine import Machine, running_machine, search_logs
+from local.places import BUILT_TEMPLATE
 from local.postgres import free_port
+from report import ReportTooLargeError
 from tests.conftest import HOTFIX, Database, create_database
+from tests.e2e.test_remote import clean_environment
+from tests.e2e.test_remote import run as run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,7 +217,7 @@ def test_a_missing_column_is_planned_applied_verified_and_reported(
     ended = run()
     assert ended.verdict == ("SUCCEEDED", "applied")
     output = ended.execution.output
-    assert set(output) == {"request", "result", "summary", "plan", "apply", "verify"}
+    assert set(output) == {"request", "result", "summary", "plan", "apply", "verify", "report"}
     assert output["request"] == REQUEST | {"plan_hash": None, "record": None, "correlation_id": ended.execution.arn}
     assert [output[key]["result"] for key in ("plan", "apply", "verify")] == ["would_apply", "applied", "verified"]
     assert output["summary"] == output["apply"]["summary"]
@@ -228,7 +235,7 @@ def test_a_column_that_is_there_is_verified_and_never_applied(run: Callable[...,
     ended = run(plan_hash="0" * 64)  # Stale, but a retry after success is no error.
     assert ended.verdict == ("SUCCEEDED", "already_applied")
     assert "Apply" not in ended.steps
-    assert set(ended.execution.output) == {"request", "result", "summary", "plan", "verify"}
+    assert set(ended.execution.output) == {"request", "result", "summary", "plan", "verify", "report"}
     assert ended.execution.output["verify"]["result"] == "verified"
 
 
@@ -260,7 +267,7 @@ def test_verify_alone_proves_the_column_without_a_report(run: Callable[..., Ende
     database.run_as_owner(ADD_COLUMN)
     ended = run(action="verify")
     assert ended.verdict == ("SUCCEEDED", "verified")
-    assert set(ended.execution.output) == {"request", "result", "summary", "verify"}
+    assert set(ended.execution.output) == {"request", "result", "summary", "verify", "report"}
     assert ended.messages == []
 
 
@@ -273,7 +280,8 @@ def test_the_plan_that_was_seen_is_the_one_that_is_applied(staged: Callable[...,
 # Prisma's own DDL.
 HISTORY = """CREATE TABLE "_prisma_migrations" (
     id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz,
-    migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz, started_at timestamptz NOT NULL DEFAULT now(),
+    migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz,
+    started_at timestamptz NOT NULL DEFAULT now(),
     applied_steps_count integer NOT NULL DEFAULT 0)"""
 
 
@@ -881,3 +889,73 @@ def test_a_report_that_cannot_be_sent_changes_no_verdict(
     ended = run({"TopicArn": "arn:aws:sns:us-east-1:123456789012:nobody-made-it"}, **fields)
     assert ended.verdict == verdict
     assert len([step for step in ended.steps if step.startswith("Publish: SNS.")]) == 4
+
+
+# The report that is kept
+
+
+def make_report(tmp_path: Path, *variables: str, **environment: str) -> str:
+    """What `make report` prints in a shell with this environment."""
+    command = ["make", "--silent", "report", *variables]
+    result = run_command(command, clean_environment(tmp_path) | environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_kept_report_is_the_one_that_make_report_writes(run: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = run()
+    kept = ended.execution.output["report"]
+    assert kept["json"]["execution"]["arn"] == ended.execution.arn
+    assert kept["json"]["execution"]["seconds"] > 0
+    saved = tmp_path / "output.json"
+    saved.write_text(json.dumps(ended.execution.output))
+    assert make_report(tmp_path, f"FILE={saved}") == kept["markdown"]
+    assert json.loads(make_report(tmp_path, f"FILE={saved}", "FORMAT=json")) == kept["json"]
+
+
+def test_the_function_as_it_was_built_writes_the_same_report(run: Callable[..., Ended]) -> None:
+    output = run().execution.output
+    kept = output.pop("report")
+    execution = {key: kept["json"]["execution"][key] for key in ("arn", "started", "ended")}
+    program = "import json, sys; sys.path.insert(0, sys.argv[1]); import report; "
+    program += "print(json.dumps(report.lambda_handler(json.load(sys.stdin), None)))"
+    event = json.dumps({"execution": execution, "state": {"run": {"output": output}}})
+    built = BUILT_TEMPLATE.parent / "ReportFunction"
+    command = [sys.executable, "-I", "-S", "-c", program, str(built)]
+    result = subprocess.run(command, input=event, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == kept
+
+
+def test_the_report_of_a_failure_is_made_of_its_history(
+    staged: Callable[..., Stage], house: House, tmp_path: Path
+) -> None:
+    nobody = Endpoint(f"http://127.0.0.1:{free_port()}/", [], [])
+    ended = staged(**calling(nobody)).run(REQUEST)
+    login = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+    made = make_report(
+        tmp_path, f"EXECUTION={ended.execution.arn}", "FORMAT=json", AWS_ENDPOINT_URL=house.aws.endpoint_url, **login
+    )
+    facts = json.loads(made)
+    told = facts["execution"]
+    assert (told["error"], told["cause"], told["changed"]) == ("EndpointCheckError", ended.execution.cause, True)
+    assert [call["action"] for call in told["calls"]] == ["plan", "apply", "verify"]
+    assert [step for step in told["steps"] if step.startswith("CallEndpoint")]
+    assert "That the endpoint works: see the error." in facts["not_checked"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [({}, ("SUCCEEDED", "applied")), ({"sql": "SELECT 1"}, ("FAILED", "RequestError"))],
+)
+def test_a_report_that_cannot_be_written_changes_nothing_else(
+    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], verdict: tuple[str, str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ReportTooLargeError
+
+    monkeypatch.setattr(report, "lambda_handler", fail)
+    ended = run(**fields)
+    assert ended.verdict == verdict
+    assert "report" not in ended.execution.output
+    assert ended.steps.count("KeepReport: ReportTooLargeError") == 3
+    assert len(ended.messages) == 1

@@ -364,25 +364,28 @@ def seen_by(tmp_path: Path) -> Callable[..., list[str]]:
     return see
 
 
-@pytest.mark.parametrize("target", [*sorted({*TARGETS} - {"hotfix"}), ".venv/ready"])
+@pytest.mark.parametrize("target", [*sorted({*TARGETS} - {"hotfix", "report"}), ".venv/ready"])
 def test_no_other_target_sees_real_credentials(seen_by: Callable[..., list[str]], target: str) -> None:
     seen = seen_by(target)
     assert "AWS_ACCESS_KEY_ID=local" in seen
     assert [line for line in seen if "real-" in line or "AKIAREAL" in line] == []
 
 
-def test_hotfix_sees_the_credentials_of_its_caller(seen_by: Callable[..., list[str]]) -> None:
-    assert {f"{name}={value}" for name, value in REAL.items()} <= {*seen_by("hotfix")}
+@pytest.mark.parametrize("target", ["hotfix", "report"])
+def test_what_asks_aws_sees_the_credentials_of_its_caller(seen_by: Callable[..., list[str]], target: str) -> None:
+    assert {f"{name}={value}" for name, value in REAL.items()} <= {*seen_by(target)}
 
 
-def test_beside_another_target_hotfix_sees_none(seen_by: Callable[..., list[str]], tmp_path: Path) -> None:
-    assert [line for line in seen_by("hotfix", "build") if "real-" in line] == []
-    result = run(["make", "hotfix", "lint"], clean_environment(tmp_path))
+@pytest.mark.parametrize("target", ["hotfix", "report"])
+def test_beside_another_target_it_sees_none(seen_by: Callable[..., list[str]], tmp_path: Path, target: str) -> None:
+    assert [line for line in seen_by(target, "build") if "real-" in line] == []
+    result = run(["make", target, "lint"], clean_environment(tmp_path))
     assert result.returncode != 0
-    assert "make hotfix runs alone" in result.stderr
+    assert f"make {target} runs alone" in result.stderr
 
 
-def test_the_set_up_of_hotfix_is_a_make_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["hotfix", "report"])
+def test_its_set_up_is_a_make_of_its_own(tmp_path: Path, target: str) -> None:
     # So that it is the target .venv/ready which was looked at above.
-    commands = run(["make", "--dry-run", "--always-make", "hotfix"], clean_environment(tmp_path)).stdout
+    commands = run(["make", "--dry-run", "--always-make", target], clean_environment(tmp_path)).stdout
     assert re.search(r"^make --silent --no-print-directory \.venv/ready$", commands, re.MULTILINE)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from local.build import digest_of
-from local.show import describe_times, format_log_line
+from local.show import describe_times
+from logline import format_log_line
 
 
 def test_a_log_line_is_abridged_to_what_is_read_first() -> None:
@@ -20,7 +21,7 @@ def test_a_log_line_is_abridged_to_what_is_read_first() -> None:
         "request_id": "1",
     }
     assert format_log_line(record) == (
-        'log: INFO hotfix finished action=apply result=applied lock_held_ms=0.9 reason="INC 4711"'
+        'INFO hotfix finished action=apply result=applied lock_held_ms=0.9 reason="INC 4711"'
     )
 
 

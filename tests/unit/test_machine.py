@@ -13,7 +13,7 @@ from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 import errors
 from local.errors import LocalError
-from local.machine import DEFINITION, default_values, substitute
+from local.machine import DEFINITION, MIGRATE, REPORT, default_values, substitute
 from local.places import PROJECT
 from tests.conftest import require_or_skip
 
@@ -36,10 +36,11 @@ VALUES = default_values("arn:aws:sns:sa-east-1:123456789012:pg-hotfix-prod") | {
 MACHINE: dict[str, Any] = yaml.safe_load(substitute(TEXT, VALUES))
 STATES: dict[str, dict[str, Any]] = MACHINE["States"]
 TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task"}
-OF_FUNCTION = {name: task for name, task in TASKS.items() if task["Resource"].endswith(":::lambda:invoke")}
+INVOKED = {name: task for name, task in TASKS.items() if task["Resource"].endswith(":::lambda:invoke")}
+OF_FUNCTION = {name: task for name, task in INVOKED.items() if task["Parameters"]["FunctionName"] == MIGRATE}
 
 SUBSTITUTIONS = {
-    *("Partition", "MigrateFunctionArn", "TopicArn", "EnvironmentName"),
+    *("Partition", "MigrateFunctionArn", "ReportFunctionArn", "TopicArn", "EnvironmentName"),
     *("CallEndpoint", "EndpointUrl", "EndpointMethod", "EndpointConnectionArn"),
     *("WatchLog", "ApplicationLogGroup", "ErrorPatternBase64", "WatchMinutes"),
 }
@@ -166,7 +167,24 @@ def test_a_failure_ends_as_a_failure_with_its_own_name_and_text() -> None:
     assert STATES["Failed"] == {"Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.failure.Cause"}
     caught_by = {name: task["Catch"][0] for name, task in TASKS.items()}
     assert {name for name, catcher in caught_by.items() if catcher["ResultPath"] == "$.failure"} == TASKS.keys() - {
-        "Publish"
+        "KeepReport",
+        "Publish",
+    }
+
+
+def test_a_report_is_kept_of_all_but_looks_and_its_failure_changes_nothing() -> None:
+    keep = STATES["KeepReport"]
+    assert keep["Parameters"]["FunctionName"] == REPORT
+    assert keep["Next"] == keep["Catch"][0]["Next"] == "IsReportWanted"
+    assert (keep["ResultPath"], keep["Catch"][0]["ResultPath"]) == ("$.run.output.report", "$.unkept")
+    assert {name for name, state in STATES.items() if "KeepReport" in successors(state)} == {
+        *("IsFailureToReport", "IsWatchWanted", "NoteWatch"),
+    }
+    # Whatever has failed before is told, and ends as a failure.
+    assert STATES["IsReportWanted"]["Choices"][0] == {
+        "Variable": "$.failure.Error",
+        "IsPresent": True,
+        "Next": "IsRequestNamed",
     }
 
 

@@ -53,6 +53,7 @@ RIGHTS = {
     },
     "StateMachineRole": {
         ("lambda:InvokeFunction", "MigrateFunction"),
+        ("lambda:InvokeFunction", "ReportFunction"),
         ("sns:Publish", "HotfixTopic"),
         ("states:InvokeHTTPEndpoint", "stateMachine:pg-hotfix-hotfix"),
         ("events:RetrieveConnectionCredentials", "EndpointConnection"),
@@ -60,6 +61,7 @@ RIGHTS = {
         ("secretsmanager:GetSecretValue", "EndpointConnection"),
         ("logs:FilterLogEvents", "log-group:name:*"),
     },
+    "ReportRole": set(),
     "EventsRole": {("states:StartExecution", MACHINE)},
     "ReadinessRole": {("lambda:InvokeFunction", "MigrateFunction"), ("sqs:SendMessage", "DeadLetterQueue")},
     "GitHubRole": {
@@ -287,6 +289,7 @@ def test_log_group_is_kept_for_a_stated_time_and_outlives_the_stack(name: str) -
 def test_everything_that_logs_has_a_log_group_of_its_own() -> None:
     assert properties("MigrateFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "MigrateLogGroup"}
     assert properties("ButtonFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ButtonLogGroup"}
+    assert properties("ReportFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ReportLogGroup"}
     logging = properties("HotfixStateMachine")["LoggingConfiguration"]
     assert names_of(logging) == {"StateMachineLogGroup"}
     assert (logging["Level"], logging["IncludeExecutionData"]) == ("ALL", False)
@@ -309,6 +312,7 @@ def test_everything_has_a_role_of_its_own_and_sam_adds_no_managed_policy() -> No
     assert not [role for role in ROLES if "ManagedPolicyArns" in properties(role)]
     assert properties("MigrateFunction")["Role"] == {"Fn::GetAtt": ["MigrateRole", "Arn"]}
     assert properties("ButtonFunction")["Role"] == {"Fn::GetAtt": ["ButtonRole", "Arn"]}
+    assert properties("ReportFunction")["Role"] == {"Fn::GetAtt": ["ReportRole", "Arn"]}
     assert properties("HotfixStateMachine")["RoleArn"] == {"Fn::GetAtt": ["StateMachineRole", "Arn"]}
 
 
@@ -324,7 +328,7 @@ def test_role_may_do_exactly_this(role: str) -> None:
     logs = {(action, resource) for action, resource in found if action in ("logs:CreateLogStream", "logs:PutLogEvents")}
     network = {(action, resource) for action, resource in found if action.startswith("ec2:")}
     assert found - logs - network == RIGHTS[role]
-    assert bool(logs) == (role in ("MigrateRole", "ButtonRole"))
+    assert bool(logs) == (role in ("MigrateRole", "ReportRole", "ButtonRole"))
     assert bool(network) == (role == "MigrateRole")
 
 
@@ -650,6 +654,14 @@ def test_button_is_outside_the_vpc_and_is_told_one_machine() -> None:
     assert button["Environment"]["Variables"]["STATE_MACHINE_ARN"] == {"Ref": "HotfixStateMachine"}
     assert button["Timeout"] < REINVOKED_AFTER_SECONDS
     assert button["Layers"] == properties("MigrateFunction")["Layers"]
+
+
+def test_report_is_written_outside_the_vpc_from_what_the_machine_hands_over() -> None:
+    function = properties("ReportFunction")
+    assert not {"VpcConfig", "Environment", "Layers"} & set(function)
+    assert function["Handler"] == "report.lambda_handler"
+    definition = yaml_parse((PROJECT / "statemachine" / "hotfix.asl.yaml").read_text())
+    assert function["Timeout"] < definition["States"]["KeepReport"]["TimeoutSeconds"]
 
 
 def test_runbook_is_the_file_in_runbooks() -> None:

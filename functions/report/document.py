@@ -1,0 +1,179 @@
+"""The report as people read it: Markdown under the headings that they write by hand after an incident."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inert import block, code, grid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOT_TOLD = "not told"
+CHANGED = {True: "yes", False: "no", None: "not known from here"}
+NEVER_ANALYSED = "size not known: never analysed"
+
+
+def write_document(facts: Mapping[str, Any]) -> str:
+    execution = facts["execution"]
+    outcome = code(execution["error"] or execution["result"] or "no result")
+    title = f"Hotfix {code(facts['hotfix'])}" if facts["hotfix"] else "A hotfix"
+    sections = {
+        f"# {title}: {outcome}": "" if execution["error"] else code(execution["summary"] or ""),
+        "## Problem": write_problem(facts["problem"]),
+        "## SQL": write_sql(facts["sql"]),
+        "## Execution": write_execution(execution),
+        "## Log lines": write_log_lines(facts["log_lines"]),
+        "## Validation": write_validation(facts["validation"]),
+        "## Database and network": write_database(facts["database"], facts["tables"]),
+        "## Column": write_columns(facts["validation"]["columns"]),
+        "## Lock, and whom it stalled": write_lock(facts["lock"], execution),
+        "## What was not checked": "\n".join(f"- {line}" for line in facts["not_checked"]),
+        "## Rollback": write_rollback(facts["rollback"], execution["changed"]),
+    }
+    return "\n\n".join(part for section in sections.items() for part in section if part) + "\n"
+
+
+def listed(values: Mapping[str, object]) -> str:
+    """One line for each, the value as code; what was not told says so."""
+    return "\n".join(
+        f"- {name}: {NOT_TOLD if value is None or value == '' else code(str(value))}" for name, value in values.items()
+    )
+
+
+def joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def write_problem(problem: Mapping[str, Any]) -> str:
+    comment = problem["comment"]
+    said = joined("The file says:", block("\n".join(comment))) if comment else ""
+    return joined(listed({"Reason": problem["reason"]}), said)
+
+
+def write_sql(sql: Mapping[str, Any]) -> str:
+    text = sql["text"]
+    shown = block(text, "sql") if text else "No answer holds the SQL: nothing was run, or nothing was answered."
+    return joined(shown, listed({"sha256 of the file": sql["sha256"]}))
+
+
+def write_execution(execution: Mapping[str, Any]) -> str:
+    seconds = execution["seconds"]
+    exit_ = execution["error"] or execution["result"]
+    told = listed(
+        {
+            "Action": execution["action"],
+            "Asked for by (self-declared)": execution["requested_by"],
+            "From": execution["caller"],
+            "Correlation id": execution["correlation_id"],
+            "Execution": execution["arn"],
+            "Started": execution["started"],
+            "Ended": execution["ended"],
+            "Duration": None if seconds is None else f"{seconds:.3f} s",
+            "Attempts at the lock": execution["attempts"],
+            "Exit": exit_,
+            "Changed the table": CHANGED[execution["changed"]],
+        }
+    )
+    calls = [[str(call[key]) for key in call] for call in execution["calls"]]
+    table = grid([["action", "request id", "started", "ms", "result"], *calls]) if calls else ""
+    steps = joined("What was called:", block("\n".join(execution["steps"]))) if execution["steps"] else ""
+    error = joined("The error:", block(f"{execution['error']}: {execution['cause']}")) if execution["error"] else ""
+    return joined(told, table, steps, error)
+
+
+def write_log_lines(lines: list[str]) -> str:
+    if not lines:
+        return "No answer of the function was kept, so no line of it is known from here."
+    return joined(block("\n".join(lines)), "Abridged; the function's log has each whole, under its request id.")
+
+
+def write_validation(validation: Mapping[str, Any]) -> str:
+    endpoint, minutes = validation["endpoint"], validation["watch_minutes"]
+    endpoint_said = "was not seen to work." if endpoint is None else f"answered {code(str(endpoint))}."
+    log_said = f"free of the error for {code(str(minutes))} min after the proof."
+    sentences = [
+        f"- The endpoint {endpoint_said}",
+        f"- The application's log was {'not seen free of the error.' if minutes is None else log_said}",
+    ]
+    seen = [
+        f"{column['name']}\n"
+        f"  before (plan)   {column['before'] or 'not looked at'}\n"
+        f"  after (verify)  {column['after'] or 'not looked at'}\n"
+        f"  as expected     {CHANGED[column['as_expected']]}"
+        for column in validation["columns"]
+    ]
+    return joined(block("\n".join(seen)) if seen else "No column was looked at.", "\n".join(sentences))
+
+
+def write_database(database: Mapping[str, Any], tables: list[dict[str, Any]]) -> str:
+    told = {
+        "Host": database.get("host"),
+        "Port": database.get("port"),
+        "Database": database.get("name"),
+        "User": database.get("user"),
+        "PostgreSQL": database.get("server_version"),
+        "TLS, verified": database.get("tls"),
+    }
+    for table in tables:
+        rows = table.get("estimated_rows")
+        size = f"about {rows} rows" if isinstance(rows, int) and rows >= 0 else NEVER_ANALYSED
+        name = f"{table.get('schema')}.{table.get('table')}"
+        told["Table"] = "; ".join(
+            filter(
+                None, [str(told.get("Table") or ""), f"{name} ({table.get('kind')} of {table.get('owner')}, {size})"]
+            )
+        )
+    return listed(told)
+
+
+def write_columns(columns: list[dict[str, Any]]) -> str:
+    if not columns:
+        return "No column was looked at."
+    rows = [[str(column["name"]), str(column["expected"]), CHANGED[column["changed"]]] for column in columns]
+    return grid([["column", "specification", "changed here"], *rows])
+
+
+def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
+    if lock["lock_held_ms"] is not None:
+        told = listed(
+            {
+                "Waited for the lock (ms)": lock["lock_wait_ms"],
+                "Held ACCESS EXCLUSIVE (ms)": lock["lock_held_ms"],
+                "Longest that anybody could be stalled (ms)": lock["longest_stall_ms"],
+            }
+        )
+    elif execution["changed"] is False:
+        told = "No lock was kept: this run changed nothing."
+    else:
+        told = "No apply answered, so no figure of its lock is known from here."
+    blockers = [
+        [
+            str(blocker.get("pid") or blocker.get("prepared_transaction")),
+            str(blocker.get("user")),
+            str(blocker.get("application_name")),
+            str(blocker.get("state")),
+            str(blocker.get("transaction_seconds")),
+            f"{blocker.get('lock_mode')} on {blocker.get('table')}",
+        ]
+        for blocker in lock["blockers"]
+    ]
+    titles = ["pid", "user", "application", "state", "seconds", "lock"]
+    met = "Nobody was in the way when it was planned." if lock["planned"] else "No plan tells who was in the way."
+    if blockers:
+        met = joined("In the way when it was planned:", grid([titles, *blockers]))
+    return joined(told, met)
+
+
+def write_rollback(lines: list[str], changed: bool | None) -> str:
+    if changed is False:
+        return "None: this run changed nothing."
+    if changed is None:
+        return "Not known from here. Run a plan first: it tells whether the column is there."
+    if not lines:
+        return "None needed: a nullable column without default is not noticed by what does not know of it."
+    return joined(
+        "To be reviewed before anybody runs it. **It deletes what was written to the column since, for good**, takes "
+        "ACCESS EXCLUSIVE, and breaks an application that expects the column:",
+        block("\n".join(lines), "sql"),
+    )

@@ -1,0 +1,286 @@
+"""The report that people would write by hand after an incident, whole, for every way in which a run can end."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+import report
+from facts import collect_facts
+from inert import block, code
+from report import lambda_handler, make_report
+from run import Run, moment, read_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+GOLDEN = Path(__file__).with_name("golden")
+INCIDENT: dict[str, Any] = json.loads((GOLDEN / "incident.json").read_text())
+ARN = INCIDENT["request"]["correlation_id"]
+HEADINGS = [
+    *("Problem", "SQL", "Execution", "Log lines", "Validation", "Database and network", "Column"),
+    *("Lock, and whom it stalled", "What was not checked", "Rollback"),
+]
+BLOCKER = {
+    "pid": 4711,
+    "user": "billing",
+    "application_name": "nightly-report",
+    "state": "idle in transaction",
+    "transaction_seconds": 340.2,
+    "lock_mode": "ACCESS SHARE",
+    "granted": True,
+    "waiting": False,
+    "table": "public.drivers",
+    "prepared_transaction": None,
+    "autovacuum": None,
+    "waits_for": [],
+}
+BUSY = (
+    "public.drivers stayed locked for 30 s, so 20260212092000_add_drivers_active_since was not applied. Nothing was "
+    "changed, and nobody waited behind this run.\nIn the way: pid 4711 (billing, nightly-report), in a transaction for "
+    "370 s, ACCESS SHARE on public.drivers.\nRun the same hotfix again when it ends. To end it now:  "
+    "SELECT pg_terminate_backend(4711);"
+)
+HOSTILE = (
+    "`````\n# Heading\n<script>alert(1)</script>\n| a | b |\n|---|---|\n[x](javascript:alert(1)) ![y](//z) ~~~\n"
+    "\n---\n- item\n\u202egnp.exe \x1b[31mred\u2028 &lt; \\` ``` ~~~~ <!-- "
+)
+
+
+def output(*names: str, **changes: Any) -> dict[str, Any]:
+    """The incident's output with these parts only."""
+    return copy.deepcopy({name: INCIDENT[name] for name in ("request", *names)}) | changes
+
+
+def event(output: dict[str, Any], error: str | None = None, cause: str = "") -> dict[str, Any]:
+    """What the state machine's last task sends."""
+    times = {"started": "2026-02-12T12:30:06.900Z", "ended": "2026-02-12T12:35:11.250Z"}
+    state = {"run": {"output": output}, "settings": {}, "texts": {}}
+    return {
+        "execution": {"arn": ARN, **times},
+        "state": state | ({"failure": {"Error": error, "Cause": cause}} if error else {}),
+    }
+
+
+def planned() -> dict[str, Any]:
+    whole = output("plan", result="would_apply", summary=INCIDENT["plan"]["summary"])
+    whole["plan"]["blockers"] = [BLOCKER]
+    return whole
+
+
+def already_applied() -> dict[str, Any]:
+    whole = output("plan", "verify", result="already_applied")
+    seen = {"result": "already_applied", "sql": None, "columns": whole["verify"]["columns"]}
+    whole["plan"] |= seen | {"summary": "public.drivers.active_since already as expected; nothing was run."}
+    return whole | {"summary": whole["plan"]["summary"]}
+
+
+def headings(markdown: str) -> list[str]:
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
+    return [tokens[at + 1].content for at, token in enumerate(tokens) if token.type == "heading_open"][1:]
+
+
+def kinds(markdown: str) -> set[str]:
+    """Every kind of element that a reader's browser would get."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
+    return {inner.type for token in tokens for inner in (token, *(token.children or ()))}
+
+
+def texts(value: Any) -> Iterable[tuple[dict[str, Any] | list[Any], Any]]:
+    """Every place in it that holds a text."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(inner, dict | list):
+            yield from texts(inner)
+        elif isinstance(inner, str):
+            yield value, key
+
+
+# The whole
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("incident", event(INCIDENT)),
+        ("lock_busy", event(planned(), "LockBusyError", BUSY)),
+        ("already_applied", event(already_applied())),
+    ],
+)
+def test_the_whole_report_is_what_a_person_would_write(name: str, event: dict[str, Any]) -> None:
+    made = lambda_handler(event, None)
+    assert made["markdown"] == (GOLDEN / f"{name}.md").read_text()
+    assert headings(made["markdown"]) == HEADINGS
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_the_saved_output_gives_the_report_that_it_holds() -> None:
+    kept = lambda_handler(event(INCIDENT), None)
+    found = read_answer(INCIDENT | {"report": kept})
+    assert found
+    assert make_report(found) == kept
+
+
+@pytest.mark.parametrize("action", ["plan", "apply", "verify"])
+def test_one_response_alone_gives_a_report(action: str) -> None:
+    found = read_answer(INCIDENT[action])
+    assert found
+    made = make_report(found)
+    assert headings(made["markdown"]) == HEADINGS
+    assert INCIDENT[action]["request_id"] in made["markdown"]
+    assert made["json"]["execution"]["changed"] is (action == "apply")
+
+
+# What it says
+
+
+def facts(output: dict[str, Any], error: str | None = None, cause: str = "", **more: Any) -> dict[str, Any]:
+    return collect_facts(Run(output, error, cause or None, **more))
+
+
+def test_comments_for_people_are_the_problem_and_directives_are_not() -> None:
+    whole = output("plan")
+    whole["plan"]["sql"] = "-- why\n\n-- expect: column a.b.c text null\n--more\nSELECT 1;\n-- later\n"
+    assert facts(whole)["problem"]["comment"] == ["why", "more"]
+
+
+@pytest.mark.parametrize(
+    ("made", "lines"),
+    [
+        ("text null", []),
+        ('character varying(40) collate "C" null', []),
+        ("text not null", ['ALTER TABLE "public"."drivers" DROP COLUMN "active""since";']),
+        ("text null default ''::text", ['ALTER TABLE "public"."drivers" DROP COLUMN "active""since";']),
+        (
+            "bigint not null generated always as identity",
+            ['ALTER TABLE "public"."drivers" DROP COLUMN "active""since";'],
+        ),
+    ],
+)
+def test_only_a_column_that_others_may_notice_gets_a_line_to_roll_it_back(made: str, lines: list[str]) -> None:
+    whole = output("plan", "apply", "verify")
+    for answer in ("plan", "apply", "verify"):
+        whole[answer]["columns"][0] |= {"column": 'active"since', "actual": made, "expected": made}
+    found = facts(whole)
+    assert found["rollback"] == lines
+    markdown = make_report(Run(whole))["markdown"]
+    assert ("DROP COLUMN" in markdown) == ("deletes what was written" in markdown) == bool(lines)
+
+
+def test_a_column_that_was_there_is_never_to_be_dropped() -> None:
+    whole = already_applied()
+    for answer in ("plan", "verify"):
+        whole[answer]["columns"][0] |= {"actual": "text not null", "expected": "text not null"}
+    assert "DROP" not in make_report(Run(whole))["markdown"]
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "cause", "changed"),
+    [
+        ((), "RequestError", "No such key. Nothing was contacted.", False),
+        (("plan",), "SqlRefusedError", "PostgreSQL refused it. Nothing was changed.", False),
+        (("plan",), "OutcomeUnknownError", "The connection was lost at COMMIT.", None),
+        (("plan",), "FunctionCallError", "The function gave no answer.", None),
+        (("plan",), "TIMED_OUT", "It ran out of time.", None),
+        (("plan", "apply"), "ColumnMismatchError", "It differs. Nothing was changed.", True),
+        (("plan", "apply", "verify"), "EndpointCheckError", "HEAD answered 500.", True),
+    ],
+)
+def test_whether_the_table_was_changed_is_told_or_said_to_be_unknown(
+    names: tuple[str, ...], error: str, cause: str, changed: bool | None
+) -> None:
+    assert facts(output(*names), error, cause)["execution"]["changed"] is changed
+
+
+@pytest.mark.parametrize(
+    ("cause", "changed"),
+    [
+        ("It is busy. Nothing was changed.", False),
+        ("It was lost.", None),
+        ("It differs. Nothing was changed.\nBefore this failure the apply had answered: applied.", None),
+    ],
+)
+def test_of_a_failure_alone_no_more_is_said_than_its_text_does(cause: str, changed: bool | None) -> None:
+    found = read_answer({"error": "ColumnMismatchError", "cause": cause})
+    assert found
+    assert collect_facts(found)["execution"]["changed"] is changed
+    assert headings(make_report(found)["markdown"]) == HEADINGS
+
+
+def test_what_was_not_checked_is_said_plainly() -> None:
+    said = facts(planned(), "LockBusyError", BUSY)["not_checked"]
+    assert "The endpoint: it was not called." in said
+    assert "The application's log: not watched." in said
+    assert [line for line in said if line.startswith(("An apply:", "The column over a fresh connection:"))]
+    whole = facts(INCIDENT)["not_checked"]
+    assert [line.split(":")[0] for line in whole] == ["Who really asked", "The rows"]
+
+
+def test_a_check_of_the_machine_that_failed_is_no_line_of_the_functions_log() -> None:
+    lines = facts(output("plan", "apply", "verify"), "EndpointCheckError", "HEAD answered 500.")["log_lines"]
+    assert [line.split(" action=")[0] for line in lines] == ["INFO hotfix finished"] * 3
+    lines = facts(planned(), "LockBusyError", BUSY)["log_lines"]
+    assert lines[-1].startswith("ERROR hotfix failed action=apply error=LockBusyError requested_by=ana.souza")
+
+
+@pytest.mark.parametrize(
+    "value", ["2026-02-12T09:30:07.12-03:00", "2026-02-12T12:30:07.120Z", 1770899407.12, moment(1770899407.12)]
+)
+def test_a_time_is_told_in_utc_in_whatever_form_it_came(value: object) -> None:
+    assert moment(value) == "2026-02-12T12:30:07.120+00:00"
+
+
+@pytest.mark.parametrize("value", [None, "", "yesterday", 1e300, [], {}])
+def test_what_is_no_time_is_left_out(value: object) -> None:
+    assert moment(value) is None
+
+
+# What others have written
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_no_text_from_outside_is_more_than_text(failed: bool) -> None:
+    whole = output("plan", "apply", "verify", "endpoint", "watch", "result", "summary")
+    whole["plan"]["blockers"] = [dict(BLOCKER)]
+    for place, key in list(texts(whole)):
+        place[key] = HOSTILE
+    for column in (column for name in ("plan", "apply", "verify") for column in whole[name]["columns"]):
+        column |= {"changed": True}
+    markdown = make_report(Run(whole, HOSTILE if failed else None, HOSTILE, HOSTILE, steps=(HOSTILE,)))["markdown"]
+    assert headings(markdown) == HEADINGS
+    assert not kinds(markdown) & {"html_block", "html_inline", "table_open", "link_open", "image", "hr", "code_block"}
+    assert not [sign for sign in "\u202e\x1b\u2028" if sign in markdown]
+
+
+def test_each_single_text_from_outside_leaves_the_headings_as_they_are() -> None:
+    for at in range(len(list(texts(INCIDENT)))):
+        whole = copy.deepcopy(INCIDENT)
+        place, key = list(texts(whole))[at]
+        place[key] = HOSTILE
+        assert headings(make_report(Run(whole))["markdown"]) == HEADINGS, key
+
+
+@pytest.mark.parametrize(
+    "whole", [{}, {"request": []}, {"plan": 3, "request": {"action": {}}}, {"apply": {"columns": 1}}]
+)
+def test_whatever_an_execution_was_started_with_there_is_a_report(whole: dict[str, Any]) -> None:
+    made = lambda_handler(event(whole, "RequestError", "What is that? Nothing was contacted."), None)
+    assert headings(made["markdown"]) == HEADINGS
+
+
+def test_code_shows_backticks_as_they_are() -> None:
+    assert code("a `b` c") == "``a `b` c``"
+    assert code("`") == "`` ` ``"
+    assert code(" ") == "`-`"
+    assert block("a\n````\n") == "`````\na\n````\n`````"
+
+
+def test_a_report_that_does_not_fit_is_left_out() -> None:
+    whole = output("plan", "apply", "verify")
+    whole["plan"]["sql"] = "-- long\n" * 12_000
+    with pytest.raises(report.ReportTooLargeError):
+        lambda_handler(event(whole), None)
