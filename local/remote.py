@@ -20,7 +20,7 @@ from local import show, verdict
 from local.errors import LocalError
 from local.functions import errors, executions, request
 from local.places import PROJECT
-from local.stack import NOTHING_STARTED, QUICK, Stack, environments, explain, find_stack, was_not_sent
+from local.stack import NOTHING_STARTED, QUICK, Stack, environments, explain, find_stack
 from local.verdict import Ending
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def told_if_interrupted(text: str) -> Iterator[None]:
 
 
 def state_of(error: Exception) -> str:
-    if was_not_sent(error):
+    if executions.has_started_nothing(error):
         return NOTHING_STARTED
     return "Whether it was started is not known; the same command again is safe."
 

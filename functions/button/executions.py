@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,6 +22,10 @@ RUNNING = "RUNNING"
 LOOKED_AT = 1000
 # ListExecutions may miss what has just been started.
 LISTED_WITHIN = timedelta(seconds=30)
+# The calls of a start, whose refusal means that there is none. DescribeExecution is not one: it follows a start.
+STARTING = {"ListExecutions", "StartExecution", "Invoke"}
+# From this HTTP status on, what has failed may have been done nevertheless.
+SERVER_ERRORS = 500
 # The pauses between two looks at a running execution: short at first, as most take a second or two.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.5
@@ -83,6 +89,17 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
             if existing.is_running or existing.started > datetime.now(UTC) - LISTED_WITHIN:
                 return existing.arn
             last_name = name
+
+
+def has_started_nothing(error: Exception) -> bool:
+    """Whether that failure of a start proves that there was none: AWS itself has refused it, at the first try.
+
+    boto3 tells of its last try only. After an earlier one whose answer was lost, a refusal proves nothing.
+    """
+    if not isinstance(error, ClientError) or error.operation_name not in STARTING:
+        return False
+    metadata = error.response.get("ResponseMetadata", {})
+    return metadata.get("HTTPStatusCode", SERVER_ERRORS) < SERVER_ERRORS and metadata.get("RetryAttempts") == 0
 
 
 def execution_name(action: str, hotfix: str, plan_hash: str | None, last_name: str | None) -> str:

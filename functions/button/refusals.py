@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from executions import has_started_nothing
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NOTHING_STARTED = "Nothing was started and nothing was changed."
-# A refusal by Step Functions itself is no answer that was lost on the way.
-SERVER_ERRORS = 500
-STARTING = ("ListExecutions", "StartExecution")
 
 
 class RefusedError(Exception):
@@ -96,11 +95,7 @@ def say_what(error: Exception) -> str:
 def say_state_of_things(error: Exception, *, is_apply: bool) -> str:
     if not is_apply:
         return "Nothing was changed: this was only a look."
-    if (
-        isinstance(error, ClientError)
-        and error.operation_name in STARTING
-        and error.response["ResponseMetadata"]["HTTPStatusCode"] < SERVER_ERRORS
-    ):
+    if has_started_nothing(error):
         return NOTHING_STARTED
     return "Whether the apply was started is not known from here: refresh, and see the last executions."
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 import executions
-from executions import describe, execution_name, read_steps, start_once, wait_until_ended
-from tests.unit.conftest import BUSY_FUNCTION
+from executions import describe, execution_name, has_started_nothing, read_steps, start_once, wait_until_ended
+from tests.unit.conftest import BUSY_FUNCTION, answer, in_turn, lose, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mypy_boto3_stepfunctions import SFNClient
+
+    from local.aws import FakeAws
 
 ID = "20260212092000_add_drivers_active_since"
 LOOK = {"action": "plan", "hotfix": ID}
@@ -68,6 +72,54 @@ def test_an_execution_that_has_left_the_list_is_in_nobodys_way(
 def test_another_request_is_another_execution(client: SFNClient, create: Create, other: dict[str, str]) -> None:
     machine = create(WAITING)
     assert start_once(client, machine, APPLY) != start_once(client, machine, APPLY | other)
+
+
+# Whether anything was started
+
+
+@pytest.fixture
+def caller(aws: FakeAws) -> Iterator[SFNClient]:
+    """A client for answers of its own: the other one tidies up."""
+    with contextlib.closing(aws.client("stepfunctions")) as client:
+        yield client
+
+
+def failure_of_start(caller: SFNClient, machine: str) -> Exception:
+    with pytest.raises((BotoCoreError, ClientError)) as failed:
+        start_once(caller, machine, APPLY)
+    return failed.value
+
+
+@pytest.mark.parametrize("call", ["ListExecutions", "StartExecution"])
+def test_a_refusal_at_the_first_try_proves_that_nothing_was_started(
+    caller: SFNClient, create: Create, call: str
+) -> None:
+    machine = create(WAITING)
+    answer(caller, call, refuse("AccessDeniedException"))
+    assert has_started_nothing(failure_of_start(caller, machine))
+
+
+@pytest.mark.parametrize(
+    "what", [lose, refuse("InternalServerError", 500), in_turn(lose, refuse("ExpiredTokenException"))]
+)
+def test_an_answer_that_was_lost_proves_nothing(
+    caller: SFNClient, create: Create, what: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if a later try is refused."""
+    machine = create(WAITING)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the tries of boto3
+    answer(caller, "StartExecution", what)
+    assert not has_started_nothing(failure_of_start(caller, machine))
+
+
+def test_the_one_that_was_started_after_all_is_told_apart(
+    caller: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = create(WAITING)
+    start_once(caller, machine, APPLY | {"requested_by": "ana"})
+    monkeypatch.setattr(executions, "find_last", lambda *_: None)
+    answer(caller, "DescribeExecution", refuse("AccessDeniedException"))
+    assert not has_started_nothing(failure_of_start(caller, machine))
 
 
 def test_a_name_is_one_that_step_functions_takes() -> None:
