@@ -170,6 +170,12 @@ def run_machine(order: Order, stack: Stack, body: dict[str, str]) -> Ending:
     with told_if_interrupted(going_on):
         try:
             arn = executions.start_once(client, stack.machine_arn, body)
+        except executions.OtherPlanError as error:
+            raise LocalError(
+                f"{error}\nWhen it has ended, look again:  {order.command(ACTION='plan', PLAN_HASH='')}\n"
+                f"To follow it until then:  {order.command(PLAN_HASH='')}\n"
+                "That second line is bound to no plan: once the other has ended, it applies by itself."
+            ) from error
         except (exceptions.BotoCoreError, exceptions.ClientError) as error:
             raise explain(error, f"The state machine {stack.machine_arn} did not start", state_of(error)) from error
         try:

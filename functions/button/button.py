@@ -19,7 +19,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from executions import Execution, describe, list_newest, read_steps, start_once, wait_until_ended
+from executions import Execution, OtherPlanError, describe, list_newest, read_steps, start_once, wait_until_ended
 from overview import Seen, show_overview
 from parts import Viewer, show_notice
 from progress import show_execution
@@ -31,6 +31,7 @@ from refusals import (
     not_packaged,
     nothing_packaged,
     of_another_machine,
+    other_plan,
     without_click,
     without_plan,
 )
@@ -143,7 +144,10 @@ def apply(event: Mapping[str, Any], viewer: Viewer, settings: Settings) -> Html:
     person = {key: viewer.typed.get(key) for key in ("reason", "requested_by")}
     request = {"action": "apply", "hotfix": hotfix, "plan_hash": plan_hash, **person}
     client = connect()
-    arn = start_once(client, settings.machine_arn, request)
+    try:
+        arn = start_once(client, settings.machine_arn, request)
+    except OtherPlanError as error:
+        raise other_plan(error) from error
     logger.info("apply started", extra={"execution": arn, **request})
     try:
         wait_until_ended(client, arn, APPLY_SECONDS)

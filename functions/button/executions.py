@@ -64,6 +64,18 @@ class Step:
     text: str = ""
 
 
+class OtherPlanError(Exception):
+    """An apply of the hotfix runs that is not bound to the plan that the caller has seen. Nothing was started."""
+
+    def __init__(self, hotfix: str, running: Execution) -> None:
+        by = running.request.get("requested_by") or "nobody named"
+        super().__init__(
+            f"An apply of {hotfix}, asked for by {by}, has been running since "
+            f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; it is bound to another plan than yours, or to "
+            "none. Nothing was started."
+        )
+
+
 def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) -> str:
     """An execution of that request runs: a new one, or the one that runs already. Returns its ARN.
 
@@ -71,20 +83,28 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
     made of the request and of the last execution like it, and Step Functions gives a name once.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+
+    Raises:
+        OtherPlanError: the request names a plan, and the one that runs is not bound to it; nothing was started.
     """
-    action, hotfix = request["action"], request["hotfix"]
+    action, hotfix, plan_hash = request["action"], request["hotfix"], request.get("plan_hash")
     last = find_last(client, machine_arn, name_prefix(action, hotfix))
     if last and last["status"] == RUNNING:
-        return last["executionArn"]
+        running = describe(client, last["executionArn"]) if plan_hash else None
+        if running is None or running.request.get("plan_hash") == plan_hash:
+            return last["executionArn"]
+        if running.is_running:  # and has not ended since it was listed
+            raise OtherPlanError(hotfix, running)
     last_name = last["name"] if last else None
     text = json.dumps(request)
     while True:
-        name = execution_name(action, hotfix, request.get("plan_hash"), last_name)
+        name = execution_name(action, hotfix, plan_hash, last_name)
         try:
             return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
         except client.exceptions.ExecutionAlreadyExists:
             # Either somebody else was faster by a moment, or it is so old that it has left the list: then it would
-            # stand in the way for good, so the next one is named after it.
+            # stand in the way for good, so the next one is named after it. Of another plan it can't be: the name is
+            # made of the plan's hash.
             existing = describe(client, execution_arn(machine_arn, name))
             if existing.is_running or existing.started > datetime.now(UTC) - LISTED_WITHIN:
                 return existing.arn

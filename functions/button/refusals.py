@@ -14,6 +14,8 @@ from executions import has_started_nothing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from executions import OtherPlanError
+
 NOTHING_STARTED = "Nothing was started and nothing was changed."
 
 
@@ -36,6 +38,13 @@ def without_plan() -> RefusedError:
     return RefusedError(
         f"The apply names no plan: plan_hash is not the 64 hex digits of one. {NOTHING_STARTED} Refresh the widget, "
         "read what it shows, and click there."
+    )
+
+
+def other_plan(error: OtherPlanError) -> RefusedError:
+    return RefusedError(
+        f"{error} Last executions shows how it goes. When it has ended, refresh the widget, read what it shows, and "
+        "click there if something is still missing."
     )
 
 

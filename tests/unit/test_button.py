@@ -259,6 +259,15 @@ def test_a_second_click_shows_the_apply_that_runs(open_dashboard: Callable[..., 
     assert "Running" in dashboard.call(first.action("Look again").event).text
 
 
+def test_a_click_on_another_plan_than_the_one_that_runs_is_refused(open_dashboard: Callable[..., Dashboard]) -> None:
+    dashboard = open_dashboard(apply=LASTING)
+    dashboard.call(CLICK)
+    page = dashboard.call(CLICK | {"plan_hash": HASH[::-1]})
+    assert f"An apply of {ID}, asked for by ana, has been running since 2" in page.text
+    assert "Nothing was started. Last executions shows how it goes." in page.text
+    assert dashboard.started == ["apply"]
+
+
 def test_an_apply_that_fails_is_shown_as_a_failure(open_dashboard: Callable[..., Dashboard]) -> None:
     page = open_dashboard(apply=FAILING).call(CLICK)
     assert "✗ Failed" in page.text

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 import executions
-from executions import describe, execution_name, has_started_nothing, read_steps, start_once, wait_until_ended
+from executions import (
+    OtherPlanError,
+    describe,
+    execution_name,
+    has_started_nothing,
+    read_steps,
+    start_once,
+    wait_until_ended,
+)
 from tests.unit.conftest import BUSY_FUNCTION, answer, in_turn, lose, refuse
 
 if TYPE_CHECKING:
@@ -72,6 +80,31 @@ def test_an_execution_that_has_left_the_list_is_in_nobodys_way(
 def test_another_request_is_another_execution(client: SFNClient, create: Create, other: dict[str, str]) -> None:
     machine = create(WAITING)
     assert start_once(client, machine, APPLY) != start_once(client, machine, APPLY | other)
+
+
+@pytest.mark.parametrize("other", [{"plan_hash": "b" * 64}, {"plan_hash": None}, {}])
+def test_an_apply_of_another_plan_is_not_followed(client: SFNClient, create: Create, other: dict[str, Any]) -> None:
+    machine = create(WAITING)
+    unbound = {"action": "apply", "hotfix": ID, "requested_by": "ana"}
+    first = describe(client, start_once(client, machine, unbound | other))
+    with pytest.raises(OtherPlanError) as refused:
+        start_once(client, machine, APPLY)
+    assert str(refused.value) == (
+        f"An apply of {ID}, asked for by ana, has been running since {first.started.astimezone(UTC):%F %T} UTC; it is "
+        "bound to another plan than yours, or to none. Nothing was started."
+    )
+    assert len(executions.list_newest(client, machine)) == 1
+    assert start_once(client, machine, unbound) == first.arn  # whoever is bound to none may follow it
+
+
+def test_an_apply_of_another_plan_that_has_just_ended_is_in_nobodys_way(
+    client: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = create(DONE)
+    first = wait_until_ended(client, start_once(client, machine, APPLY | {"plan_hash": "b" * 64}), 5)
+    late: Any = {"name": first.name, "status": "RUNNING", "executionArn": first.arn}
+    monkeypatch.setattr(executions, "find_last", lambda *_: late)
+    assert start_once(client, machine, APPLY) != first.arn
 
 
 # Whether anything was started
