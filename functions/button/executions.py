@@ -22,6 +22,8 @@ RUNNING = "RUNNING"
 LOOKED_AT = 1000
 # ListExecutions may miss what has just been started.
 LISTED_WITHIN = timedelta(seconds=30)
+# DescribeExecution may not know yet what has just been started.
+KNOWN_WITHIN_SECONDS = 3.0
 # The calls of a start, whose refusal means that there is none. DescribeExecution is not one: it follows a start.
 STARTING = {"ListExecutions", "StartExecution", "Invoke"}
 # From this HTTP status on, what has failed may have been done nevertheless.
@@ -147,7 +149,19 @@ def list_newest(client: SFNClient, machine_arn: str) -> list[ExecutionListItemTy
 
 
 def describe(client: SFNClient, arn: str) -> Execution:
-    seen = client.describe_execution(executionArn=arn)
+    """The execution as it is now, also if it was started just before.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
+    """
+    deadline = time.monotonic() + KNOWN_WITHIN_SECONDS
+    while True:
+        try:
+            seen = client.describe_execution(executionArn=arn)
+            break
+        except client.exceptions.ExecutionDoesNotExist:
+            if time.monotonic() + FIRST_PAUSE_SECONDS > deadline:
+                raise
+            time.sleep(FIRST_PAUSE_SECONDS)
     return Execution(
         arn=arn,
         name=seen["name"],

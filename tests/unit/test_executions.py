@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ WAITING: dict[str, Any] = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait"
 DONE: dict[str, Any] = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 type Create = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture
+def caller(aws: FakeAws) -> Iterator[SFNClient]:
+    """A client for answers of its own: the other one tidies up."""
+    with contextlib.closing(aws.client("stepfunctions")) as client:
+        yield client
 
 
 def test_while_one_runs_no_second_is_started(client: SFNClient, create: Create) -> None:
@@ -107,14 +115,22 @@ def test_an_apply_of_another_plan_that_has_just_ended_is_in_nobodys_way(
     assert start_once(client, machine, APPLY) != first.arn
 
 
+def test_an_execution_that_is_not_known_yet_is_looked_for_again(caller: SFNClient, create: Create) -> None:
+    arn = start_once(caller, create(WAITING), LOOK)
+    unknown = refuse("ExecutionDoesNotExist")
+    answer(caller, "DescribeExecution", in_turn(unknown, unknown, lambda **_: None))  # then moto answers
+    assert describe(caller, arn).is_running
+
+
+def test_an_execution_that_never_was_is_given_up_after_seconds(caller: SFNClient, create: Create) -> None:
+    machine = create(WAITING)
+    began = time.monotonic()
+    with pytest.raises(caller.exceptions.ExecutionDoesNotExist):
+        describe(caller, executions.execution_arn(machine, "never"))
+    assert 2 < time.monotonic() - began < 10
+
+
 # Whether anything was started
-
-
-@pytest.fixture
-def caller(aws: FakeAws) -> Iterator[SFNClient]:
-    """A client for answers of its own: the other one tidies up."""
-    with contextlib.closing(aws.client("stepfunctions")) as client:
-        yield client
 
 
 def failure_of_start(caller: SFNClient, machine: str) -> Exception:
