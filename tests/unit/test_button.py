@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 import button
+import executions
 from executions import list_newest, start_once, wait_until_ended
 from local.aws import CREDENTIALS
 from markup import Html
@@ -134,6 +136,19 @@ def test_two_viewers_share_one_look(open_dashboard: Callable[..., Dashboard]) ->
     for _ in range(2):
         assert "Looking" in dashboard.call().text
     assert dashboard.started == ["plan"]
+
+
+def test_where_looks_fill_the_list_there_may_have_been_an_apply_before(
+    open_dashboard: Callable[..., Dashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (button, executions):
+        monkeypatch.setattr(module, "LOOKED_AT", 2)
+    dashboard = open_dashboard()
+    dashboard.call(CLICK)
+    time.sleep(1)  # so that moto lists them in their order
+    assert "None yet." not in dashboard.call().text
+    dashboard.call()
+    assert "None among the last 2." in dashboard.call().text
 
 
 def test_a_look_ends_before_lambda_does(open_dashboard: Callable[..., Dashboard]) -> None:
