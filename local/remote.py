@@ -20,7 +20,7 @@ from local import show, verdict
 from local.errors import LocalError
 from local.functions import errors, executions, request
 from local.places import PROJECT
-from local.stack import NOTHING_STARTED, QUICK, Stack, environments, explain, find_stack, was_not_sent
+from local.stack import NOTHING_STARTED, QUICK, Stack, environments, explain, find_stack
 from local.verdict import Ending
 
 if TYPE_CHECKING:
@@ -170,6 +170,12 @@ def run_machine(order: Order, stack: Stack, body: dict[str, str]) -> Ending:
     with told_if_interrupted(going_on):
         try:
             arn = executions.start_once(client, stack.machine_arn, body)
+        except executions.OtherPlanError as error:
+            raise LocalError(
+                f"{error}\nWhen it has ended, look again:  {order.command(ACTION='plan', PLAN_HASH='')}\n"
+                f"To follow it until then:  {order.command(PLAN_HASH='')}\n"
+                "That second line is bound to no plan: once the other has ended, it applies by itself."
+            ) from error
         except (exceptions.BotoCoreError, exceptions.ClientError) as error:
             raise explain(error, f"The state machine {stack.machine_arn} did not start", state_of(error)) from error
         try:
@@ -211,7 +217,7 @@ def told_if_interrupted(text: str) -> Iterator[None]:
 
 
 def state_of(error: Exception) -> str:
-    if was_not_sent(error):
+    if executions.has_started_nothing(error):
         return NOTHING_STARTED
     return "Whether it was started is not known; the same command again is safe."
 

@@ -28,12 +28,6 @@ STALE_LOGIN = {
     "UnrecognizedClientException",
 }
 MISSING = {"ResourceNotFoundException", "StateMachineDoesNotExist"}
-NOT_SENT = (
-    exceptions.ConnectTimeoutError,
-    exceptions.EndpointConnectionError,
-    exceptions.ProxyConnectionError,
-    exceptions.SSLError,
-)
 NO_LOGIN = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
@@ -108,11 +102,6 @@ def find_stack(environment: str, name: str) -> Stack:
         identity=re.split("[/:]", me["Arn"])[-1],
         session=session,
     )
-
-
-def was_not_sent(error: Exception) -> bool:
-    """Whether AWS has refused the request, or has not got it."""
-    return isinstance(error, (exceptions.ClientError, *NO_LOGIN, *NOT_SENT))
 
 
 def explain(error: Exception, what: str, state: str) -> LocalError:

@@ -19,7 +19,16 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from executions import Execution, describe, list_newest, read_steps, start_once, wait_until_ended
+from executions import (
+    LOOKED_AT,
+    Execution,
+    OtherPlanError,
+    describe,
+    list_newest,
+    read_steps,
+    start_once,
+    wait_until_ended,
+)
 from overview import Seen, show_overview
 from parts import Viewer, show_notice
 from progress import show_execution
@@ -31,16 +40,18 @@ from refusals import (
     not_packaged,
     nothing_packaged,
     of_another_machine,
+    other_plan,
     without_click,
     without_plan,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import tzinfo
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
     from mypy_boto3_stepfunctions import SFNClient
+    from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
 
     from markup import Html
 
@@ -123,10 +134,12 @@ def look(event: Mapping[str, Any], viewer: Viewer, settings: Settings, remaining
     client = connect()
     request = {"action": "plan", "hotfix": chosen, "reason": "a look at the dashboard"}
     arn = start_once(client, settings.machine_arn, request)
-    recent = list_recent(client, settings.machine_arn)  # while the look is under way
+    newest = list_newest(client, settings.machine_arn)  # while the look is under way
+    recent = read_recent(client, newest)
+    searched = len(newest) if len(newest) == LOOKED_AT else None
     seen = wait_until_ended(client, arn, deadline - time.monotonic())
     steps = read_steps(client, arn) if seen.is_running else []
-    return show_overview(viewer, Seen(hotfixes, chosen, seen, steps, recent, datetime.now(UTC)))
+    return show_overview(viewer, Seen(hotfixes, chosen, seen, steps, recent, datetime.now(UTC), searched))
 
 
 def apply(event: Mapping[str, Any], viewer: Viewer, settings: Settings) -> Html:
@@ -143,7 +156,10 @@ def apply(event: Mapping[str, Any], viewer: Viewer, settings: Settings) -> Html:
     person = {key: viewer.typed.get(key) for key in ("reason", "requested_by")}
     request = {"action": "apply", "hotfix": hotfix, "plan_hash": plan_hash, **person}
     client = connect()
-    arn = start_once(client, settings.machine_arn, request)
+    try:
+        arn = start_once(client, settings.machine_arn, request)
+    except OtherPlanError as error:
+        raise other_plan(error) from error
     logger.info("apply started", extra={"execution": arn, **request})
     try:
         wait_until_ended(client, arn, APPLY_SECONDS)
@@ -214,9 +230,9 @@ def list_hotfixes(sql_dir: Path) -> list[str]:
     return sorted((path.stem for path in sql_dir.glob("*.sql")), reverse=True)
 
 
-def list_recent(client: SFNClient, machine_arn: str) -> list[Execution]:
-    """The last executions that could change something or proved it, whoever started them; the newest first."""
-    names = [one for one in list_newest(client, machine_arn) if not one["name"].startswith(READ_ONLY_NAMES)]
+def read_recent(client: SFNClient, newest: Sequence[ExecutionListItemTypeDef]) -> list[Execution]:
+    """Those of them that could change something or proved it, whoever started them; the newest first."""
+    names = [one for one in newest if not one["name"].startswith(READ_ONLY_NAMES)]
     described = (describe(client, one["executionArn"]) for one in names[: 2 * SHOWN_EXECUTIONS])
     # EventBridge names its executions by itself, whatever they do.
     recent = [one for one in described if one.request.get("action") not in (None, "plan", "check")]

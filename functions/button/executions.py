@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,6 +22,12 @@ RUNNING = "RUNNING"
 LOOKED_AT = 1000
 # ListExecutions may miss what has just been started.
 LISTED_WITHIN = timedelta(seconds=30)
+# DescribeExecution may not know yet what has just been started.
+KNOWN_WITHIN_SECONDS = 3.0
+# The calls of a start, whose refusal means that there is none. DescribeExecution is not one: it follows a start.
+STARTING = {"ListExecutions", "StartExecution", "Invoke"}
+# From this HTTP status on, what has failed may have been done nevertheless.
+SERVER_ERRORS = 500
 # The pauses between two looks at a running execution: short at first, as most take a second or two.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.5
@@ -58,6 +66,18 @@ class Step:
     text: str = ""
 
 
+class OtherPlanError(Exception):
+    """An apply of the hotfix runs that is not bound to the plan that the caller has seen. Nothing was started."""
+
+    def __init__(self, hotfix: str, running: Execution) -> None:
+        by = running.request.get("requested_by") or "nobody named"
+        super().__init__(
+            f"An apply of {hotfix}, asked for by {by}, has been running since "
+            f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; it is bound to another plan than yours, or to "
+            "none. Nothing was started."
+        )
+
+
 def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) -> str:
     """An execution of that request runs: a new one, or the one that runs already. Returns its ARN.
 
@@ -65,24 +85,43 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
     made of the request and of the last execution like it, and Step Functions gives a name once.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+
+    Raises:
+        OtherPlanError: the request names a plan, and the one that runs is not bound to it; nothing was started.
     """
-    action, hotfix = request["action"], request["hotfix"]
+    action, hotfix, plan_hash = request["action"], request["hotfix"], request.get("plan_hash")
     last = find_last(client, machine_arn, name_prefix(action, hotfix))
     if last and last["status"] == RUNNING:
-        return last["executionArn"]
+        running = describe(client, last["executionArn"]) if plan_hash else None
+        if running is None or running.request.get("plan_hash") == plan_hash:
+            return last["executionArn"]
+        if running.is_running:  # and has not ended since it was listed
+            raise OtherPlanError(hotfix, running)
     last_name = last["name"] if last else None
     text = json.dumps(request)
     while True:
-        name = execution_name(action, hotfix, request.get("plan_hash"), last_name)
+        name = execution_name(action, hotfix, plan_hash, last_name)
         try:
             return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
         except client.exceptions.ExecutionAlreadyExists:
             # Either somebody else was faster by a moment, or it is so old that it has left the list: then it would
-            # stand in the way for good, so the next one is named after it.
+            # stand in the way for good, so the next one is named after it. Of another plan it can't be: the name is
+            # made of the plan's hash.
             existing = describe(client, execution_arn(machine_arn, name))
             if existing.is_running or existing.started > datetime.now(UTC) - LISTED_WITHIN:
                 return existing.arn
             last_name = name
+
+
+def has_started_nothing(error: Exception) -> bool:
+    """Whether that failure of a start proves that there was none: AWS itself has refused it, at the first try.
+
+    boto3 tells of its last try only. After an earlier one whose answer was lost, a refusal proves nothing.
+    """
+    if not isinstance(error, ClientError) or error.operation_name not in STARTING:
+        return False
+    metadata = error.response.get("ResponseMetadata", {})
+    return metadata.get("HTTPStatusCode", SERVER_ERRORS) < SERVER_ERRORS and metadata.get("RetryAttempts") == 0
 
 
 def execution_name(action: str, hotfix: str, plan_hash: str | None, last_name: str | None) -> str:
@@ -110,7 +149,19 @@ def list_newest(client: SFNClient, machine_arn: str) -> list[ExecutionListItemTy
 
 
 def describe(client: SFNClient, arn: str) -> Execution:
-    seen = client.describe_execution(executionArn=arn)
+    """The execution as it is now, also if it was started just before.
+
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
+    """
+    deadline = time.monotonic() + KNOWN_WITHIN_SECONDS
+    while True:
+        try:
+            seen = client.describe_execution(executionArn=arn)
+            break
+        except client.exceptions.ExecutionDoesNotExist:
+            if time.monotonic() + FIRST_PAUSE_SECONDS > deadline:
+                raise
+            time.sleep(FIRST_PAUSE_SECONDS)
     return Execution(
         arn=arn,
         name=seen["name"],

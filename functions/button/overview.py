@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Seen:
     """All that a refresh has found out. `steps` are those of a look that still runs; `recent` are the last executions
-    that could have changed something or proved it, the newest first."""
+    that could have changed something or proved it, the newest first; `searched` is among how many, None if among all
+    that there were."""
 
     hotfixes: Sequence[str]
     chosen: str
@@ -46,6 +47,7 @@ class Seen:
     steps: Sequence[Step]
     recent: Sequence[Execution]
     now: datetime
+    searched: int | None = None
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -194,7 +196,8 @@ def fill_in(label: str, name: str, typed: Mapping[str, str]) -> Html:
 def show_recent(viewer: Viewer, seen: Seen) -> Html:
     title = heading("Last executions")
     if not seen.recent:
-        return join(title, element("p", "None yet.", class_="pgh-muted"))
+        none = f"None among the last {seen.searched:,}." if seen.searched else "None yet."
+        return join(title, element("p", none, class_="pgh-muted"))
     rows: list[list[Content]] = [
         [
             marked(tone_of(one), say_state(one) if not one.error else f"{say_state(one)}: {one.error}"),

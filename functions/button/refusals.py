@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from executions import has_started_nothing
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from executions import OtherPlanError
+
 NOTHING_STARTED = "Nothing was started and nothing was changed."
-# A refusal by Step Functions itself is no answer that was lost on the way.
-SERVER_ERRORS = 500
-STARTING = ("ListExecutions", "StartExecution")
 
 
 class RefusedError(Exception):
@@ -37,6 +38,13 @@ def without_plan() -> RefusedError:
     return RefusedError(
         f"The apply names no plan: plan_hash is not the 64 hex digits of one. {NOTHING_STARTED} Refresh the widget, "
         "read what it shows, and click there."
+    )
+
+
+def other_plan(error: OtherPlanError) -> RefusedError:
+    return RefusedError(
+        f"{error} Last executions shows how it goes. When it has ended, refresh the widget, read what it shows, and "
+        "click there if something is still missing."
     )
 
 
@@ -96,11 +104,7 @@ def say_what(error: Exception) -> str:
 def say_state_of_things(error: Exception, *, is_apply: bool) -> str:
     if not is_apply:
         return "Nothing was changed: this was only a look."
-    if (
-        isinstance(error, ClientError)
-        and error.operation_name in STARTING
-        and error.response["ResponseMetadata"]["HTTPStatusCode"] < SERVER_ERRORS
-    ):
+    if has_started_nothing(error):
         return NOTHING_STARTED
     return "Whether the apply was started is not known from here: refresh, and see the last executions."
 

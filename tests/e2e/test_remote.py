@@ -211,6 +211,23 @@ def test_one_that_is_stopped_exits_non_zero(account: Account) -> None:
     assert f"\n   make hotfix ENV=prod ID={HOTFIX} ACTION=apply\n" in output
 
 
+def test_an_apply_of_another_plan_is_refused_with_the_lines_to_type(account: Account) -> None:
+    account.make_machine(apply=SECONDS)
+    command = ["make", "--silent", "hotfix", "ENV=prod", f"ID={HOTFIX}", "ACTION=apply", "BY=ana"]
+    with followed(command, account):
+        result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=apply", f"PLAN_HASH={PLAN_HASH}")
+        assert len(account.executions()) == 1
+    assert result.returncode != 0
+    words = result.stderr.splitlines()
+    assert words[0].startswith(f"An apply of {HOTFIX}, asked for by ana, has been running since ")
+    assert words[0].endswith("; it is bound to another plan than yours, or to none. Nothing was started.")
+    assert words[1:4] == [
+        f"When it has ended, look again:  make hotfix ENV=prod ID={HOTFIX} ACTION=plan",
+        f"To follow it until then:  make hotfix ENV=prod ID={HOTFIX} ACTION=apply",
+        "That second line is bound to no plan: once the other has ended, it applies by itself.",
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_who_leaves_is_told_that_it_goes_on(account: Account, number: signal.Signals) -> None:
     account.make_machine(apply=SECONDS)

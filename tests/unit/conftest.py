@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 
 from executions import list_newest, wait_until_ended
 from local.aws import fake_aws
@@ -16,12 +19,48 @@ from local.machine import FUNCTIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_stepfunctions import SFNClient
 
     from local.aws import FakeAws
 
 ROLE = "arn:aws:iam::123456789012:role/machine"
 BUSY_FUNCTION = f"{FUNCTIONS}:busy"
+
+
+class Body:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.content
+
+
+def respond(status: int, body: dict[str, Any]) -> Callable[..., AWSResponse]:
+    headers: Any = {"content-type": "application/x-amz-json-1.0"}
+    return lambda **_: AWSResponse("https://states", status, headers, Body(json.dumps(body).encode()))
+
+
+def refuse(code: str, status: int = 400) -> Callable[..., AWSResponse]:
+    return respond(status, {"__type": f"com.amazonaws.states#{code}", "message": "User: x is not authorized"})
+
+
+def lose(request: AWSPreparedRequest, **_: Any) -> NoReturn:
+    """The call arrives, and its answer does not."""
+    with contextlib.closing(URLLib3Session()) as session:
+        session.send(request)
+    raise ReadTimeoutError(endpoint_url=request.url)
+
+
+def in_turn(*answers: Callable[..., Any]) -> Callable[..., Any]:
+    """The last of them from then on."""
+    rest = list(answers)
+    return lambda **sent: (rest.pop(0) if len(rest) > 1 else rest[0])(**sent)
+
+
+def answer(client: SFNClient, call: str, what: Callable[..., Any]) -> None:
+    """Step Functions answers that call so, over the wire of the real client."""
+    client.meta.events.register_first(f"before-send.stepfunctions.{call}", what)
 
 
 def fail_as_busy(_: object) -> None:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ReadTimeoutError
 
 import button
+import executions
 from executions import list_newest, start_once, wait_until_ended
 from local.aws import CREDENTIALS
 from markup import Html
 from tests.conftest import FakeContext
+from tests.unit.conftest import answer, in_turn, lose, refuse, respond
 from tests.unit.test_button_page import HASH, ID, OLDER, PLAN, Page, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from botocore.awsrequest import AWSResponse
     from mypy_boto3_stepfunctions import SFNClient
 
     from local.aws import FakeAws
@@ -134,6 +136,19 @@ def test_two_viewers_share_one_look(open_dashboard: Callable[..., Dashboard]) ->
     for _ in range(2):
         assert "Looking" in dashboard.call().text
     assert dashboard.started == ["plan"]
+
+
+def test_where_looks_fill_the_list_there_may_have_been_an_apply_before(
+    open_dashboard: Callable[..., Dashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (button, executions):
+        monkeypatch.setattr(module, "LOOKED_AT", 2)
+    dashboard = open_dashboard()
+    dashboard.call(CLICK)
+    time.sleep(1)  # so that moto lists them in their order
+    assert "None yet." not in dashboard.call().text
+    dashboard.call()
+    assert "None among the last 2." in dashboard.call().text
 
 
 def test_a_look_ends_before_lambda_does(open_dashboard: Callable[..., Dashboard]) -> None:
@@ -259,6 +274,15 @@ def test_a_second_click_shows_the_apply_that_runs(open_dashboard: Callable[..., 
     assert "Running" in dashboard.call(first.action("Look again").event).text
 
 
+def test_a_click_on_another_plan_than_the_one_that_runs_is_refused(open_dashboard: Callable[..., Dashboard]) -> None:
+    dashboard = open_dashboard(apply=LASTING)
+    dashboard.call(CLICK)
+    page = dashboard.call(CLICK | {"plan_hash": HASH[::-1]})
+    assert f"An apply of {ID}, asked for by ana, has been running since 2" in page.text
+    assert "Nothing was started. Last executions shows how it goes." in page.text
+    assert dashboard.started == ["apply"]
+
+
 def test_an_apply_that_fails_is_shown_as_a_failure(open_dashboard: Callable[..., Dashboard]) -> None:
     page = open_dashboard(apply=FAILING).call(CLICK)
     assert "✗ Failed" in page.text
@@ -330,35 +354,13 @@ def test_an_execution_that_was_ended_from_outside_is_a_failure(
     if how == "ABORTED":
         dashboard.client.stop_execution(executionArn=again["execution"])
     else:  # moto ends none by its time-out
-        answer(dashboard, "DescribeExecution", described_as_timed_out(again["execution"]))
+        answer(button.connect(), "DescribeExecution", described_as_timed_out(again["execution"]))
     page = dashboard.call(again)
     assert "✗" in page.text
     assert "What it had done by then is not known from here" in page.text
 
 
 # What goes wrong
-
-
-def answer(dashboard: Dashboard, call: str, what: Callable[..., Any]) -> None:
-    """Step Functions answers that call so, over the wire of the real client."""
-    button.connect().meta.events.register_first(f"before-send.stepfunctions.{call}", what)
-
-
-class Body:
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.content
-
-
-def respond(status: int, body: dict[str, Any]) -> Callable[..., AWSResponse]:
-    headers: Any = {"content-type": "application/x-amz-json-1.0"}
-    return lambda **_: AWSResponse("https://states", status, headers, Body(json.dumps(body).encode()))
-
-
-def refuse(code: str, status: int = 400) -> Callable[..., AWSResponse]:
-    return respond(status, {"__type": f"com.amazonaws.states#{code}", "message": "User: x is not authorized"})
 
 
 def described_as_timed_out(arn: str) -> Callable[..., AWSResponse]:
@@ -373,7 +375,7 @@ def test_a_permission_that_is_missing_is_named(
     open_dashboard: Callable[..., Dashboard], call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     dashboard = open_dashboard()
-    answer(dashboard, call, refuse("AccessDeniedException"))
+    answer(button.connect(), call, refuse("AccessDeniedException"))
     page = dashboard.call()
     assert (
         f"The widget's function lacks the permission states:{call} (AccessDeniedException). Nothing was changed: this "
@@ -387,7 +389,7 @@ def test_a_permission_that_is_missing_for_the_click_says_that_nothing_was_starte
     open_dashboard: Callable[..., Dashboard],
 ) -> None:
     dashboard = open_dashboard()
-    answer(dashboard, "StartExecution", refuse("AccessDeniedException"))
+    answer(button.connect(), "StartExecution", refuse("AccessDeniedException"))
     assert "Nothing was started and nothing was changed." in dashboard.call(CLICK).text
     assert dashboard.started == []
 
@@ -397,7 +399,7 @@ def test_an_apply_that_can_not_be_seen_is_said_to_be_started(
     open_dashboard: Callable[..., Dashboard], call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     dashboard = open_dashboard()
-    answer(dashboard, call, refuse("AccessDeniedException"))
+    answer(button.connect(), call, refuse("AccessDeniedException"))
     page = dashboard.call(CLICK)
     assert f"The apply was started as apply-{ID}-" in page.text
     assert f"lacks the permission states:{call}" in page.text
@@ -405,13 +407,16 @@ def test_an_apply_that_can_not_be_seen_is_said_to_be_started(
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == ["widget failed"]
 
 
-@pytest.mark.parametrize("what", [refuse("InternalServerError", 500), refuse("ServiceUnavailable", 503)])
+@pytest.mark.parametrize(
+    "what",
+    [refuse("InternalServerError", 500), refuse("ServiceUnavailable", 503), in_turn(lose, refuse("ExpiredToken", 403))],
+)
 def test_a_start_that_may_have_happened_is_not_said_to_have_failed(
     open_dashboard: Callable[..., Dashboard], what: Callable[..., AWSResponse], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dashboard = open_dashboard()
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the tries of boto3
-    answer(dashboard, "StartExecution", what)
+    answer(button.connect(), "StartExecution", what)
     page = dashboard.call(CLICK)
     assert "Whether the apply was started is not known from here" in page.text
     assert "a second click starts no second apply" in page.text
@@ -420,12 +425,9 @@ def test_a_start_that_may_have_happened_is_not_said_to_have_failed(
 def test_an_answer_that_never_comes_is_told_in_a_sentence(
     open_dashboard: Callable[..., Dashboard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def time_out(**_: Any) -> None:
-        raise ReadTimeoutError(endpoint_url="https://states")
-
     dashboard = open_dashboard()
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answer(dashboard, "ListExecutions", time_out)
+    answer(button.connect(), "ListExecutions", lose)
     assert "Step Functions did not answer (ReadTimeoutError)." in dashboard.call().text
     assert "Whether the apply was started is not known" in dashboard.call(CLICK).text
 
@@ -435,7 +437,7 @@ def test_throttling_is_told_in_a_sentence(
 ) -> None:
     dashboard = open_dashboard()
     monkeypatch.setattr("time.sleep", lambda _: None)
-    answer(dashboard, "StartExecution", refuse("ThrottlingException"))
+    answer(button.connect(), "StartExecution", refuse("ThrottlingException"))
     page = dashboard.call()
     assert "Step Functions refused StartExecution (ThrottlingException" in page.text
     assert "Wait a moment and refresh" in page.text

@@ -325,6 +325,12 @@ def test_before_the_first_execution_there_is_none() -> None:
     assert "None yet." in overview(there()).text
 
 
+def test_among_a_thousand_looks_there_may_be_none() -> None:
+    page = parse(show_overview(VIEWER, Seen([ID], ID, there(), (), [], NOW, searched=1000)))
+    assert "None among the last 1,000." in page.text
+    assert "None yet." not in page.text
+
+
 @pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE", "SUCCEEDED"])
 def test_no_failure_is_shown_as_success(status: str) -> None:
     """Whatever its output says; and an end without a result is none either."""

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import contextlib
+import time
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 import executions
-from executions import describe, execution_name, read_steps, start_once, wait_until_ended
-from tests.unit.conftest import BUSY_FUNCTION
+from executions import (
+    OtherPlanError,
+    describe,
+    execution_name,
+    has_started_nothing,
+    read_steps,
+    start_once,
+    wait_until_ended,
+)
+from tests.unit.conftest import BUSY_FUNCTION, answer, in_turn, lose, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mypy_boto3_stepfunctions import SFNClient
+
+    from local.aws import FakeAws
 
 ID = "20260212092000_add_drivers_active_since"
 LOOK = {"action": "plan", "hotfix": ID}
@@ -23,6 +36,13 @@ WAITING: dict[str, Any] = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait"
 DONE: dict[str, Any] = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 type Create = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture
+def caller(aws: FakeAws) -> Iterator[SFNClient]:
+    """A client for answers of its own: the other one tidies up."""
+    with contextlib.closing(aws.client("stepfunctions")) as client:
+        yield client
 
 
 def test_while_one_runs_no_second_is_started(client: SFNClient, create: Create) -> None:
@@ -68,6 +88,87 @@ def test_an_execution_that_has_left_the_list_is_in_nobodys_way(
 def test_another_request_is_another_execution(client: SFNClient, create: Create, other: dict[str, str]) -> None:
     machine = create(WAITING)
     assert start_once(client, machine, APPLY) != start_once(client, machine, APPLY | other)
+
+
+@pytest.mark.parametrize("other", [{"plan_hash": "b" * 64}, {"plan_hash": None}, {}])
+def test_an_apply_of_another_plan_is_not_followed(client: SFNClient, create: Create, other: dict[str, Any]) -> None:
+    machine = create(WAITING)
+    unbound = {"action": "apply", "hotfix": ID, "requested_by": "ana"}
+    first = describe(client, start_once(client, machine, unbound | other))
+    with pytest.raises(OtherPlanError) as refused:
+        start_once(client, machine, APPLY)
+    assert str(refused.value) == (
+        f"An apply of {ID}, asked for by ana, has been running since {first.started.astimezone(UTC):%F %T} UTC; it is "
+        "bound to another plan than yours, or to none. Nothing was started."
+    )
+    assert len(executions.list_newest(client, machine)) == 1
+    assert start_once(client, machine, unbound) == first.arn  # whoever is bound to none may follow it
+
+
+def test_an_apply_of_another_plan_that_has_just_ended_is_in_nobodys_way(
+    client: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = create(DONE)
+    first = wait_until_ended(client, start_once(client, machine, APPLY | {"plan_hash": "b" * 64}), 5)
+    late: Any = {"name": first.name, "status": "RUNNING", "executionArn": first.arn}
+    monkeypatch.setattr(executions, "find_last", lambda *_: late)
+    assert start_once(client, machine, APPLY) != first.arn
+
+
+def test_an_execution_that_is_not_known_yet_is_looked_for_again(caller: SFNClient, create: Create) -> None:
+    arn = start_once(caller, create(WAITING), LOOK)
+    unknown = refuse("ExecutionDoesNotExist")
+    answer(caller, "DescribeExecution", in_turn(unknown, unknown, lambda **_: None))  # then moto answers
+    assert describe(caller, arn).is_running
+
+
+def test_an_execution_that_never_was_is_given_up_after_seconds(caller: SFNClient, create: Create) -> None:
+    machine = create(WAITING)
+    began = time.monotonic()
+    with pytest.raises(caller.exceptions.ExecutionDoesNotExist):
+        describe(caller, executions.execution_arn(machine, "never"))
+    assert 2 < time.monotonic() - began < 10
+
+
+# Whether anything was started
+
+
+def failure_of_start(caller: SFNClient, machine: str) -> Exception:
+    with pytest.raises((BotoCoreError, ClientError)) as failed:
+        start_once(caller, machine, APPLY)
+    return failed.value
+
+
+@pytest.mark.parametrize("call", ["ListExecutions", "StartExecution"])
+def test_a_refusal_at_the_first_try_proves_that_nothing_was_started(
+    caller: SFNClient, create: Create, call: str
+) -> None:
+    machine = create(WAITING)
+    answer(caller, call, refuse("AccessDeniedException"))
+    assert has_started_nothing(failure_of_start(caller, machine))
+
+
+@pytest.mark.parametrize(
+    "what", [lose, refuse("InternalServerError", 500), in_turn(lose, refuse("ExpiredTokenException"))]
+)
+def test_an_answer_that_was_lost_proves_nothing(
+    caller: SFNClient, create: Create, what: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if a later try is refused."""
+    machine = create(WAITING)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the tries of boto3
+    answer(caller, "StartExecution", what)
+    assert not has_started_nothing(failure_of_start(caller, machine))
+
+
+def test_the_one_that_was_started_after_all_is_told_apart(
+    caller: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = create(WAITING)
+    start_once(caller, machine, APPLY | {"requested_by": "ana"})
+    monkeypatch.setattr(executions, "find_last", lambda *_: None)
+    answer(caller, "DescribeExecution", refuse("AccessDeniedException"))
+    assert not has_started_nothing(failure_of_start(caller, machine))
 
 
 def test_a_name_is_one_that_step_functions_takes() -> None:

@@ -104,10 +104,15 @@ def test_a_hotfix_is_asked_for_by_a_person_and_named() -> None:
     assert all(one["description"] for one in inputs.values())
 
 
-def test_the_environment_is_the_approval_and_the_queue() -> None:
+def test_the_environment_is_the_approval() -> None:
     assert HOTFIX["jobs"]["hotfix"]["environment"] == "${{ inputs.environment }}"
-    assert HOTFIX["concurrency"] == {"group": "hotfix-${{ inputs.environment }}", "cancel-in-progress": False}
-    # A deployment that waits must not hold up a hotfix.
+
+
+def test_no_hotfix_waits_for_another_run_or_is_cancelled_for_it() -> None:
+    assert [name for name, one in {"": HOTFIX, **HOTFIX["jobs"]}.items() if "concurrency" in one] == []
+
+
+def test_deployments_of_an_environment_come_one_after_the_other() -> None:
     assert DEPLOY["concurrency"]["group"].startswith("deploy-")
     assert DEPLOY["concurrency"]["cancel-in-progress"] is False
 

@@ -169,10 +169,14 @@ def test_without_a_region_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def refusal(code: str, message: str) -> exceptions.ClientError:
-    return exceptions.ClientError({"Error": {"Code": code, "Message": message}}, "StartExecution")
+def refusal(
+    code: str, message: str, call: str = "StartExecution", status: int = 400, tries: int = 1
+) -> exceptions.ClientError:
+    metadata: Any = {"HTTPStatusCode": status, "RetryAttempts": tries - 1}
+    return exceptions.ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, call)
 
 
+NOT_KNOWN = "Whether it was started is not known; the same command again is safe."
 REFUSALS: list[tuple[Exception, str]] = [
     (
         refusal("AccessDeniedException", "User: arn:aws:iam::1:user/ana is not authorized to perform: states:X"),
@@ -186,7 +190,7 @@ REFUSALS: list[tuple[Exception, str]] = [
         this shell.""",
     ),
     (
-        refusal("ResourceNotFoundException", "Function not found"),
+        refusal("ResourceNotFoundException", "Function not found", "Invoke", 404),
         """It failed: it does not exist (Function not found). Nothing was started. Check AWS_PROFILE, AWS_REGION and
         STACK, or deploy it first.""",
     ),
@@ -195,20 +199,32 @@ REFUSALS: list[tuple[Exception, str]] = [
         "It failed (TooManyRequestsException: Rate exceeded). Nothing was started. Run the same command again.",
     ),
     (
+        refusal("ThrottlingException", "Rate exceeded", tries=4),
+        f"It failed (ThrottlingException: Rate exceeded). {NOT_KNOWN} Run the same command again.",
+    ),
+    (
+        refusal("ServiceException", "Internal", "Invoke", 500),
+        f"It failed (ServiceException: Internal). {NOT_KNOWN} Run the same command again.",
+    ),
+    (
+        refusal("AccessDeniedException", "No", "DescribeExecution"),
+        f"It failed: it is not allowed (No). {NOT_KNOWN} Ask whoever administers the account for it.",
+    ),
+    (
         exceptions.UnauthorizedSSOTokenError(),
-        """There are no AWS credentials (The SSO session associated with this profile has expired or is otherwise
-        invalid. To refresh this SSO session run aws sso login with the corresponding profile). Nothing was started. Log
+        f"""There are no AWS credentials (The SSO session associated with this profile has expired or is otherwise
+        invalid. To refresh this SSO session run aws sso login with the corresponding profile). {NOT_KNOWN} Log
         in: aws sso login, or set AWS_PROFILE.""",
     ),
     (
         exceptions.EndpointConnectionError(endpoint_url="https://x"),
-        """It failed (Could not connect to the endpoint URL: "https://x"). Nothing was started. Check the network and
+        f"""It failed (Could not connect to the endpoint URL: "https://x"). {NOT_KNOWN} Check the network and
         the region, and run the same command again.""",
     ),
     (
         exceptions.ReadTimeoutError(endpoint_url="https://x"),
-        """It failed (Read timeout on endpoint URL: "https://x"). Whether it was started is not known; the same command
-        again is safe. Check the network and the region, and run the same command again.""",
+        f"""It failed (Read timeout on endpoint URL: "https://x"). {NOT_KNOWN} Check the network and the region, and run
+        the same command again.""",
     ),
 ]
 
