@@ -32,11 +32,12 @@ POLL_SECONDS = 1.0
 # The function answers within 55 s, after a cold start. A second invocation would only repeat the first.
 ONCE = Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "total_max_attempts": 1})
 # What the caller types. All come by the environment, where neither make nor a shell changes a reason's characters.
-VARIABLES = ("ENV", "STACK", "ID", "ACTION", "REASON", "BY", "PLAN_HASH", "DIRECT", "OUTPUT")
+VARIABLES = ("ENV", "STACK", "ID", "ACTION", "REASON", "BY", "PLAN_HASH", "RECORD", "DIRECT", "OUTPUT")
 USAGE = """\
 make hotfix ENV=prod ID=<id> ACTION=plan|apply|verify [REASON=INC-4711] [BY=ana] [PLAN_HASH=<from the plan>]
 make hotfix ENV=prod ACTION=check
-Also: STACK=<name> instead of ENV, OUTPUT=<file> for the answer as JSON, DIRECT=1 to go around the state machine."""
+Also: STACK=<name> instead of ENV, OUTPUT=<file> for the answer as JSON, DIRECT=1 to go around the state machine, and
+with apply RECORD=prisma to write the row of Prisma's history."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def read_order(environment: Mapping[str, str]) -> Order | None:
         "reason": typed["REASON"],
         "requested_by": typed["BY"] or name_in_pipeline(environment),
         "plan_hash": typed["PLAN_HASH"],
+        "record": typed["RECORD"],
         "correlation_id": run_of_pipeline(environment),
     }
     body = {key: value for key, value in body.items() if value}

@@ -55,6 +55,9 @@ def show_output(output: Mapping[str, Any]) -> None:
     show.show_columns(seen["columns"])
     for blocker in seen["blockers"]:
         show.show_text(f"In the way: {errors.describe_blocker(blocker)}", "yellow")
+    history = seen.get("prisma")
+    if history and history["state"] != "no_history":
+        show.show_text(f"The next prisma migrate deploy: {history['next_deploy']}")
     if "endpoint" in output:
         show.show_text(f"The endpoint answered {output['endpoint']['status']}.")
     if "watch" in output:
@@ -68,7 +71,7 @@ def next_after_success(output: Mapping[str, Any], command: Callable[..., str]) -
     if output["result"] == "would_apply":
         return [command(ACTION="apply", PLAN_HASH=output["plan"]["plan_hash"])]
     if output["result"] == "already_applied" and "verify" not in output:
-        return [command(ACTION="verify", PLAN_HASH="")]
+        return [command(ACTION="verify", PLAN_HASH="", RECORD="")]
     return []
 
 
@@ -76,7 +79,7 @@ def next_after_failure(ending: Ending, command: Callable[..., str]) -> list[str]
     kind = getattr(errors, ending.error or "", None)
     lines = []
     if kind is errors.PlanChangedError:
-        lines = [command(ACTION="plan", PLAN_HASH="")]
+        lines = [command(ACTION="plan", PLAN_HASH="", RECORD="")]
     elif kind is None or kind.retryable:
         lines = [command()]
     if ending.arn:

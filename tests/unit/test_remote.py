@@ -13,7 +13,7 @@ from executions import Step, read_steps
 from local.errors import LocalError
 from local.remote import Order, name_in_pipeline, read_order, run_of_pipeline, state_of
 from local.stack import environments, explain, find_stack
-from local.verdict import Ending, next_after_failure, next_after_success, show_step
+from local.verdict import Ending, next_after_failure, next_after_success, show_output, show_step
 from request import parse_request
 from tests.conftest import HOTFIX
 
@@ -101,6 +101,24 @@ def test_a_plan_leads_to_the_apply_that_it_binds() -> None:
     output = {"result": "would_apply", "plan": {"plan_hash": "57b1"}}
     line = f"make hotfix ENV=prod ID={HOTFIX} ACTION=apply REASON=INC-4711 PLAN_HASH=57b1"
     assert next_after_success(output, order(ACTION="plan", OUTPUT="x").command) == [line]
+
+
+def test_what_is_to_be_recorded_is_said_to_the_apply_only() -> None:
+    recording = order(RECORD="prisma")
+    assert recording.request["record"] == "prisma"
+    (line,) = next_after_success({"result": "already_applied", "apply": {}}, recording.command)
+    assert line == f"make hotfix ENV=prod ID={HOTFIX} ACTION=verify REASON=INC-4711"
+    with pytest.raises(LocalError, match="record"):
+        order(ACTION="plan", RECORD="prisma")
+
+
+def test_what_prisma_will_do_next_is_said_where_there_is_a_history(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = {"columns": [], "blockers": [], "prisma": {"state": "recorded", "next_deploy": "It skips it."}}
+    show_output({"result": "applied", "summary": "Done.", "apply": seen})
+    assert "The next prisma migrate deploy: It skips it." in capsys.readouterr().out
+    seen["prisma"] = {"state": "no_history", "next_deploy": "It refuses."}
+    show_output({"result": "applied", "summary": "Done.", "apply": seen})
+    assert "prisma" not in capsys.readouterr().out
 
 
 def test_what_is_there_already_leads_to_the_proof() -> None:
