@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from inert import block, code, grid
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
 NOT_TOLD = "not told"
 CHANGED = {True: "yes", False: "no", None: "not known from here"}
 NEVER_ANALYSED = "size not known: never analysed"
+# How an expect line words a column, cut into what psql's \d shows of it.
+WORDED = re.compile(
+    r"(?P<type>.+?)(?: collate (?P<collation>\S.*?))? (?P<nullable>not null|null)(?P<invalid> \(not valid\))?"
+    r"(?: default (?P<default>.+)| (?P<generated>generated .+))?",
+    re.DOTALL,
+)
 
 
 def write_document(facts: Mapping[str, Any]) -> str:
@@ -26,6 +33,7 @@ def write_document(facts: Mapping[str, Any]) -> str:
         "## Log lines": write_log_lines(facts["log_lines"]),
         "## Validation": write_validation(facts["validation"]),
         "## Database and network": write_database(facts["database"], facts["tables"]),
+        "## What Prisma does next": write_prisma(facts["prisma"]),
         "## Column": write_columns(facts["validation"]["columns"]),
         "## Lock, and whom it stalled": write_lock(facts["lock"], execution),
         "## What was not checked": "\n".join(f"- {line}" for line in facts["not_checked"]),
@@ -96,14 +104,26 @@ def write_validation(validation: Mapping[str, Any]) -> str:
         f"- The endpoint {endpoint_said}",
         f"- The application's log was {'not seen free of the error.' if minutes is None else log_said}",
     ]
+    columns = validation["columns"]
     seen = [
-        f"{column['name']}\n"
-        f"  before (plan)   {column['before'] or 'not looked at'}\n"
-        f"  after (verify)  {column['after'] or 'not looked at'}\n"
-        f"  as expected     {CHANGED[column['as_expected']]}"
-        for column in validation["columns"]
+        [f"{column['schema']}.{column['table']}", when, *describe_as_psql(column["column"], column[key])]
+        for column in columns
+        for when, key in (("before (plan)", "before"), ("after (verify)", "after"))
     ]
-    return joined(block("\n".join(seen)) if seen else "No column was looked at.", "\n".join(sentences))
+    titles = ["table", "seen", "Column", "Type", "Collation", "Nullable", "Default"]
+    held = [f"- {code(column['name'] or '')} is as expected: {CHANGED[column['as_expected']]}." for column in columns]
+    shown = joined("As `\\d` shows it:", grid([titles, *seen])) if seen else "No column was looked at."
+    return joined(shown, "\n".join([*held, *sentences]))
+
+
+def describe_as_psql(column: str, worded: str | None) -> list[str]:
+    """The column as a row of psql's `\\d`: https://www.postgresql.org/docs/current/app-psql.html"""
+    found = WORDED.fullmatch(worded or "")
+    if found is None:
+        return [column, worded or "not looked at", "", "", ""]
+    nullable = "not null" if found["nullable"] == "not null" else ""
+    default = found["default"] or found["generated"] or ""
+    return [column, found["type"], found["collation"] or "", f"{nullable}{found['invalid'] or ''}", default]
 
 
 def write_database(database: Mapping[str, Any], tables: list[dict[str, Any]]) -> str:
@@ -125,6 +145,20 @@ def write_database(database: Mapping[str, Any], tables: list[dict[str, Any]]) ->
             )
         )
     return listed(told)
+
+
+def write_prisma(prisma: Mapping[str, Any]) -> str:
+    if not prisma:
+        return "No answer tells."
+    return listed(
+        {
+            "The next prisma migrate deploy": prisma.get("next_deploy"),
+            "History": prisma.get("table") or "none found",
+            "State of this hotfix there": prisma.get("state"),
+            "Recorded by this run": CHANGED[prisma["recorded_here"]],
+        }
+        | ({"Failed, and in the way of every deploy": ", ".join(prisma["blocked_by"])} if prisma["blocked_by"] else {})
+    )
 
 
 def write_columns(columns: list[dict[str, Any]]) -> str:

@@ -48,6 +48,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         },
         "database": object_in(last, "database"),
         "tables": objects_in(last, "tables"),
+        "prisma": read_prisma(run),
         "lock": describe_lock(run),
         "not_checked": list_unchecked(run),
         "rollback": [drop_sql(column) for column in columns if column["changed"] and not is_harmless(column)],
@@ -161,6 +162,19 @@ def describe_lock(run: Run) -> dict[str, Any]:
     plan = run.answers.get("plan", {})
     # Only of what is still to do a plan tells who is in the way.
     return figures | {"planned": plan.get("result") == "would_apply", "blockers": objects_in(plan, "blockers")}
+
+
+def read_prisma(run: Run) -> dict[str, Any]:
+    """What the last answer saw of Prisma's history, and whether the apply has written to it; {} if none tells."""
+    seen = [found for answer in run.answers.values() if (found := object_in(answer, "prisma"))]
+    if not seen:
+        return {}
+    failed = seen[-1].get("blocked_by")
+    return {
+        **{key: text_of(seen[-1].get(key)) for key in ("table", "state", "next_deploy")},
+        "blocked_by": [str(one) for one in failed] if isinstance(failed, list) else [],
+        "recorded_here": any(one.get("recorded_here") is True for one in seen),
+    }
 
 
 def list_unchecked(run: Run) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import report
+from document import describe_as_psql
 from facts import collect_facts
 from inert import block, code
 from report import lambda_handler, make_report
@@ -23,8 +24,8 @@ GOLDEN = Path(__file__).with_name("golden")
 INCIDENT: dict[str, Any] = json.loads((GOLDEN / "incident.json").read_text())
 ARN = INCIDENT["request"]["correlation_id"]
 HEADINGS = [
-    *("Problem", "SQL", "Execution", "Log lines", "Validation", "Database and network", "Column"),
-    *("Lock, and whom it stalled", "What was not checked", "Rollback"),
+    *("Problem", "SQL", "Execution", "Log lines", "Validation", "Database and network", "What Prisma does next"),
+    *("Column", "Lock, and whom it stalled", "What was not checked", "Rollback"),
 ]
 BLOCKER = {
     "pid": 4711,
@@ -176,6 +177,44 @@ def test_a_column_that_was_there_is_never_to_be_dropped() -> None:
     for answer in ("plan", "verify"):
         whole[answer]["columns"][0] |= {"actual": "text not null", "expected": "text not null"}
     assert "DROP" not in make_report(Run(whole))["markdown"]
+
+
+@pytest.mark.parametrize(
+    ("worded", "row"),
+    [
+        ("timestamp with time zone null", ["c", "timestamp with time zone", "", "", ""]),
+        ("smallint not null default 5", ["c", "smallint", "", "not null", "5"]),
+        (
+            "character varying(40) collate \"C\" null default 'a null default'::text",
+            ["c", "character varying(40)", '"C"', "", "'a null default'::text"],
+        ),
+        (
+            "bigint not null generated always as identity",
+            ["c", "bigint", "", "not null", "generated always as identity"],
+        ),
+        (
+            "integer null generated always as (a + 1) stored",
+            ["c", "integer", "", "", "generated always as (a + 1) stored"],
+        ),
+        ("text not null (not valid)", ["c", "text", "", "not null (not valid)", ""]),
+        ("missing", ["c", "missing", "", "", ""]),
+        (None, ["c", "not looked at", "", "", ""]),
+    ],
+)
+def test_a_column_is_shown_as_psql_describes_it(worded: str | None, row: list[str]) -> None:
+    assert describe_as_psql("c", worded) == row
+
+
+def test_what_prisma_does_next_is_what_was_seen_last_and_the_row_is_the_applys() -> None:
+    assert facts(INCIDENT)["prisma"]["state"] == "recorded"
+    assert facts(INCIDENT)["prisma"]["recorded_here"] is True
+    assert facts(output("plan"))["prisma"]["state"] == "not_recorded"
+    assert facts(output("plan"))["prisma"]["recorded_here"] is False
+    whole = output("plan")
+    whole["plan"]["prisma"] |= {"blocked_by": ["20260101000000_other"]}
+    assert "- Failed, and in the way of every deploy: `20260101000000_other`" in make_report(Run(whole))["markdown"]
+    whole["plan"]["prisma"] = None
+    assert "## What Prisma does next\n\nNo answer tells.\n" in make_report(Run(whole))["markdown"]
 
 
 @pytest.mark.parametrize(
