@@ -21,6 +21,7 @@ from local.aws import fake_aws
 from local.interpreter import interpreting
 from local.places import PROJECT
 from tests.conftest import HOTFIX
+from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,20 +42,6 @@ COLUMN = {
     "actual": "missing",
     "matches": False,
     "changed": False,
-}
-BLOCKER = {
-    "pid": 4711,
-    "user": "billing",
-    "application_name": "nightly-report",
-    "state": "idle in transaction",
-    "transaction_seconds": 340.2,
-    "lock_mode": "ACCESS SHARE",
-    "granted": True,
-    "waiting": False,
-    "table": "public.drivers",
-    "prepared_transaction": None,
-    "autovacuum": None,
-    "waits_for": [],
 }
 SQL = 'ALTER TABLE "drivers" ADD COLUMN IF NOT EXISTS "active_since" TIMESTAMPTZ NULL;'
 SUMMARY = "public.drivers.active_since missing; apply would run the file; 1 transaction(s) in the way now."

@@ -12,6 +12,7 @@ import pytest
 import errors
 from tests.conftest import HOTFIX
 from tests.integration.test_prisma import CREATE
+from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,20 +107,6 @@ def shape(value: Any) -> Any:
 
 
 def test_the_errors_shown_are_real_texts() -> None:
-    blocker = {
-        "pid": 4711,
-        "user": "billing",
-        "application_name": "nightly-report",
-        "state": "idle in transaction",
-        "transaction_seconds": 340.2,
-        "lock_mode": "ACCESS SHARE",
-        "granted": True,
-        "waiting": False,
-        "table": "public.drivers",
-        "prepared_transaction": None,
-        "autovacuum": None,
-        "waits_for": [],
-    }
     mismatch = {
         "name": "public.drivers.active_since",
         "expected": "timestamp with time zone null",
@@ -128,7 +115,7 @@ def test_the_errors_shown_are_real_texts() -> None:
     excerpt = "LINE 2: ALTER TABLE public.orders ADD COLUMN IF NOT EXISTS note txt\n" + " " * 64 + "^"
     texts = [
         errors.lock_busy(
-            HOTFIX, "public.drivers", [blocker], count=1, user="kaviar_app", waited_ms=30_000, attempts=1, stalled_ms=0
+            HOTFIX, "public.drivers", [BLOCKER], count=1, user="kaviar_app", waited_ms=30_000, attempts=1, stalled_ms=0
         ),
         errors.column_mismatch(HOTFIX, [mismatch]),
         errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),

@@ -19,6 +19,7 @@ from markup import REPLACEMENT, UNPRINTABLE, Html, element, escape
 from overview import Seen, show_overview
 from parts import Viewer, show_notice
 from progress import show_execution
+from tests.samples import BLOCKER
 from words import say_duration, say_size, say_steps
 
 if TYPE_CHECKING:
@@ -39,20 +40,6 @@ COLUMN = {
     "expected": "timestamp with time zone null",
     "actual": "missing",
     "matches": False,
-}
-BLOCKER = {
-    "pid": 4711,
-    "user": "billing",
-    "application_name": "nightly-report",
-    "state": "idle in transaction",
-    "transaction_seconds": 340.2,
-    "lock_mode": "ACCESS SHARE",
-    "granted": True,
-    "waiting": False,
-    "table": "public.drivers",
-    "prepared_transaction": None,
-    "autovacuum": None,
-    "waits_for": [],
 }
 PLAN: dict[str, Any] = {
     "columns": [COLUMN],

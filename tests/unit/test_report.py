@@ -16,6 +16,7 @@ from facts import collect_facts
 from inert import block, code
 from report import lambda_handler, make_report
 from run import Run, moment, read_answer
+from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,20 +28,6 @@ HEADINGS = [
     *("Problem", "SQL", "Execution", "Log lines", "Validation", "Database and network", "What Prisma does next"),
     *("Column", "Lock, and whom it stalled", "What was not checked", "Rollback"),
 ]
-BLOCKER = {
-    "pid": 4711,
-    "user": "billing",
-    "application_name": "nightly-report",
-    "state": "idle in transaction",
-    "transaction_seconds": 340.2,
-    "lock_mode": "ACCESS SHARE",
-    "granted": True,
-    "waiting": False,
-    "table": "public.drivers",
-    "prepared_transaction": None,
-    "autovacuum": None,
-    "waits_for": [],
-}
 BUSY = (
     "public.drivers stayed locked for 30 s, so 20260212092000_add_drivers_active_since was not applied. Nothing was "
     "changed, and nobody waited behind this run.\nIn the way: pid 4711 (billing, nightly-report), in a transaction for "

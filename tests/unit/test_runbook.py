@@ -20,6 +20,7 @@ from request import parse_request
 from sqlfile import HOTFIX_ID
 from tests import ssm
 from tests.conftest import HOTFIX
+from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,21 +226,6 @@ def test_the_form_of_an_id_is_that_of_the_function() -> None:
 
 
 # Where it leads
-
-BLOCKER = {
-    "pid": 4711,
-    "user": "billing",
-    "application_name": "nightly-report",
-    "state": "idle in transaction",
-    "transaction_seconds": 340.2,
-    "lock_mode": "ACCESS SHARE",
-    "granted": True,
-    "waiting": False,
-    "table": "public.drivers",
-    "prepared_transaction": None,
-    "autovacuum": None,
-    "waits_for": [],
-}
 
 
 def response(action: str, result: str, **changes: Any) -> dict[str, Any]:
