@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from local.aws import fake_aws
 from local.build import build_if_changed
 from local.emulator import emulated_function
 from local.laptop import local_environment
+from local.places import ARTIFACT, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +57,30 @@ def invoke(start: Callable[..., EmulatedFunction], no_secret_in_output: list[str
         return invocation
 
     return invoke
+
+
+# boto3 is part of Lambda's runtime; it is packaged as pinned, and this is what comes with it and with nothing else.
+BOTO3 = ("boto3", "botocore", "jmespath", "s3transfer", "urllib3")
+
+
+def test_the_package_is_small_and_knows_one_service_only() -> None:
+    sizes = {path.relative_to(ARTIFACT).parts: path.stat().st_size for path in ARTIFACT.rglob("*") if path.is_file()}
+    own = {parts: size for parts, size in sizes.items() if not parts[0].startswith(BOTO3)}
+    assert sum(own.values()) <= 2_500_000
+    assert {path.name for path in (ARTIFACT / "botocore" / "data").iterdir() if path.is_dir()} == {"secretsmanager"}
+    partitions = json.loads((ARTIFACT / "botocore" / "data" / "endpoints.json").read_text())["partitions"]
+    assert {"aws", "aws-cn", "aws-us-gov"} <= {partition["partition"] for partition in partitions}
+    assert {name for partition in partitions for name in partition["services"]} == {"secretsmanager"}
+
+
+def test_nothing_in_the_package_has_to_be_compiled_at_a_cold_start() -> None:
+    sources = set(ARTIFACT.rglob("*.py"))
+    assert {path.name for path in sources} == {path.name for path in (PROJECT / "functions" / "migrate").glob("*.py")}
+    for source in sources:
+        bytecode = Path(importlib.util.cache_from_source(source)).read_bytes()
+        # The flags say that it is taken without a look at the source. https://peps.python.org/pep-0552/
+        assert bytecode[:8] == importlib.util.MAGIC_NUMBER + b"\x01\0\0\0"
+        assert bytecode[8:16] == importlib.util.source_hash(source.read_bytes())
 
 
 def read_lines(invocation: Invocation, message: str) -> list[dict[str, Any]]:

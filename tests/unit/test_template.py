@@ -811,7 +811,7 @@ def test_only_the_default_environment_can_be_synced_without_a_change_set() -> No
 @environments
 def test_build_is_not_cached_because_the_cache_misses_changed_dependencies(environment: str) -> None:
     assert SAMCONFIG[environment]["build"]["parameters"]["cached"] is False
-    assert (PROJECT / "functions/migrate/requirements.txt").read_text() == "-r ../../requirements/function.txt\n"
+    assert RESOURCES["MigrateFunction"]["Metadata"] == {"BuildMethod": "makefile", "WorkingDirectory": "."}
 
 
 @environments
