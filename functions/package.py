@@ -16,6 +16,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 FUNCTION = PROJECT / "functions" / "migrate"
 REQUIREMENTS = PROJECT / "requirements" / "function.txt"
 PYTHON = (3, 13)
+# Where Lambda puts the package, and so the path in tracebacks.
+TASK_ROOT = "/var/task"
 SERVICE = "secretsmanager"
 # What the function's libraries bring along and it never imports: clients of other services, other features, sources of
 # documentation, and lists of files that are no longer there.
@@ -48,12 +50,10 @@ def main(target: Path) -> None:
 
 
 def install(target: Path) -> None:
-    """The libraries are there, as pinned. None of them is made for one processor, so it may be another's here."""
+    """The libraries are there, as pinned. One that is made for a processor is refused: the function's is another."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    exactly = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
+    exactly = ["--require-hashes", "--no-deps", "--only-binary=:all:", "--platform=any", "--no-compile"]
     subprocess.run([*pip, *exactly, "--target", target, "--requirement", REQUIREMENTS], check=True)  # noqa: S603
-    if made_for_this_machine := [path.name for path in target.rglob("*.so")]:
-        sys.exit(f"The package would run on this machine's processor only: {', '.join(made_for_this_machine)}")
 
 
 def prune(target: Path) -> None:
@@ -76,7 +76,7 @@ def keep_one_service(endpoints: Path) -> None:
 
 def compile_libraries(target: Path) -> None:
     """Each library is bytecode alone."""
-    if not compileall.compile_dir(target, quiet=1, legacy=True):
+    if not compileall.compile_dir(target, quiet=1, legacy=True, stripdir=target, prependdir=TASK_ROOT):
         sys.exit("A library can't be compiled.")
     for source in target.rglob("*.py"):
         source.unlink()
@@ -91,10 +91,9 @@ def copy_function(target: Path) -> None:
     shutil.copytree(FUNCTION / "certificates", target / "certificates")
     for source in FUNCTION.glob("*.py"):
         copied = Path(shutil.copy(source, target))
-        # The path in tracebacks is that of Lambda.
         py_compile.compile(
             str(copied),
-            dfile=f"/var/task/{source.name}",
+            dfile=f"{TASK_ROOT}/{source.name}",
             doraise=True,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )

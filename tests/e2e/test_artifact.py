@@ -83,6 +83,10 @@ def test_nothing_in_the_package_has_to_be_compiled_at_a_cold_start() -> None:
         assert bytecode[8:16] == importlib.util.source_hash(source.read_bytes())
 
 
+def test_the_package_names_no_folder_of_the_machine_that_made_it() -> None:
+    assert not [path for path in ARTIFACT.rglob("*.pyc") if str(PROJECT).encode() in path.read_bytes()]
+
+
 def read_lines(invocation: Invocation, message: str) -> list[dict[str, Any]]:
     return [record for record in invocation.logs if record.get("message") == message]
 
