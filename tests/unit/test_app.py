@@ -323,8 +323,8 @@ def test_what_matters_of_prismas_history_is_added(history: History, added: str) 
 
 
 def test_each_table_is_described_once() -> None:
-    report = Report("would_apply", (THERE, MADE, LACKING), {})
-    assert [(table["schema"], table["table"]) for table in app.describe_tables(report)] == [
+    columns = (THERE, MADE, LACKING)
+    assert [(table["schema"], table["table"]) for table in app.describe_tables(columns)] == [
         ("public", "drivers"),
         ("public", "riders"),
     ]
