@@ -294,6 +294,10 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
             "public.drivers.name, public.drivers.note as expected, and can be selected.",
         ),
         (
+            Report("passed", (THERE, MADE, LACKING), {}),
+            "As the application expects: 3 columns of 2 tables.",
+        ),
+        (
             Report("ready", (THERE,), {}, hotfixes=(ID,)),
             "Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).",
         ),
