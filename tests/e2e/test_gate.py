@@ -110,6 +110,11 @@ def test_a_line_of_it_can_be_pasted_into_a_hotfix(
     assert invoke("apply", write_hotfix(f"{line}\n{sql}")).result == "applied"
 
 
+def test_every_type_and_default_that_prisma_has_words_for_is_listed(word: Callable[[str], str]) -> None:
+    sql = (PROJECT / "tests" / "e2e" / "prisma_types.sql").read_text()
+    assert len(parse_schema(word(sql).encode()).expectations) > 60
+
+
 def refuse(word: Callable[[str], str], sql: str) -> str:
     with pytest.raises(LocalError) as refused:
         word(sql)
