@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from sqlfile import ExpectedSchema
 
 
+# Prisma writes TIMESTAMPTZ(6) for what most write without. https://www.postgresql.org/docs/current/datatype-datetime.html
+FULL_PRECISION = re.compile(r"^(timestamp|time|interval)\(6\)")
+
+
 def compare_schema(session: Session, schema: ExpectedSchema) -> tuple[Column, ...]:
     """Every column of the list is there as expected, seen without a lock on any table. What the database has beyond it
     does not matter.
@@ -49,7 +53,13 @@ def look_at_all(session: Session, schema: ExpectedSchema) -> Iterator[Column]:
         types = catalog.read_types(session, part)
         ((text,),) = session.query(catalog.read_columns_sql(part.expectations, types))
         _, rows = catalog.parse_columns(text)
-        yield from map(catalog.compare, part.expectations, rows)
+        yield from map(ignore_full_precision, map(catalog.compare, part.expectations, rows))
+
+
+def ignore_full_precision(column: Column) -> Column:
+    """A column that differs only in saying that it has the precision which it would have anyway is as expected."""
+    expected, actual = (FULL_PRECISION.sub(r"\1", words) for words in (column.expected, column.actual))
+    return replace(column, matches=True) if expected == actual else column
 
 
 def search_path_sql(schema: str) -> str:

@@ -108,7 +108,7 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
     # As Prisma writes it from the application's schema, which has the column that no migration added.
     schema.write_text(
         'CREATE TABLE "drivers" (\n    "id" UUID NOT NULL,\n    "name" TEXT NOT NULL,\n'
-        '    "active_since" TIMESTAMPTZ,\n\n    CONSTRAINT "drivers_pkey" PRIMARY KEY ("id")\n);\n'
+        '    "active_since" TIMESTAMPTZ(6),\n\n    CONSTRAINT "drivers_pkey" PRIMARY KEY ("id")\n);\n'
     )
     with scratch_server(tmp_path / "scratch") as server, scratch_database(server, [], schema) as scratch:
         (layer / "schema.expect").write_bytes(word_list(scratch))
@@ -120,7 +120,7 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
         f"   The database {database.name} is not as the application expects: of 3 columns 1 missing, 0 different."
         " Nothing was changed.\n"
         "     public.drivers.active_since\n"
-        "       expected  timestamp with time zone null\n"
+        "       expected  timestamp(6) with time zone null\n"
         "       actual    missing\n"
     ) in stopped.stdout
     assert stack.hotfix("ACTION=apply").returncode == 0

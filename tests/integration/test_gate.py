@@ -188,6 +188,25 @@ def test_the_same_column_in_other_words_passes(gate: Gate, database: Database, d
     assert 'public.driver  missing, with 1 column; there is public."Driver"\n' in other_case.text
 
 
+@pytest.mark.parametrize(
+    ("ddl", "expected", "result"),
+    [
+        ("timestamptz", "timestamp(6) with time zone", "passed"),
+        ("timestamp(6)[]", "timestamp[]", "passed"),
+        ("time(6) not null", "time not null", "passed"),
+        ("interval", "interval(6)", "passed"),
+        ("timestamptz", "timestamptz(3)", None),
+        ("timestamptz", "timestamp(6)", None),
+        ("timestamptz", "timestamptz(6) not null", None),
+    ],
+)
+def test_a_precision_that_a_type_has_anyway_makes_no_difference(
+    gate: Gate, database: Database, ddl: str, expected: str, result: str | None
+) -> None:
+    database.run_as_owner(f"ALTER TABLE drivers ADD COLUMN a {ddl}")
+    assert gate(f"public.drivers.a {expected}").result == result
+
+
 def test_the_search_path_of_the_role_is_of_no_account(gate: Gate, database: Database) -> None:
     """A bare name on the list is that of the column's own schema, as where the list was written."""
     database.run_as_owner(
