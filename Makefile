@@ -118,6 +118,10 @@ check-sql: .venv/ready ## Prove every hotfix on a filled table: make check-sql S
 .PHONY: sql
 sql: check-sql
 
+.PHONY: gate
+gate: .venv/ready ## List the columns that the application expects: make gate SCHEMA=schema.sql
+	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.gate
+
 .PHONY: formal-migration
 formal-migration: .venv/ready ## Write the migration of a hotfix: ID=... TO=../app/prisma/migrations FORMAT=prisma
 	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.formal_migration

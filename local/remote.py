@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
@@ -19,7 +20,7 @@ from botocore.config import Config
 from local import show, verdict
 from local.errors import LocalError
 from local.functions import errors, executions, request
-from local.places import PROJECT
+from local.places import PROJECT, shown
 from local.stack import NOTHING_STARTED, QUICK, Stack, environments, explain, find_stack
 from local.verdict import Ending
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from mypy_boto3_stepfunctions import SFNClient
 
+# What `make gate` wrote.
+LIST = PROJECT / "sql" / "schema.expect"
 POLL_SECONDS = 1.0
 # The function answers within 55 s, after a cold start. A second invocation would only repeat the first.
 ONCE = Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "total_max_attempts": 1})
@@ -35,7 +38,7 @@ ONCE = Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "
 VARIABLES = ("ENV", "STACK", "ID", "ACTION", "REASON", "BY", "PLAN_HASH", "RECORD", "DIRECT", "OUTPUT")
 USAGE = """\
 make hotfix ENV=prod ID=<id> ACTION=plan|apply|verify [REASON=INC-4711] [BY=ana] [PLAN_HASH=<from the plan>]
-make hotfix ENV=prod ACTION=check
+make hotfix ENV=prod ACTION=check|gate
 Also: STACK=<name> instead of ENV, OUTPUT=<file> for the answer as JSON, DIRECT=1 to go around the state machine, and
 with apply RECORD=prisma to write the row of Prisma's history."""
 
@@ -70,6 +73,8 @@ def main(environment: Mapping[str, str]) -> int:
             print(describe_usage(), file=sys.stderr)
             return 2
         ending = carry_out(order)
+        if order.request["action"] == "gate" and not ending.error:
+            refuse_other_list(ending, LIST, order.command())
         verdict.show_ending(ending, order.command)
         if order.typed["OUTPUT"]:
             write_answer(Path(order.typed["OUTPUT"]), ending)
@@ -88,6 +93,19 @@ def write_answer(path: Path, ending: Ending) -> None:
         raise LocalError(f"The answer above could not be written to {path}: {error.strerror}.") from error
 
 
+def refuse_other_list(ending: Ending, path: Path, command: str) -> None:
+    """The gate was passed with the list that is here, if there is one.
+
+    Raises:
+        LocalError: the function has another; it has looked, and changed nothing.
+    """
+    if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != ending.output["plan"]["sql_sha256"]:
+        raise LocalError(
+            f"The gate was passed with another list than {shown(path)}: the deployed one is older, or newer. "
+            f"{ending.output['summary']} Nothing was changed. Deploy this one, and run again:  {command}"
+        )
+
+
 def describe_usage() -> str:
     packaged = "".join(f"\n  {path.stem}" for path in sorted((PROJECT / "sql").glob("*.sql")))
     return f"{USAGE}\nENV is one of {', '.join(environments())}. The packaged ids:{packaged}"
@@ -101,7 +119,7 @@ def read_order(environment: Mapping[str, str]) -> Order | None:
     """
     typed = {name: environment.get(name, "").strip() for name in VARIABLES}
     whole = typed["ACTION"] in request.ACTIONS and (typed["ENV"] or typed["STACK"])
-    if not whole or (typed["ACTION"] != "check" and not typed["ID"]):
+    if not whole or (typed["ACTION"] not in ("check", "gate") and not typed["ID"]):
         return None
     body = {
         "hotfix": typed["ID"],
@@ -161,7 +179,7 @@ def invoke_function(stack: Stack, body: dict[str, str]) -> Ending:
             raise explain(error, f"The function {stack.function} did not answer", state_of(error)) from error
     if "FunctionError" in answer:
         return Ending({}, payload.get("errorType", "FunctionError"), payload.get("errorMessage", json.dumps(payload)))
-    key = "plan" if body["action"] == "check" else body["action"]
+    key = body["action"] if body["action"] in ("apply", "verify") else "plan"  # As the state machine does.
     return Ending({"request": body, "result": payload["result"], "summary": payload["summary"], key: payload})
 
 

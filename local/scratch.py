@@ -140,7 +140,7 @@ def load_schema(server: Server, name: str, login: Login, schema: Path) -> None:
             if role is None:
                 raise LocalError(
                     f"{shown(schema)} can't be loaded: {first_error(result.stderr)}\n"
-                    f"Take out what the hotfix's tables do not need:  {DUMP} > schema.sql"
+                    f"Take out what the columns of its tables do not need. One table alone:  {DUMP} > schema.sql"
                 )
             admin.run(f"CREATE ROLE {quoted(role[1].replace('""', '"'))}")
     with server.connect(name) as admin:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
-GOOD = {"ready", "would_apply", "applied", "already_applied", "verified"}
+GOOD = {"ready", "would_apply", "applied", "already_applied", "verified", "passed"}
 
 
 def show_title(text: str) -> None:

@@ -89,7 +89,8 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
     Raises:
         OtherPlanError: the request names a plan, and the one that runs is not bound to it; nothing was started.
     """
-    action, hotfix, plan_hash = request["action"], request["hotfix"], request.get("plan_hash")
+    # Of a gate, which is about the whole schema, only that.
+    action, hotfix, plan_hash = request["action"], request.get("hotfix", "schema"), request.get("plan_hash")
     last = find_last(client, machine_arn, name_prefix(action, hotfix))
     if last and last["status"] == RUNNING:
         running = describe(client, last["executionArn"]) if plan_hash else None

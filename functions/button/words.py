@@ -18,6 +18,7 @@ RESULTS = {
     "verified": "Verified",
     "would_apply": "Not applied yet",
     "ready": "Ready",
+    "passed": "Passed",
 }
 # Whoever reads of one of these must not take it for a success, whatever else is written there.
 ENDED_OTHERWISE = {"FAILED": "Failed", "TIMED_OUT": "Timed out", "ABORTED": "Stopped"}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from database import Session
     from recording import Recording
-    from sqlfile import Hotfix
+    from sqlfile import PackagedFile
 
 # A busy table has hundreds; a log event has 256 kB.
 SHOWN_BLOCKERS = 50
@@ -68,7 +68,7 @@ class Blocker:
         return described
 
 
-def find_blockers(session: Session, hotfix: Hotfix, recording: Recording | None = None) -> list[Blocker]:
+def find_blockers(session: Session, hotfix: PackagedFile, recording: Recording | None = None) -> list[Blocker]:
     """Every other transaction with a lock, or in wait for one, that conflicts with what the file and `recording` take.
     Those that wait for nobody come first, of these the oldest. On the expected tables and those that it alters any lock
     counts, on those that it refers to the locks of writers; partitions and inheritance children too. Waits for nobody.
@@ -78,7 +78,7 @@ def find_blockers(session: Session, hotfix: Hotfix, recording: Recording | None 
     return [Blocker(*row) for row in session.query_prepared(find_blockers_sql(session, hotfix, recording))]
 
 
-def find_blockers_sql(session: Session, hotfix: Hotfix, recording: Recording | None) -> str:
+def find_blockers_sql(session: Session, hotfix: PackagedFile, recording: Recording | None) -> str:
     tables: list[tuple[str | None, str, int]] = []
     if not (recording and recording.alone):
         tables += [(one.schema, one.table, IN_THE_WAY_OF_ALTER) for one in hotfix.expectations]
@@ -182,7 +182,7 @@ def follow(waits: Mapping[int, Sequence[int]], pid: int | None) -> tuple[int, ..
     return tuple(found)[:ASKED_BLOCKERS]
 
 
-def try_to_describe_blockers(session: Session, hotfix: Hotfix) -> tuple[Blocker, ...]:
+def try_to_describe_blockers(session: Session, hotfix: PackagedFile) -> tuple[Blocker, ...]:
     """The blockers, for an error that must be reported whether they can be seen or not."""
     try:
         return describe_blockers(session, find_blockers(session, hotfix))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 import errors
@@ -15,13 +16,15 @@ from database import NOT_AS_EXPECTED, literal
 from expectation import on_one_line, written
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from database import Row, Session
     from expectation import Expectation
-    from sqlfile import Hotfix
+    from sqlfile import Hotfix, PackagedFile
 
 MISSING = "missing"
+# Each is two targets of a query, which may have 1664. https://www.postgresql.org/docs/current/limits.html
+TYPES_AT_ONCE = 800
 TABLE_KINDS = {"r": "table", "p": "partitioned table"}
 OTHER_KINDS = {
     "v": "view",
@@ -99,7 +102,7 @@ def set_search_path_sql(session: Session, hotfix: Hotfix) -> str:
     return f"SELECT pg_catalog.set_config('search_path', {literal(path)}, false)"
 
 
-def read_types(session: Session, hotfix: Hotfix) -> list[ColumnType | None]:
+def read_types(session: Session, hotfix: PackagedFile) -> list[ColumnType | None]:
     """Each expectation's type, normalised by the server; None for one that does not exist (yet).
 
     The row description of a NULL gives the modifier that pg_attribute would hold. A domain has none, and may refuse
@@ -108,45 +111,43 @@ def read_types(session: Session, hotfix: Hotfix) -> list[ColumnType | None]:
     Raises:
         HotfixFileError: PostgreSQL can't read a type, or no column can have it; nothing was changed.
     """
+    found: dict[str, tuple[int | None, str | None]] = {}
+    modifiers: dict[str, int] = {}
     try:
-        (row,) = session.query(find_types_sql(hotfix.expectations))
-        oids, kinds = row[::2], row[1::2]
-        sized = [
-            expectation.type
-            for expectation, kind in zip(hotfix.expectations, kinds, strict=True)
-            if kind not in (None, "d", "p")
-        ]
-        if sized:
-            session.query("SELECT " + ", ".join(f"NULL::{name}" for name in sized))
-        modifiers = iter(session.type_modifiers() if sized else [])
+        different = dict.fromkeys(expectation.type for expectation in hotfix.expectations)
+        for names in batched(different, TYPES_AT_ONCE, strict=False):
+            (row,) = session.query(find_types_sql(names))
+            found |= zip(names, batched(row, 2, strict=True), strict=True)
+            sized = [name for name in names if found[name][1] not in (None, "d", "p")]
+            if sized:
+                session.query("SELECT " + ", ".join(f"NULL::{name}" for name in sized))
+                modifiers |= zip(sized, session.type_modifiers(), strict=True)
     except errors.SqlRefusedError as error:
         raise find_unreadable_type(session, hotfix) or error from None
-    for expectation, kind in zip(hotfix.expectations, kinds, strict=True):
-        if kind == "p":
-            raise errors.bad_type(hotfix.id, expectation.name, expectation.type, "it is a pseudo-type")
-    return [
-        ColumnType(oid, -1 if kind == "d" else next(modifiers)) if kind else None
-        for oid, kind in zip(oids, kinds, strict=True)
-    ]
+    for expectation in hotfix.expectations:
+        if found[expectation.type][1] == "p":
+            raise errors.bad_type(hotfix.file, expectation.name, expectation.type, "it is a pseudo-type")
+    known = {name: ColumnType(oid, modifiers.get(name, -1)) if oid else None for name, (oid, _) in found.items()}
+    return [known[expectation.type] for expectation in hotfix.expectations]
 
 
-def find_types_sql(expectations: Sequence[Expectation]) -> str:
+def find_types_sql(names: Iterable[str]) -> str:
     """Oid and kind of each type, both NULL when it does not exist."""
-    found = [f"pg_catalog.to_regtype({literal(expectation.type)})" for expectation in expectations]
+    found = [f"pg_catalog.to_regtype({literal(name)})" for name in names]
     return "SELECT " + ", ".join(
         f"{oid}::pg_catalog.oid, (SELECT t.typtype FROM pg_catalog.pg_type t WHERE t.oid = {oid})" for oid in found
     )
 
 
-def find_unreadable_type(session: Session, hotfix: Hotfix) -> errors.HotfixFileError | None:
+def find_unreadable_type(session: Session, hotfix: PackagedFile) -> errors.HotfixFileError | None:
     """The first of the types that the server refuses on its own, for an error that names it."""
     for expectation in hotfix.expectations:
         try:
-            ((_, kind),) = session.query(find_types_sql([expectation]))
+            ((_, kind),) = session.query(find_types_sql([expectation.type]))
             if kind not in (None, "d", "p"):
                 session.query(f"SELECT NULL::{expectation.type}")
         except errors.SqlRefusedError as error:
-            return errors.bad_type(hotfix.id, expectation.name, expectation.type, error.facts["refusal"])
+            return errors.bad_type(hotfix.file, expectation.name, expectation.type, error.facts["refusal"])
     return None
 
 

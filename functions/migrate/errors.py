@@ -6,6 +6,7 @@ happened, what state the database is in, what to do next. "Nothing was changed."
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -126,13 +127,13 @@ def unknown_hotfix(hotfix: str, known: Sequence[str]) -> UnknownHotfixError:
     )
 
 
-def bad_file(hotfix: str, what: str, advice: str) -> HotfixFileError:
-    return HotfixFileError(f"sql/{hotfix}.sql {what}. {UNTOUCHED} {advice}")
+def bad_file(file: str, what: str, advice: str) -> HotfixFileError:
+    return HotfixFileError(f"sql/{file} {what}. {UNTOUCHED} {advice}")
 
 
-def bad_type(hotfix: str, column: str, column_type: str, reason: str) -> HotfixFileError:
+def bad_type(file: str, column: str, column_type: str, reason: str) -> HotfixFileError:
     return HotfixFileError(
-        f"sql/{hotfix}.sql expects {column} to have the type {column_type}, which is no column's type ({reason}). "
+        f"sql/{file} expects {column} to have the type {column_type}, which is no column's type ({reason}). "
         f"{UNCHANGED} Write the type as in CREATE TABLE, such as timestamptz, numeric(10,2) or text[]."
     )
 
@@ -141,6 +142,13 @@ def file_ended_transaction(hotfix: str) -> HotfixFileError:
     return HotfixFileError(
         f"sql/{hotfix}.sql ended the transaction that it ran in. What it did before that is committed, without proof. "
         f'See what is there:  {{"hotfix": "{hotfix}", "action": "plan"}}  and take the transaction control out.'
+    )
+
+
+def no_list(file: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"No sql/{file} is packaged, the list of the columns that the application expects. {UNTOUCHED} Write it from "
+        "the application's schema, and deploy:  make gate SCHEMA=schema.sql"
     )
 
 
@@ -389,6 +397,60 @@ def changed_since(
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
 
+LIMITS_OF_A_HOTFIX = "a hotfix only adds columns, and a filled table takes none that is NOT NULL without a default."
+# Step Functions keeps 32,768 characters of a failure, and it comes in JSON. A log event has 256 kB.
+# https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
+LONGEST_LIST, LOGGED_COLUMNS, NAMED_COMMANDS = 20_000, 500, 10
+
+
+def schema_differs(
+    database: str,
+    count: int,
+    differing: Sequence[Mapping[str, Any]],
+    absent: Sequence[Mapping[str, Any]],
+    hotfixes: Sequence[tuple[str, str]],
+    *,
+    rest: bool,
+) -> ColumnMismatchError:
+    """`count`: of all columns on the list. `differing`: those of tables that are there, as the response shows columns.
+    `absent`: the other tables, each with its kind, how many columns it should have, and tables that it may be.
+    `hotfixes`: name and SQL of what would add columns; `rest`: not all is done by these."""
+    columns = [*differing, *(column for table in absent for column in table["columns"])]
+    missing = sum(column["actual"] == "missing" for column in columns)
+    entries = [f"  {describe_absent(table)}" for table in absent]
+    entries += [
+        f"  {column['name']}\n    expected  {column['expected']}\n    actual    {column['actual']}"
+        for column in differing
+    ]
+    shown = [entry for entry, end in zip(entries, accumulate(map(len, entries)), strict=True) if end <= LONGEST_LIST]
+    hidden = len(entries) - len(shown)
+    found = f"of {counted(count, 'column')} {missing} missing, {len(columns) - missing} different"
+    lines = [f"The database {database} is not as the application expects: {found}. {UNCHANGED}", *shown]
+    lines += [f"  and {hidden} more: is it the right database?"] if hidden else []
+    if hotfixes:
+        lines += ["Add what is missing by a hotfix for each table; have it reviewed, deploy it, and apply it:"]
+        lines += [f"  make new NAME={name} SQL={shell_string(sql)}" for name, sql in hotfixes[:NAMED_COMMANDS]]
+        lines += ["  and so on"] if len(hotfixes) > NAMED_COMMANDS else []
+    if rest:
+        which = "The rest" if hotfixes else "This"
+        lines += [f"{which} needs a migration of its own: {LIMITS_OF_A_HOTFIX}"]
+    lines += [
+        'Do not deploy the application until this passes:  {"action": "gate"}',
+        "If it is the list that is wrong, write it anew and deploy it:  make gate SCHEMA=schema.sql",
+    ]
+    return ColumnMismatchError("\n".join(lines), columns=columns[:LOGGED_COLUMNS])
+
+
+def describe_absent(table: Mapping[str, Any]) -> str:
+    what = f"is a {table['kind']}, not a table" if table["kind"] else "missing"
+    there = f"; there is {', '.join(table['similar'])}" if table["similar"] else ""
+    return f"{table['name']}  {what}, with {counted(len(table['columns']), 'column')}{there}"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 # Prisma's history
 
 
@@ -587,6 +649,12 @@ def commit_not_seen(hotfix: str, address: str, reason: str) -> OutcomeUnknownErr
 def string(text: str) -> str:
     """The text as an SQL string."""
     escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def shell_string(text: str) -> str:
+    """The text as one word of a shell's command."""
+    escaped = text.replace("'", "'\\''")
     return f"'{escaped}'"
 
 

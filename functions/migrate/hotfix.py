@@ -15,12 +15,13 @@ from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
 from credentials import read_target
 from database import LockNotAvailable, LoginRefused, Session, open_session
+from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look
 from prisma import RECORDED, read_history
 from recording import plan_recording, refuse_unrecordable
-from sqlfile import Hotfix, list_hotfixes, load_hotfix, tables_of
+from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of
 from transport import tls_context
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     Raises:
         HotfixError: see errors.py; each text says what state the database is in.
     """
-    hotfixes = load_hotfixes(request, settings)
+    schema = load_list(settings) if request.action == "gate" else None
+    hotfixes = [] if schema else load_hotfixes(request, settings)
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
     with log_in(settings, remaining_ms) as session:
         try:
+            if schema:
+                return gate(session, schema)
             return fulfil(request, session, hotfixes, settings, remaining_ms)
         except errors.HotfixError as error:
             error.facts["limits"] = session.facts.limits
@@ -217,11 +221,31 @@ def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
     return Report("ready", tuple(columns), session.facts.describe(), limits=session.facts.limits, hotfixes=ids)
 
 
+def gate(session: Session, schema: ExpectedSchema) -> Report:
+    """Every column that the application expects is there as expected. Nothing was changed.
+
+    Raises:
+        ColumnMismatchError: names all that are missing or differ.
+    """
+    columns = compare_schema(session, schema)
+    return Report("passed", columns, session.facts.describe(), limits=session.facts.limits, sql_sha256=schema.sha256)
+
+
 # The steps
+
+
+def load_list(settings: Settings) -> ExpectedSchema:
+    """What the gate compares with; before anything is contacted."""
+    schema = load_schema(settings.sql_dir)
+    if schema is None:
+        raise errors.no_list(ExpectedSchema.file)
+    return schema
 
 
 def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
     """The file that is asked for, or all of them; before anything is contacted."""
+    if not request.hotfix:
+        load_schema(settings.sql_dir)  # If there is one, it must be readable as well.
     ids = [request.hotfix] if request.hotfix else list_hotfixes(settings.sql_dir)
     if not ids:
         raise errors.bad_setting(

@@ -9,7 +9,7 @@ from typing import Any
 import errors
 from sqlfile import HOTFIX_ID
 
-ACTIONS = ("check", "plan", "apply", "verify")
+ACTIONS = ("check", "plan", "apply", "verify", "gate")
 KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record")
 EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
 ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
@@ -29,8 +29,9 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `hotfix` is None only for `check` of everything; `requested_by`, `reason` and `correlation_id`
-    are self-declared. `record` names the tool in whose history `apply` writes what it did: only Prisma is known."""
+    """One request. `hotfix` is None only for `check` of everything and for `gate`; `requested_by`, `reason` and
+    `correlation_id` are self-declared. `record` names the tool in whose history `apply` writes what it did: only Prisma
+    is known."""
 
     hotfix: str | None
     action: str
@@ -58,8 +59,12 @@ def parse_request(event: object) -> Request:
     if action not in ACTIONS:
         raise errors.bad_request(f"The action {clip(action)} does not exist", f"The actions are {', '.join(ACTIONS)}.")
     hotfix = texts["hotfix"]
-    if hotfix is None and action != "check":
+    if hotfix is None and action not in ("check", "gate"):
         raise errors.bad_request(f"The request to {action} names no hotfix", ALLOWED)
+    if hotfix is not None and action == "gate":
+        raise errors.bad_request(
+            "The request to gate names a hotfix, but the gate looks at the whole schema", 'Send {"action": "gate"}.'
+        )
     if hotfix is not None and not HOTFIX_ID.fullmatch(hotfix):
         raise errors.bad_request(
             f"{clip(hotfix)} is not the id of a hotfix",

@@ -11,14 +11,14 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import dropwhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import errors
 from expectation import Expectation, Unreadable, parse_expectation, stored_name
 from lexer import Token, Unended, statements, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 # The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. A file name may have 255 bytes.
@@ -75,6 +75,10 @@ class Hotfix:
     allowed: tuple[tuple[str, str], ...] = ()
 
     @property
+    def file(self) -> str:
+        return f"{self.id}.sql"
+
+    @property
     def touches_others(self) -> bool:
         """Whether the SQL names tables that are not expected ones; a word too many does no harm."""
         expected = {(one.schema, one.table) for one in self.expectations} | {
@@ -87,9 +91,29 @@ class Hotfix:
         return tables_of(self.expectations)
 
 
+@dataclass(frozen=True)
+class ExpectedSchema:
+    """The columns that the application expects, of all its tables, as `make gate` has written them. It has no SQL."""
+
+    expectations: tuple[Expectation, ...]
+    sha256: str
+
+    file: ClassVar = "schema.expect"
+    named_tables: ClassVar[tuple[NamedTable, ...]] = ()
+
+
+type PackagedFile = Hotfix | ExpectedSchema
+
+
 def tables_of(expectations: Iterable[Expectation]) -> str:
     """Their tables, each once, as a text names them."""
     return " and ".join(dict.fromkeys(expectation.qualified_table for expectation in expectations))
+
+
+def count_columns(expectations: Collection[Expectation]) -> str:
+    """Such as "412 columns of 57 tables"."""
+    tables = {(expectation.schema, expectation.table) for expectation in expectations}
+    return f"{errors.counted(len(expectations), 'column')} of {errors.counted(len(tables), 'table')}"
 
 
 def list_hotfixes(sql_dir: Path) -> list[str]:
@@ -105,30 +129,57 @@ def load_hotfix(sql_dir: Path, hotfix_id: str) -> Hotfix:
     path = sql_dir / f"{hotfix_id}.sql"
     if not path.exists():
         raise errors.unknown_hotfix(hotfix_id, list_hotfixes(sql_dir))
+    return read_packaged(path, lambda content: parse_hotfix(hotfix_id, content))
+
+
+def load_schema(sql_dir: Path) -> ExpectedSchema | None:
+    """The list, checked; None if none is packaged.
+
+    Raises:
+        HotfixFileError: nothing was contacted.
+    """
+    path = sql_dir / ExpectedSchema.file
+    return read_packaged(path, parse_schema) if path.exists() else None
+
+
+def read_packaged[File: PackagedFile](path: Path, parse: Callable[[bytes], File]) -> File:
     try:
-        if not HOTFIX_ID.fullmatch(hotfix_id):
-            raise Unreadable("has a name that is no id", "Name it as 14 digits, an underscore, and lower-case words.")
-        return parse_hotfix(hotfix_id, path.read_bytes())
+        return parse(path.read_bytes())
     except Unreadable as error:
-        raise errors.bad_file(hotfix_id, error.what, error.advice) from None
+        raise errors.bad_file(path.name, error.what, error.advice) from None
     except OSError as error:
         advice = "Make it a file that everybody may read (chmod 644), and deploy."
-        raise errors.bad_file(hotfix_id, f"can't be read ({error.strerror})", advice) from error
+        raise errors.bad_file(path.name, f"can't be read ({error.strerror})", advice) from error
 
 
 def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
+    if not HOTFIX_ID.fullmatch(hotfix_id):
+        raise Unreadable("has a name that is no id", "Name it as 14 digits, an underscore, and lower-case words.")
     sql, found = cut_tokens(content)
     expectations, allowed = read_directives(found)
     cut = cut_statements(found)
+    refuse_none_or_twice(expectations)
+    named = tuple(dict.fromkeys(name for statement in cut for name in find_tables(statement)))
+    digest = hashlib.sha256(content).hexdigest()
+    return Hotfix(hotfix_id, sql, digest, len(cut), tuple(expectations), named, tuple(allowed.items()))
+
+
+def parse_schema(content: bytes) -> ExpectedSchema:
+    _, found = cut_tokens(content)
+    expectations, allowed = read_directives(found)
+    if allowed or any(token.kind not in ("space", "comment") for token in found):
+        raise Unreadable("holds more than expect lines", "Write it anew:  make gate SCHEMA=schema.sql")
+    refuse_none_or_twice(expectations)
+    return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest())
+
+
+def refuse_none_or_twice(expectations: Sequence[Expectation]) -> None:
     if not expectations:
         raise Unreadable(
             "expects no column", "Add a line such as  -- expect: column public.drivers.active_since timestamptz null"
         )
     if len({expectation.name for expectation in expectations}) < len(expectations):
         raise Unreadable("expects the same column twice", "Keep one line for each column.")
-    named = tuple(dict.fromkeys(name for statement in cut for name in find_tables(statement)))
-    digest = hashlib.sha256(content).hexdigest()
-    return Hotfix(hotfix_id, sql, digest, len(cut), tuple(expectations), named, tuple(allowed.items()))
 
 
 def cut_tokens(content: bytes) -> tuple[str, list[Token]]:

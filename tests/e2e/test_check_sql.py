@@ -241,7 +241,7 @@ def test_a_dump_that_cannot_be_loaded_says_which_line(check: Check, tmp_path: Pa
     assert check(f"-- expect: column {N} integer null\n{ADD};", schema) == {
         "tables": (
             f'{schema} can\'t be loaded: line 2, ERROR:  extension "nowhere" is not available\n'
-            "Take out what the hotfix's tables do not need:"
+            "Take out what the columns of its tables do not need. One table alone:"
             "  pg_dump --schema-only --no-owner --no-privileges --table=public.drivers > schema.sql"
         )
     }

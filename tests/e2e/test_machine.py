@@ -256,6 +256,27 @@ def test_a_look_is_one_invocation_without_a_report(
     assert ended.messages == []
 
 
+def test_a_gate_that_stops_a_deploy_tells_its_caller_all_and_nobody_else(
+    house: House, staged: Callable[..., Stage], database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "schema.expect").write_text(f"-- expect: column {COLUMN} timestamptz\n")
+    secret_arn = house.aws.put_secret("kaviar/gate", json.dumps(database.secret()))
+    environment = local_environment(database.server.ca_bundle, secret_arn, house.aws.endpoint_url)
+    with emulated_function(environment | {"SQL_DIR": str(tmp_path)}) as function:
+        stage = staged(function)
+        stopped = stage.run({"action": "gate"})
+        database.run_as_owner(ADD_COLUMN)
+        passed = stage.run({"action": "gate"})
+    assert stopped.verdict == ("FAILED", "ColumnMismatchError")
+    assert f"\n  {COLUMN}\n    expected  timestamp with time zone null\n    actual    missing\n" in str(
+        stopped.execution.cause
+    )
+    # A report of a hotfix is none of a gate.
+    assert (stopped.messages, "KeepReport" in stopped.steps) == ([], False)
+    assert passed.verdict == ("SUCCEEDED", "passed")
+    assert set(passed.execution.output) == {"request", "result", "summary", "plan"}
+
+
 def test_an_empty_request_is_a_plan_that_names_no_hotfix(staged: Callable[..., Stage]) -> None:
     ended = staged().run({})
     assert ended.verdict == ("FAILED", "RequestError")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ import yaml
 from local.aws import CREDENTIALS, fake_aws
 from local.build import build_if_changed
 from local.emulator import emulated_function
+from local.gate import word_list
 from local.laptop import local_environment
 from local.machine import running_machine
 from local.places import PROJECT
+from local.scratch import scratch_database, scratch_server
 from request import parse_request
 from tests import ssm
 from tests.conftest import HOTFIX
@@ -95,6 +98,35 @@ def test_the_line_that_each_step_proposes_leads_to_the_end(
     )
     again = run_command(["sh", "-c", line], stack.environment)
     assert "\nalready_applied\n" in again.stdout, again.stderr
+
+
+def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
+    deploy: Callable[..., DeployedStack], database: Database, tmp_path: Path
+) -> None:
+    layer, schema = tmp_path / "layer", tmp_path / "schema.sql"
+    shutil.copytree(PROJECT / "sql", layer)
+    # As Prisma writes it from the application's schema, which has the column that no migration added.
+    schema.write_text(
+        'CREATE TABLE "drivers" (\n    "id" UUID NOT NULL,\n    "name" TEXT NOT NULL,\n'
+        '    "active_since" TIMESTAMPTZ(6),\n\n    CONSTRAINT "drivers_pkey" PRIMARY KEY ("id")\n);\n'
+    )
+    with scratch_server(tmp_path / "scratch") as server, scratch_database(server, [], schema) as scratch:
+        (layer / "schema.expect").write_bytes(word_list(scratch))
+    stack = deploy({"SQL_DIR": str(layer)})
+    stopped = stack.hotfix("ACTION=gate", "ID=")
+    assert stopped.returncode != 0
+    assert (
+        "\nColumnMismatchError\n"
+        f"   The database {database.name} is not as the application expects: of 3 columns 1 missing, 0 different."
+        " Nothing was changed.\n"
+        "     public.drivers.active_since\n"
+        "       expected  timestamp(6) with time zone null\n"
+        "       actual    missing\n"
+    ) in stopped.stdout
+    assert stack.hotfix("ACTION=apply").returncode == 0
+    passed = stack.hotfix("ACTION=gate", "ID=")
+    assert passed.returncode == 0, passed.stderr
+    assert passed.stdout.endswith("\npassed\n   As the application expects: 3 columns of 1 table.\n")
 
 
 def test_a_busy_table_is_waited_for_in_words(deploy: Callable[..., DeployedStack], database: Database) -> None:

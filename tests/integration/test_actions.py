@@ -255,9 +255,14 @@ def packaged_schema(database: Database) -> None:
 
 @pytest.mark.usefixtures("packaged_schema")
 @pytest.mark.parametrize("path", sorted(Path("events").glob("*.json")), ids=lambda path: path.stem)
-def test_every_packaged_event_is_fulfilled(invoke: Invoke, call: Callable[..., Outcome], path: Path) -> None:
+def test_every_packaged_event_is_fulfilled(
+    invoke: Invoke, call: Callable[..., Outcome], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if path.stem == "verify":
         invoke("apply")
+    if path.stem == "gate":  # No application's list is packaged here.
+        (tmp_path / "schema.expect").write_text("-- expect: column public.drivers.email text not null\n")
+        monkeypatch.setenv("SQL_DIR", str(tmp_path))
     outcome = call(json.loads(path.read_text()))
     assert outcome.error is None, outcome.text
     callers = {"eventbridge": "eventbridge", "step_functions": "step_functions", "ci": "ci", "runbook": "runbook"}

@@ -294,6 +294,10 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
             "public.drivers.name, public.drivers.note as expected, and can be selected.",
         ),
         (
+            Report("passed", (THERE, MADE, LACKING), {}),
+            "As the application expects: 3 columns of 2 tables.",
+        ),
+        (
             Report("ready", (THERE,), {}, hotfixes=(ID,)),
             "Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).",
         ),
@@ -323,8 +327,8 @@ def test_what_matters_of_prismas_history_is_added(history: History, added: str) 
 
 
 def test_each_table_is_described_once() -> None:
-    report = Report("would_apply", (THERE, MADE, LACKING), {})
-    assert [(table["schema"], table["table"]) for table in app.describe_tables(report)] == [
+    columns = (THERE, MADE, LACKING)
+    assert [(table["schema"], table["table"]) for table in app.describe_tables(columns)] == [
         ("public", "drivers"),
         ("public", "riders"),
     ]

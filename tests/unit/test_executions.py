@@ -177,6 +177,13 @@ def test_a_name_is_one_that_step_functions_takes() -> None:
     assert name.startswith("verify-20260212092000_xx")
 
 
+def test_of_gates_too_only_one_runs_at_a_time(client: SFNClient, create: Create) -> None:
+    machine = create(WAITING)
+    first = start_once(client, machine, {"action": "gate"})
+    assert start_once(client, machine, {"action": "gate", "reason": "another"}) == first
+    assert describe(client, first).name.startswith("gate-schema-")
+
+
 def test_waiting_ends_with_the_execution_or_with_its_time(client: SFNClient, create: Create) -> None:
     machine = create(WAITING)
     arn = start_once(client, machine, LOOK)

@@ -19,7 +19,10 @@ WORKFLOWS = sorted(Path(".github/workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
 BUILDSPEC = yaml.safe_load(Path("buildspec.yml").read_text())
 
-workflows = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.stem))
+# What an application's repository copies.
+GATE = Path("docs/gate.yml")
+
+workflows = pytest.mark.parametrize("path", [*WORKFLOWS, GATE], ids=lambda path: str(path.stem))
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def test_each_action_is_pinned_by_its_whole_commit(path: Path) -> None:
 
 
 def test_one_action_is_pinned_to_one_commit() -> None:
-    used = {use for path in WORKFLOWS for use in re.findall(r"uses: (\S+@\S+)", path.read_text())}
+    used = {use for path in [*WORKFLOWS, GATE] for use in re.findall(r"uses: (\S+@\S+)", path.read_text())}
     assert sorted(use.partition("@")[0] for use in used) == [
         "actions/checkout",
         "aws-actions/configure-aws-credentials",
@@ -69,7 +72,8 @@ def test_each_job_ends_in_time_and_leaves_no_token_behind(path: Path) -> None:
     for job in jobs(path):
         assert 0 < job["timeout-minutes"] <= 120
         checkouts = [step for step in job["steps"] if "actions/checkout" in step.get("uses", "")]
-        assert [step["with"]["persist-credentials"] for step in checkouts] == [False]
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+        assert checkouts or path == GATE
 
 
 @workflows
@@ -85,7 +89,7 @@ def test_a_token_for_aws_has_only_a_job_with_an_environment(path: Path) -> None:
 
 @workflows
 def test_every_target_exists(path: Path) -> None:
-    named = re.findall(r"\bmake (?:--silent )?([a-z-]+)", "\n".join(commands(path)))
+    named = re.findall(r"\bmake (?:-C pg-hotfix )?(?:--silent )?([a-z-]+)", "\n".join(commands(path)))
     assert set(named) <= TARGETS
 
 
@@ -176,3 +180,20 @@ def test_the_buildspec_runs_make_hotfix_and_nothing_else() -> None:
     # What nobody has said is not applied.
     assert BUILDSPEC["env"]["variables"]["ACTION"] == "plan"
     assert BUILDSPEC["artifacts"]["files"] == [BUILDSPEC["env"]["variables"]["OUTPUT"]]
+
+
+def test_an_application_is_deployed_only_behind_the_gate() -> None:
+    gate, deploy = (read(GATE)["jobs"][name] for name in ("gate", "deploy"))
+    assert deploy["needs"] == "gate"
+    assert [step.get("run", step.get("uses")).split("@")[0].split(" REASON")[0] for step in gate["steps"]] == [
+        "actions/checkout",
+        "actions/checkout",
+        "npx prisma migrate diff --from-empty --to-schema prisma/schema.prisma --script > schema.sql",
+        "make -C pg-hotfix gate SCHEMA=../schema.sql",
+        "make -C pg-hotfix build",
+        "aws-actions/configure-aws-credentials",
+        '.venv/bin/sam deploy --config-env "$ENV" --no-confirm-changeset',
+        "aws-actions/configure-aws-credentials",
+        "make -C pg-hotfix --silent hotfix ACTION=gate",
+    ]
+    assert gate["environment"] == gate["env"]["ENV"] == "prod"

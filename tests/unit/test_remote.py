@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore import exceptions
 
 from executions import Step, read_steps
 from local.errors import LocalError
-from local.remote import Order, name_in_pipeline, read_order, run_of_pipeline, state_of
+from local.remote import Order, name_in_pipeline, read_order, refuse_other_list, run_of_pipeline, state_of
 from local.stack import environments, explain, find_stack
 from local.verdict import Ending, next_after_failure, next_after_success, show_output, show_step
 from request import parse_request
 from tests.conftest import HOTFIX
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TYPED = {"ENV": "prod", "ID": HOTFIX, "ACTION": "apply", "REASON": "INC-4711"}
 GITHUB = {
@@ -49,6 +53,31 @@ def test_a_check_needs_no_id_and_asks_the_function() -> None:
     check = read_order({"STACK": "pg-hotfix-prod", "ACTION": "check"})
     assert check
     assert (check.request, check.is_direct) == ({"action": "check"}, True)
+
+
+def test_a_gate_needs_no_id_and_goes_through_the_state_machine_like_whatever_a_pipeline_may_start() -> None:
+    gate = read_order({"STACK": "pg-hotfix-prod", "ACTION": "gate"})
+    assert gate
+    assert (gate.request, gate.is_direct) == ({"action": "gate"}, False)
+    with pytest.raises(LocalError, match="the gate looks at the whole schema"):
+        order(ACTION="gate")
+
+
+def test_a_gate_that_was_passed_with_another_list_is_not_passed(tmp_path: Path) -> None:
+    deployed = b"-- expect: column public.drivers.id uuid not null\n"
+    summary = "As the application expects: 1 column of 1 table."
+    ending = Ending({"summary": summary, "plan": {"sql_sha256": hashlib.sha256(deployed).hexdigest()}})
+    path = tmp_path / "schema.expect"
+    refuse_other_list(ending, path, "make hotfix ENV=prod ACTION=gate")  # There is none here to compare with.
+    path.write_bytes(deployed)
+    refuse_other_list(ending, path, "make hotfix ENV=prod ACTION=gate")
+    path.write_bytes(deployed + b"-- expect: column public.drivers.active_since timestamptz\n")
+    with pytest.raises(LocalError) as refused:
+        refuse_other_list(ending, path, "make hotfix ENV=prod ACTION=gate")
+    assert str(refused.value) == (
+        f"The gate was passed with another list than {path}: the deployed one is older, or newer. {summary} Nothing was"
+        " changed. Deploy this one, and run again:  make hotfix ENV=prod ACTION=gate"
+    )
 
 
 def test_what_is_empty_is_not_sent() -> None:
@@ -133,6 +162,7 @@ def test_what_is_there_already_leads_to_the_proof() -> None:
         {"result": "applied", "verify": {}},
         {"result": "already_applied", "verify": {}},
         {"result": "verified"},
+        {"result": "passed", "plan": {}},
         {"result": "ready"},
     ],
 )

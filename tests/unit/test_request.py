@@ -23,6 +23,7 @@ ALLOWED = (
 FORM = "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since."
 RECORD = 'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.'
 IN_ONE_LINE = "of at most 1000 characters in one line"
+WHOLE = "The request to gate names a hotfix, but the gate looks at the whole schema"
 COPY = "Copy the 64 hex digits from the plan's answer."
 
 
@@ -68,8 +69,9 @@ def test_a_request_without_an_action_is_a_plan_since_dashboards_refresh() -> Non
     assert parse_request({"hotfix": ID}) == Request(ID, "plan", None, None, None, None, "direct")
 
 
-def test_only_check_needs_no_id() -> None:
-    assert parse_request({"action": "check"}) == Request(None, "check", None, None, None, None, "direct")
+def test_only_check_and_gate_need_no_id() -> None:
+    for action in ("check", "gate"):
+        assert parse_request({"action": action}) == Request(None, action, None, None, None, None, "direct")
     assert parse_request({"action": "check", "hotfix": ID}).hotfix == ID
 
 
@@ -151,12 +153,16 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         ({"action": "apply"}, f"The request to apply names no hotfix. {UNTOUCHED} {ALLOWED}"),
         ({"action": "verify", "hotfix": None}, f"The request to verify names no hotfix. {UNTOUCHED} {ALLOWED}"),
         (
+            {"action": "gate", "hotfix": ID},
+            f'{WHOLE}. {UNTOUCHED} Send {{"action": "gate"}}.',
+        ),
+        (
             {"hotfix": ID, "action": "drop"},
-            f"The action 'drop' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify.",
+            f"The action 'drop' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify, gate.",
         ),
         (
             {"hotfix": ID, "action": "APPLY"},
-            f"The action 'APPLY' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify.",
+            f"The action 'APPLY' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify, gate.",
         ),
         (
             {"hotfix": ID, "action": ["apply"]},
@@ -223,6 +229,7 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
                 {"hotfix": ID, "action": "plan", "record": "prisma"},
                 {"hotfix": ID, "record": "prisma"},
                 {"action": "check", "record": "prisma"},
+                {"action": "gate", "record": "prisma"},
             )
         ),
         (
