@@ -346,7 +346,10 @@ def test_role_is_assumed_by_one_service_and_only_for_this_account(role: str) -> 
         conditions = statement["Condition"]["StringEquals"]
         issuer = "token.actions.githubusercontent.com"
         assert conditions[f"{issuer}:aud"] == "sts.amazonaws.com"
-        assert conditions[f"{issuer}:sub"] == {"Fn::Sub": "repo:${GitHubRepository}:environment:${EnvironmentName}"}
+        own, application = conditions[f"{issuer}:sub"]
+        assert own == {"Fn::Sub": "repo:${GitHubRepository}:environment:${EnvironmentName}"}
+        asked = {"Fn::Sub": "repo:${ApplicationRepository}:environment:${EnvironmentName}"}
+        assert application == {"Fn::If": ["TrustApplication", asked, {"Ref": "AWS::NoValue"}]}
         return
     (service,) = statement["Principal"].values()
     assert service.endswith(".amazonaws.com")
