@@ -17,7 +17,7 @@ EVENTS = Path(__file__).parents[2] / "events"
 
 UNTOUCHED = "Nothing was contacted and nothing was changed."
 ALLOWED = (
-    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, record, for example"
+    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, record, force, for example"
     ' {"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}.'
 )
 FORM = "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since."
