@@ -269,7 +269,10 @@ def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, st
 def read_revert(sql: str) -> Revert:
     """What is refused in a file is refused here, too."""
     try:
-        cut = cut_statements(cut_tokens(sql.encode())[1])
+        found = cut_tokens(sql.encode())[1]
+        if not list(statements(iter(found))):
+            raise Unreadable("holds no statement", "Write  -- revert: ALTER TABLE ...")
+        cut = cut_statements(found)
     except Unreadable as error:
         raise Unreadable(f"has a way back (its revert lines) that {error.what}", error.advice) from None
     return Revert(sql, len(cut), name_tables(cut))

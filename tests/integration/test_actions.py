@@ -256,6 +256,9 @@ def packaged_schema(database: Database) -> None:
 @pytest.mark.usefixtures("packaged_schema")
 @pytest.mark.parametrize("path", sorted(Path("events").glob("*.json")), ids=lambda path: path.stem)
 def test_every_packaged_event_is_fulfilled(invoke: Invoke, call: Callable[..., Outcome], path: Path) -> None:
+    if path.stem == "revert":  # The packaged example has none, and its checksum is to stay.
+        assert call(json.loads(path.read_text())).text.startswith(f"sql/{HOTFIX}.sql has no revert line")
+        return
     if path.stem == "verify":
         invoke("apply")
     outcome = call(json.loads(path.read_text()))

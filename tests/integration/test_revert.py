@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pg8000.native import Connection
 
 import database as database_module
+import errors
 import hotfix
 import usage
 from request import parse_request
@@ -506,7 +508,8 @@ def before_the_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], A
     """Does something once all is looked at, right before the first attempt. Returns a list, of one entry an attempt."""
 
     def set_up(action: Callable[[], Any]) -> list[int]:
-        run_file, attempts = database_module.Session.run_file, []
+        run_file = database_module.Session.run_file
+        attempts: list[int] = []
 
         def act_and_run(session: database_module.Session, *args: Any) -> list[list[Any]]:
             attempts.append(len(attempts))
@@ -619,7 +622,8 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
 
 def slow_looks(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[str]:
     """The server takes so long for each look at the rows, as it would for many of them. Returns the looks."""
-    look_at_rows_sql, looks = usage.look_at_rows_sql, []
+    look_at_rows_sql = usage.look_at_rows_sql
+    looks: list[str] = []
 
     def slow(hotfix: Any) -> str:
         sleep = seconds[len(looks)] if len(looks) < len(seconds) else 0
@@ -736,13 +740,13 @@ def test_under_the_lock_there_is_no_round_trip(
 ) -> None:
     hotfix_id = applied()
     sent: list[str] = []
-    run = database_module.Connection.run
+    run = Connection.run
 
     def note_and_run(connection: Any, sql: str, *args: Any, **options: Any) -> Any:
         sent.append(sql)
         return run(connection, sql, *args, **options)
 
-    monkeypatch.setattr(database_module.Connection, "run", note_and_run)
+    monkeypatch.setattr(Connection, "run", note_and_run)
     assert revert(invoke, hotfix_id).result == "reverted"
     (locking,) = [number for number, sql in enumerate(sent) if "LOCK TABLE" in sql]
     assert sent[locking].endswith("COMMIT")
@@ -782,7 +786,7 @@ def run_at_once(actions: list[str], hotfix_id: str) -> list[str]:
         start.wait()
         try:
             return hotfix.run(parse_request({"hotfix": hotfix_id, "action": action}), settings, lambda: 55_000).result
-        except hotfix.errors.HotfixError as error:
+        except errors.HotfixError as error:
             return type(error).__name__
 
     with ThreadPoolExecutor(len(actions)) as pool:
