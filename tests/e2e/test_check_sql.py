@@ -415,6 +415,7 @@ def test_new_writes_a_file_that_check_sql_lets_pass_and_an_event() -> None:
         assert path.read_text() == (
             '-- The "page" costs $5 & more.\n'
             """-- expect: column public.drivers."it's $HOME" text null default 'a "b" c'::text\n"""
+            """-- revert: ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "it's $HOME";\n"""
             f"{sql};\n"
         )
         assert result.stdout.startswith(f"sql/{path.name}\n   -- The ")
