@@ -15,6 +15,7 @@ from pg8000.native import Connection
 import database as database_module
 import errors
 import hotfix
+import locks
 import usage
 from request import parse_request
 from settings import read_settings
@@ -542,12 +543,15 @@ def test_a_row_written_between_look_and_lock_is_seen_under_the_lock(
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
 def test_a_row_that_a_writer_commits_while_the_lock_is_waited_for_is_seen(
-    invoke: Invoke, applied: Callable[..., str], database: Database, isolation: str
+    invoke: Invoke, applied: Callable[..., str], database: Database, isolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.run(f"ALTER ROLE {database.user} SET default_transaction_isolation = '{isolation}'")
     hotfix_id = applied()
-    with holding(database, "UPDATE drivers SET rating = 4", ends_after=1.0):
+    # It stands in the queue from the first attempt on, so long that the writer ends while its transaction is open.
+    monkeypatch.setattr(locks.Turn, "begin_attempt", lambda turn: setattr(turn, "patience_ms", 3_000))
+    with watching_the_queue(database) as seen_waiting, holding(database, "UPDATE drivers SET rating = 4", ends_after=1):
         outcome = revert(invoke, hotfix_id)
+    assert seen_waiting != []
     assert (outcome.error_name, outcome.text) == ("RevertRefusedError", IN_USE)
     assert database.run("SELECT DISTINCT rating FROM drivers") == [[4]]
 
@@ -577,6 +581,16 @@ def test_a_column_that_somebody_else_drops_first_is_already_reverted(
     attempts = before_the_lock(lambda: database.run("ALTER TABLE drivers DROP COLUMN rating"))
     outcome = revert(invoke, hotfix_id)
     assert (outcome.result, len(attempts)) == ("already_reverted", 1)
+
+
+def test_a_column_that_goes_while_its_rows_are_looked_at_is_already_reverted(
+    invoke: Invoke, applied: Callable[..., str], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hotfix_id = applied()
+    looks = slow_looks(monkeypatch, 0, 0.6)
+    with call_later(0.4, lambda: database.run("ALTER TABLE drivers DROP COLUMN rating")):
+        outcome = revert(invoke, hotfix_id)
+    assert (outcome.result, len(looks)) == ("already_reverted", 2), outcome.text
 
 
 def test_a_partition_that_is_attached_between_look_and_lock_is_looked_at(
