@@ -157,7 +157,7 @@ def read_columns_sql(expectations: Sequence[Expectation], types: Sequence[Column
 
     Where STATE_TO_PROVE is set, the server judges: it fails with the same text unless the columns' states are these,
     and it is still in TRANSACTION. So COMMIT can follow in the same message. A column's state is its table's oid if it
-    is as expected, the oid and a hyphen if it is missing, and else the oid and a digest of what it is. Its judgement
+    is as expected, the oid and a hyphen if it is missing, and else the oid and a hash of what it is. Its judgement
     errs on the safe side: of an expression that it prints on several lines only `compare` can say that it is the
     expected one.
 
@@ -185,8 +185,8 @@ FROM (SELECT *, oid::text || CASE WHEN actual_type IS NULL THEN '-'
             AND CASE WHEN attgenerated = '' THEN printed END IS NOT DISTINCT FROM wanted_default
             AND coalesce({worded("attidentity", IDENTITY)}, 'generated always as (' || printed || ') '
                 || {worded("attgenerated", GENERATED)}) IS NOT DISTINCT FROM wanted_generated, false) THEN ''
-        ELSE '?' || pg_catalog.md5(pg_catalog.json_build_array(actual_type, odd_collation, not_null, not_valid,
-            attidentity, attgenerated, printed)::text) END AS state
+        ELSE '?' || pg_catalog.hashtextextended(pg_catalog.json_build_array(actual_type, odd_collation, not_null,
+            not_valid, attidentity, attgenerated, printed)::text, 0) END AS state
 FROM (SELECT e.*, c.oid::bigint, c.relkind, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
     coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false) AS owned,
     coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) AS schema_usable,

@@ -40,6 +40,7 @@ class Look:
 
     @property
     def state(self) -> str:
+        """What the server proves that it still is."""
         return ",".join(str(column.state) for column in self.columns)
 
     @property

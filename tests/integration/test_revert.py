@@ -571,6 +571,29 @@ def test_another_column_that_comes_into_its_place_is_not_dropped(
     assert has_rating(database)
 
 
+SEVERAL_LINES = "CASE WHEN name = 'a' THEN 'b' ELSE 'c' END"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_column_whose_expression_is_printed_on_several_lines_is_dropped_unless_it_was_changed(
+    invoke: Invoke,
+    applied: Callable[..., str],
+    database: Database,
+    before_the_lock: Callable[[Callable[[], Any]], list[int]],
+    changed: bool,
+) -> None:
+    expected = "text generated always as (CASE WHEN name = 'a'::text THEN 'b'::text ELSE 'c'::text END) stored"
+    hotfix_id = applied(f"text GENERATED ALWAYS AS ({SEVERAL_LINES}) STORED", expected)
+    again = f"DROP COLUMN rating, ADD COLUMN rating text GENERATED ALWAYS AS ({SEVERAL_LINES.replace('c', 'd')}) STORED"
+    attempts = before_the_lock(lambda: changed and database.run_as_owner(f"ALTER TABLE drivers {again}"))
+    outcome = revert(invoke, hotfix_id)
+    assert (outcome.result, outcome.error_name) == ((None, "ColumnMismatchError") if changed else ("reverted", None)), (
+        outcome.text
+    )
+    assert len(attempts) == 1
+    assert has_rating(database) is changed
+
+
 def test_a_column_that_somebody_else_drops_first_is_already_reverted(
     invoke: Invoke,
     applied: Callable[..., str],
