@@ -809,9 +809,10 @@ def test_applies_and_reverts_at_once_each_tell_what_they_did(
 ) -> None:
     hotfix_id = applied()
     results = run_at_once(["revert", "apply"] * 4, hotfix_id)
-    changes = results.count("reverted") - results.count("applied")
-    assert has_rating(database) == (changes == 0)
-    assert changes in (0, 1)
+    # What a run had committed may be undone before its look after COMMIT: then it says so, and not what it changed.
+    if "ColumnMismatchError" not in results:
+        changes = results.count("reverted") - results.count("applied")
+        assert changes == (0 if has_rating(database) else 1)
     assert set(results) <= {"reverted", "already_reverted", "applied", "already_applied", "ColumnMismatchError"}
 
 
