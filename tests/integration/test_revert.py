@@ -20,7 +20,7 @@ import usage
 from request import parse_request
 from settings import read_settings
 from tests.conftest import HOTFIX, call_later
-from tests.integration.test_apply import columns_of, end_session_after_commit
+from tests.integration.test_apply import columns_of, end_session_after_commit, when_it_sleeps
 from tests.integration.test_locks import holding, watching_the_queue
 from tests.integration.test_prisma import CREATE, PrismaHistory
 
@@ -877,8 +877,7 @@ def test_a_connection_lost_while_it_works_leaves_all_or_nothing(
     invoke: Invoke, applied: Callable[..., str], database: Database
 ) -> None:
     hotfix_id = applied(revert=f"{DROP} SELECT pg_sleep(4);")
-    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-    with call_later(1.0, lambda: database.run(end)):
+    with call_later(0, lambda: when_it_sleeps(database)):
         outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "OutcomeUnknownError"
     assert has_rating(database)
