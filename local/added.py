@@ -7,13 +7,14 @@ from pathlib import Path
 import pg8000.native
 
 from database import excerpt
+from expectation import Expectation
 from lexer import tokens
 from local.columns import Name, expect_line, find_added, list_columns, word_columns
 from local.errors import LocalError
 from local.places import shown
 from local.postgres import Server
 from local.scratch import DUMP, Scratch, Table, qualified, scratch_database
-from sqlfile import cut_statements, cut_tokens, find_tables
+from sqlfile import cut_statements, cut_tokens, derive_way_back, find_tables
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DUPLICATE_COLUMN = "42701"
@@ -28,9 +29,10 @@ ONCE_ONLY = (
 
 @dataclass(frozen=True)
 class Added:
-    """The columns that the SQL adds, as expect lines, and the tables that were made up for it."""
+    """The columns that the SQL adds, as expect lines and revert lines, and the tables that were made up for it."""
 
     expect_lines: tuple[str, ...]
+    revert_lines: tuple[str, ...]
     stubs: tuple[str, ...]
 
 
@@ -57,7 +59,8 @@ def find_added_columns(server: Server, sql: str, schema: Path | None) -> Added:
             raise LocalError(f"The SQL can't run twice: {refusal.text}{advice}")
         with scratch.open_session() as session:
             lines = [expect_line(name, worded) for name, worded in word_columns(session, names).items()]
-        return Added(tuple(lines), scratch.stubs)
+        way_back = derive_way_back(Expectation(*name, type="") for name in names)
+        return Added(tuple(lines), tuple(f"-- revert: {line}" for line in way_back), scratch.stubs)
 
 
 def find_altered(sql: str) -> list[Table]:

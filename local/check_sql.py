@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import HotfixError, quoted
-from hotfix import Report, apply
+from hotfix import Report, apply, revert
 from local.added import ONCE_ONLY
-from local.columns import drop_expected, expect_line, find_added, list_columns, tables_of, word_columns
+from local.columns import Name, drop_expected, expect_line, find_added, list_columns, tables_of, word_columns
 from local.errors import LocalError
 from local.fill import Filled, fill
 from local.footprint import Footprint, find_changes, find_rewritten, find_scanned, take_footprint
@@ -19,7 +19,7 @@ from local.places import PROJECT, shown
 from local.postgres import Server
 from local.scratch import RUN_MS, Scratch, Table, first_error, qualified, scratch_database, scratch_server
 from local.show import console
-from sqlfile import Hotfix, load_hotfix
+from sqlfile import Hotfix, load_hotfix, turn_back
 
 SQUAWK = Path(sys.executable).parent / "squawk"
 RESULTS = {True: ("ok", "green"), False: ("FAILED", "bold red")}
@@ -42,6 +42,7 @@ class Run:
     before: Footprint
     after: Footprint
     unpromised: tuple[str, ...]
+    columns_before: dict[Name, str]
 
 
 def main(arguments: list[str]) -> int:
@@ -92,6 +93,8 @@ def check_file(server: Server, path: Path, schema: Path | None = None) -> Iterat
             yield check_rewrite(run, dict(hotfix.allowed))
             yield check_scan(run, dict(hotfix.allowed))
             yield check_second_run(scratch, hotfix, path, run.after)
+            if hotfix.revert:
+                yield check_revert(scratch, hotfix, run.columns_before)
     except LocalError as error:
         yield Finding("tables", ok=False, text=str(error))
     except HotfixError as error:
@@ -124,6 +127,7 @@ def run_once(scratch: Scratch, hotfix: Hotfix) -> Run:
     Raises: HotfixError when it would not.
     """
     names = list_columns(scratch)
+    columns_before = word_all(scratch)
     before = take_footprint(scratch, dumped=False)
     with scratch.open_session() as session:
         report = apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
@@ -132,7 +136,13 @@ def run_once(scratch: Scratch, hotfix: Hotfix) -> Run:
     added = [name for name in find_added(names, list_columns(scratch)) if name not in promised]
     with scratch.open_session() as session:
         lines = [expect_line(name, worded) for name, worded in word_columns(session, added).items()]
-    return Run(report, before, after, tuple(lines))
+    return Run(report, before, after, tuple(lines), columns_before)
+
+
+def word_all(scratch: Scratch) -> dict[Name, str]:
+    names = list_columns(scratch)
+    with scratch.open_session() as session:
+        return word_columns(session, names)
 
 
 def check_columns(run: Run, schema: Path) -> Finding:
@@ -195,6 +205,29 @@ def check_second_run(scratch: Scratch, hotfix: Hotfix, path: Path, before: Footp
         text = "\n".join(["It does its work again when it runs again:", *changes[:5], ONCE_ONLY])
         return Finding("again", ok=False, text=text)
     return Finding("again", ok=True, text=f"{again.result}; run by psql all the same, it changes nothing")
+
+
+def check_revert(scratch: Scratch, hotfix: Hotfix, columns_before: dict[Name, str]) -> Finding:
+    """The function has reverted the file, which left every other column as it was, and applied it again."""
+    back, results = turn_back(hotfix), []
+    try:
+        with scratch.open_session() as session:
+            # What the file itself wrote into the column is no reason against it here.
+            results += [revert(session, back, scratch.settings, lambda: RUN_MS, force=True).result for _ in range(2)]
+        left = word_all(scratch)
+        with scratch.open_session() as session:
+            results.append(apply(session, hotfix, scratch.settings, lambda: RUN_MS).result)
+    except HotfixError as error:
+        return Finding("revert", ok=False, text=f"{type(error).__name__}: {error}")
+    changed = [
+        f"{qualified(name[:2])}.{name[2]}  was {columns_before.get(name, 'not there')}, is {left.get(name, 'gone')}"
+        for name in dict.fromkeys([*columns_before, *left])
+        if columns_before.get(name) != left.get(name)
+    ]
+    if changed:
+        lines = ["The way back leaves other columns than were there before the file:", *changed]
+        return Finding("revert", ok=False, text="\n".join(lines))
+    return Finding("revert", ok=True, text=f"{', '.join(results)}; every other column is as before")
 
 
 if __name__ == "__main__":

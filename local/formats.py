@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import quoted
 from local.errors import LocalError
-from sqlfile import Hotfix
+from sqlfile import Hotfix, derive_way_back
 
 # Flyway would put a value in its place. https://documentation.red-gate.com/fd/migration-placeholders-275218549.html
 PLACEHOLDER = "${"
@@ -156,10 +155,8 @@ FORMATS: dict[str, Callable[[Hotfix, Path, Mapping[str, str]], Migration]] = {
 
 
 def way_back(hotfix: Hotfix) -> str:
-    """The opposite of what is expected, for a developer's own database."""
-    return "\n".join(
-        f"ALTER TABLE {one.table_in_sql} DROP COLUMN IF EXISTS {quoted(one.column)};" for one in hotfix.expectations
-    )
+    """The file's own, or else the opposite of what is expected."""
+    return hotfix.revert.sql if hotfix.revert else "\n".join(derive_way_back(hotfix.expectations))
 
 
 def title(hotfix: Hotfix) -> str:

@@ -83,7 +83,7 @@ def read_draft(environment: Mapping[str, str], folder: Path) -> Draft:
 def write_content(draft: Draft, added: Added) -> bytes:
     reason = [f"-- {draft.reason}"] if draft.reason else []
     allow = [f"-- allow: {draft.allow}"] if draft.allow else []
-    return "\n".join([*reason, *added.expect_lines, *allow, draft.sql, ""]).encode()
+    return "\n".join([*reason, *added.expect_lines, *added.revert_lines, *allow, draft.sql, ""]).encode()
 
 
 def prove(server: Server, hotfix_id: str, content: bytes, schema: Path | None) -> None:

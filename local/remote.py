@@ -35,9 +35,12 @@ POLL_SECONDS = 1.0
 # The function answers within 55 s, after a cold start. A second invocation would only repeat the first.
 ONCE = Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "total_max_attempts": 1})
 # What the caller types. All come by the environment, where neither make nor a shell changes a reason's characters.
-VARIABLES = ("ENV", "STACK", "ID", "ACTION", "REASON", "BY", "PLAN_HASH", "RECORD", "DIRECT", "OUTPUT")
+VARIABLES = ("ENV", "STACK", "ID", "ACTION", "REASON", "BY", "PLAN_HASH", "RECORD", "FORCE", "DIRECT", "OUTPUT")
+# What a shell and a form of GitHub make of yes and no.
+FORCED = {"1": "true", "0": "", "false": ""}
 USAGE = """\
 make hotfix ENV=prod ID=<id> ACTION=plan|apply|verify [REASON=INC-4711] [BY=ana] [PLAN_HASH=<from the plan>]
+make hotfix ENV=prod ID=<id> ACTION=revert REASON=INC-4712 [BY=ana] [FORCE=1, whatever the rows hold]
 make hotfix ENV=prod ACTION=check|gate
 Also: STACK=<name> instead of ENV, OUTPUT=<file> for the answer as JSON, DIRECT=1 to go around the state machine, and
 with apply RECORD=prisma to write the row of Prisma's history."""
@@ -128,6 +131,7 @@ def read_order(environment: Mapping[str, str]) -> Order | None:
         "requested_by": typed["BY"] or name_in_pipeline(environment),
         "plan_hash": typed["PLAN_HASH"],
         "record": typed["RECORD"],
+        "force": FORCED.get(typed["FORCE"], typed["FORCE"]),
         "correlation_id": run_of_pipeline(environment),
     }
     body = {key: value for key, value in body.items() if value}
@@ -179,7 +183,8 @@ def invoke_function(stack: Stack, body: dict[str, str]) -> Ending:
             raise explain(error, f"The function {stack.function} did not answer", state_of(error)) from error
     if "FunctionError" in answer:
         return Ending({}, payload.get("errorType", "FunctionError"), payload.get("errorMessage", json.dumps(payload)))
-    key = body["action"] if body["action"] in ("apply", "verify") else "plan"  # As the state machine does.
+    # As the state machine keeps them.
+    key = {"check": "plan", "gate": "plan", "revert": "apply"}.get(body["action"], body["action"])
     return Ending({"request": body, "result": payload["result"], "summary": payload["summary"], key: payload})
 
 

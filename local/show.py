@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
-GOOD = {"ready", "would_apply", "applied", "already_applied", "verified", "passed"}
+GOOD = {"ready", "would_apply", "applied", "already_applied", "verified", "reverted", "already_reverted", "passed"}
 
 
 def show_title(text: str) -> None:
@@ -59,6 +59,8 @@ def show_columns(columns: Sequence[Mapping[str, Any]]) -> None:
     for column in columns:
         name = ".".join(str(column[part]) for part in ("schema", "table", "column"))
         found = (", found: the same", "") if column["matches"] else (f", found: {column['actual']}", "yellow")
+        if column["actual"] == "missing" and column["changed"]:
+            found = (", dropped", "")
         console.print(Text.assemble(f"   {name}  expected: {column['expected']}", found))
 
 
@@ -70,7 +72,7 @@ def describe_times(answer: Mapping[str, Any], seconds: float) -> str:
     """Returns how long the run took, how long the caller waited for it, and what became of the lock."""
     if answer["lock_held_ms"]:
         lock = f"ACCESS EXCLUSIVE held for {answer['lock_held_ms']} ms"
-    elif answer["action"] == "apply":
+    elif answer["action"] in ("apply", "revert"):
         lock = "no lock taken, no DDL run"
     else:
         lock = "read only"

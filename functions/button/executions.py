@@ -101,7 +101,8 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
     last_name = last["name"] if last else None
     text = json.dumps(request)
     while True:
-        name = execution_name(action, hotfix, plan_hash, last_name)
+        # Nobody who asks by force is to be shown the refusal of right before.
+        name = execution_name(action, hotfix, "force" if request.get("force") else plan_hash, last_name)
         try:
             return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
         except client.exceptions.ExecutionAlreadyExists:

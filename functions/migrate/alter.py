@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import catalog
 import errors
 from database import HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
-from look import Look, compare_all, differing
+from look import compare_all, differing
 from recording import lock_history_sql, take_lock_sql
 
 if TYPE_CHECKING:
     from catalog import Column
     from database import Row, Session
+    from look import Look
     from recording import Recording
     from sqlfile import Hotfix
 
@@ -55,50 +56,62 @@ def alter_and_prove(
     patience_ms: int,
     recording: Recording | None = None,
     *,
+    guard: str = "",
     judge_here: bool = False,
 ) -> Altered | Busy:
-    """The file's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits at
-    most `patience_ms` in the lock queue; with 0 it does not enter the queue. What `recording` says is written after the
-    proof, under Prisma's lock, for which it never waits; if nothing else is to be done, no table is locked.
+    """The SQL of the file, or of its way back, is committed, and was proved before COMMIT under the same lock; or
+    nothing was changed. Waits at most `patience_ms` in the lock queue; with 0 it does not enter the queue. What
+    `recording` says is written after the proof, under Prisma's lock, for which it never waits; if nothing else is to be
+    done, no table is locked.
 
     All goes to the server in one message, COMMIT too: neither the network nor our own processor's share can hold the
-    lock any longer. With `judge_here` COMMIT follows once the proof was judged here.
+    lock any longer. With `judge_here` COMMIT follows once the proof was judged here. The way back runs only if the
+    columns are still those that were looked at, and if `guard`, which is SQL, does not fail.
 
     Raises:
-        ColumnMismatchError: the proof failed. OutcomeUnknownError: the connection was lost. Whatever is raised, the
-        session's owner closes it, which rolls back what is not committed.
+        ColumnMismatchError: the proof failed. OutcomeUnknownError: the connection was lost. InUse: the guard failed.
+        Whatever is raised, the session's owner closes it, which rolls back what is not committed.
     """
     # The file may make a type, which has no oid before. Only then further round trips are needed under the lock.
-    judge_here = judge_here or None in before.types
+    judge_here = judge_here or (None in before.types and not before.reverting)
     started = time.monotonic()
     try:
-        waited_ms, text, rows = run_under_lock(session, hotfix, before, patience_ms, recording, judge_here=judge_here)
+        waited_ms, text, rows = run_under_lock(
+            session, hotfix, before, patience_ms, recording, guard=guard, judge_here=judge_here
+        )
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
             rows = session.commit(hotfix.id, record_sql(session, recording))
     except NotAsExpected as error:
         session.roll_back()
         try:
+            if before.reverting and error.wanted == before.state:
+                raise Replaced
             judge(hotfix, before, error.seen)
         except Replaced:
-            return Busy(0.0 if before.matches else elapsed_ms(started))
-        return alter_and_prove(session, hotfix, before, patience_ms, recording, judge_here=True)
+            return Busy(0.0 if before.is_done else elapsed_ms(started))
+        return alter_and_prove(session, hotfix, before, patience_ms, recording, guard=guard, judge_here=True)
     except HistoryBusy:
-        stalled_ms = elapsed_ms(started) if session.lock_held and not before.matches else 0.0
+        stalled_ms = elapsed_ms(started) if session.lock_held and not before.is_done else 0.0
         session.roll_back()
         return Busy(stalled_ms)
     except (LockNotAvailable, Replaced):
         # Of several tables or partitions the first are locked while it waits for the next.
-        alone = sum(not column.matches for column in before.columns) == 1 and not any(
+        alone = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
             column.has_children for column in before.columns
         )
-        harmless = before.matches or (alone and not patience_ms and not session.lock_held)
+        harmless = before.is_done or (alone and not patience_ms and not session.lock_held)
         stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
         return Busy(stalled_ms)
     recorded = recording is not None and rows[-1] == [1]
-    if before.matches:
+    if before.is_done:
         return Altered(proof, 0.0, 0.0, recorded)
+    if before.reverting:  # Of a column that is gone no row tells who dropped it; it was still there under the lock.
+        proof = tuple(
+            replace(column, changed_here=not before.is_as_wanted(was))
+            for column, was in zip(proof, before.columns, strict=True)
+        )
     stalled_ms = elapsed_ms(started)
     return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms, recorded)
 
@@ -110,6 +123,7 @@ def run_under_lock(
     patience_ms: int,
     recording: Recording | None,
     *,
+    guard: str,
     judge_here: bool,
 ) -> tuple[float, str, list[Row]]:
     """The SQL was run under the lock, and the columns were read: proved by the server, recorded and committed, unless
@@ -122,21 +136,27 @@ def run_under_lock(
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
     # The proof and COMMIT have their share, too.
-    statement_ms = session.share_of_statements(hotfix.statement_count + (3 if recording else 2))
-    tables = ",".join(str(column.relation_oid) for column in before.columns)
+    statement_ms = session.share_of_statements(hotfix.statement_count + (3 if recording or before.reverting else 2))
+    read = session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))
     # The file may have changed the search_path, which decides how expressions are printed.
     prove = catalog.set_search_path_sql(session, hotfix)
     if not judge_here:
         prove += (
-            f", pg_catalog.set_config('{catalog.TABLES_TO_PROVE}', '{tables}', true);"
-            f"{session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))};"
-            f"{record_sql(session, recording)}COMMIT"
+            f", pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true);"
+            f"{read};{record_sql(session, recording)}COMMIT"
         )
-    # What another run has recorded must be seen as soon as Prisma's lock is held, whatever the role's default is.
-    begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording else "BEGIN"
+    # What others have written until the locks were held must be seen, whatever the role's default is.
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording or before.reverting else "BEGIN"
     locks = f", {take_lock_sql()};{lock_history_sql(recording)}" if recording else ";"
-    if not before.matches:
+    if not before.is_done:
         locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
+    unchanged = ""
+    if before.reverting:
+        unchanged = (
+            f", pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state}', true);{read};{guard}"
+            f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '', true),"
+            f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)"
+        )
     rows = session.run_file(
         hotfix.id,
         f"{begin}; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
@@ -146,8 +166,8 @@ def run_under_lock(
         "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
         f" pg_catalog.set_config('{catalog.TRANSACTION}', pg_catalog.pg_current_xact_id()::text, true),"
         f" pg_catalog.pg_current_xact_id(), pg_catalog.set_config('lock_timeout', '{further_ms}ms', true),"
-        f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)",
-        "" if before.matches else hotfix.sql,
+        f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true){unchanged}",
+        "" if before.is_done else hotfix.sql_to_run,
         prove,
         locking_ms,
         statement_ms,
@@ -176,10 +196,10 @@ def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
     proof = compare_all(hotfix, rows)
     if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
         raise Replaced
-    if wrong := differing(Look(proof, before.types)):
-        if before.matches:  # Nothing was run that could have made it so.
+    if wrong := differing(replace(before, columns=proof)):
+        if before.is_done:  # Nothing was run that could have made it so.
             raise Replaced
-        raise errors.proof_failed(hotfix.id, wrong)
+        raise errors.proof_failed(hotfix.id, wrong, reverting=hotfix.reverting)
     return proof
 
 
@@ -192,6 +212,6 @@ def lock_tables_sql(before: Look, *, nowait: bool) -> str:
     tables = {
         column.relation_oid: column.expectation.table_in_sql
         for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
-        if not column.matches
+        if not before.is_as_wanted(column)
     }
     return f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE{' NOWAIT' if nowait else ''}"

@@ -16,6 +16,7 @@ import hotfix
 from catalog import TABLE_KINDS
 from errors import HotfixError, LockBusyError, defect
 from limits import elapsed_ms
+from prisma import OTHER_CHECKSUM, RECORDED
 from request import parse_request
 from settings import read_settings
 from sqlfile import count_columns
@@ -33,7 +34,7 @@ logger = Logger(service="pg-hotfix", use_rfc3339=True, log_uncaught_exceptions=F
 metrics = Metrics(namespace="PgHotfix", service="pg-hotfix")
 metrics.set_default_dimensions(environment=os.environ.get("ENVIRONMENT") or "unset")
 
-COUNTED_RESULTS = {"applied": "Applied", "already_applied": "AlreadyApplied", "ready": "Ready"}
+COUNTED_RESULTS = {"applied": "Applied", "already_applied": "AlreadyApplied", "ready": "Ready", "reverted": "Reverted"}
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -84,6 +85,7 @@ def respond(report: Report) -> dict[str, Any]:
         "limits": report.limits,
         "blockers": [blocker.describe() for blocker in report.blockers],
         "sql": report.sql,
+        "revert": report.revert,
         "sql_sha256": report.sql_sha256,
         "plan_hash": report.plan_hash,
         "hotfixes": list(report.hotfixes),
@@ -98,6 +100,8 @@ def summarise(report: Report) -> str:
         sentences.append(f"Recorded in {history.table}.")
     if history and history.failed:
         sentences.append(f"The next prisma migrate deploy stops with P3009: {' and '.join(history.failed)} failed.")
+    if report.result in ("reverted", "already_reverted") and history and history.state in (RECORDED, OTHER_CHECKSUM):
+        sentences.append(f"{history.table} still has it as applied: no prisma migrate deploy will bring it back.")
     return " ".join(sentences)
 
 
@@ -111,6 +115,13 @@ def summarise_result(report: Report) -> str:
             if report.lock_held_ms:  # Another run was faster; whatever else the file says was run.
                 return f"{names} already as expected when the lock was granted; the file was run all the same."
             return f"{names} already as expected; nothing was run."
+        case "reverted":
+            dropped = ", ".join(column.expectation.name for column in report.columns if column.changed_here)
+            forced = " Forced: nobody has looked at the rows." if report.forced else ""
+            held = f"the lock was held for {report.lock_held_ms} ms."
+            return f"{dropped} dropped, committed and proved gone; {held}{forced}"
+        case "already_reverted":
+            return f"{names} not there; nothing was run."
         case "would_apply":
             missing = ", ".join(column.expectation.name for column in report.columns if not column.matches)
             way = (

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HISTORY_BUSY",
+    "IN_USE",
     "NOT_AS_EXPECTED",
     "HistoryBusy",
+    "InUse",
     "LockNotAvailable",
     "LoginRefused",
     "NotAsExpected",
@@ -75,6 +77,7 @@ XID8 = 5069
 # How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 HISTORY_BUSY = "pg-hotfix-prisma:"
+IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -82,11 +85,21 @@ class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
 
 
 class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
-    """The proof failed in the server: the transaction has failed. `seen` is what the query found."""
+    """The proof failed in the server: the transaction has failed. `seen` is what the query found, `wanted` the state
+    that was to be proved."""
 
-    def __init__(self, seen: str) -> None:
+    def __init__(self, wanted: str, seen: str) -> None:
         super().__init__()
-        self.seen = seen
+        self.wanted, self.seen = wanted, seen
+
+
+class InUse(Exception):  # noqa: N818 - never leaves the function
+    """A column that is to be dropped may hold something of its own. The transaction has failed. `position` is that of
+    the column; `why` is "used", "untold", or "late" when nobody could see it in time."""
+
+    def __init__(self, position: int, why: str) -> None:
+        super().__init__()
+        self.position, self.why = position, why
 
 
 class HistoryBusy(Exception):  # noqa: N818 - never leaves the function
@@ -202,7 +215,7 @@ class Session:
         """The rows of all statements of `sql`, one after another, from one round trip.
 
         Raises:
-            LockNotAvailable, and the errors of the contract; nothing was changed by this.
+            LockNotAvailable, InUse, and the errors of the contract; nothing was changed by this.
         """
         try:
             return self.connection.run(sql) or []
@@ -254,8 +267,8 @@ class Session:
         `statement_ms`. `after` may end with COMMIT.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, NotAsExpected, and
-            the errors of the contract: the transaction has failed, so nothing was changed.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, NotAsExpected, InUse,
+            and the errors of the contract: the transaction has failed, so nothing was changed.
         """
         prefix = f"{before};\n"
         self.lock_held = False
@@ -270,7 +283,8 @@ class Session:
             if sqlstate == DIVISION_BY_ZERO and not self.lock_held:
                 raise errors.arrived_late(self.target.address) from error
             if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
-                raise NotAsExpected(message.partition(NOT_AS_EXPECTED)[2].rpartition("]")[0] + "]") from error
+                wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
+                raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
             raise self.translate(error, hotfix, sql, len(prefix), statement_ms) from error
         except LOST as error:
             # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
@@ -316,6 +330,9 @@ class Session:
             return LockNotAvailable(sqlstate)
         if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
             return HistoryBusy()
+        if sqlstate == RAISED and fields.get("M", "").startswith(IN_USE):
+            position, _, why = fields["M"].removeprefix(IN_USE).partition(" ")
+            return InUse(int(position), why)
         if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
         if IN_TROUBLE.fullmatch(sqlstate):

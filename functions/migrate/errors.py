@@ -102,6 +102,10 @@ class PlanChangedError(HotfixError):
     """The plan no longer describes the database. Nothing was changed."""
 
 
+class RevertRefusedError(HotfixError):
+    """To revert would lose data, or leave the column out for good. Nothing was changed."""
+
+
 class InternalError(HotfixError):
     """pg-hotfix itself is wrong. An open transaction is rolled back."""
 
@@ -129,6 +133,14 @@ def unknown_hotfix(hotfix: str, known: Sequence[str]) -> UnknownHotfixError:
 
 def bad_file(file: str, what: str, advice: str) -> HotfixFileError:
     return HotfixFileError(f"sql/{file} {what}. {UNTOUCHED} {advice}")
+
+
+def no_way_back(hotfix: str, way_back: Sequence[str]) -> HotfixFileError:
+    lines = "\n".join(f"  -- revert: {line}" for line in way_back)
+    return HotfixFileError(
+        f"sql/{hotfix}.sql has no revert line, so nobody has reviewed the way back. {UNTOUCHED} If this is it, write "
+        f"it at the head of the file, have it reviewed, deploy, and run it again:\n{lines}"
+    )
 
 
 def bad_type(file: str, column: str, column_type: str, reason: str) -> HotfixFileError:
@@ -348,7 +360,7 @@ def permission_denied(user: str, message: str) -> NotOwnerError:
 
 
 def column_mismatch(
-    hotfix: str, differing: Sequence[Mapping[str, Any]], *, read_only: bool = False
+    hotfix: str, differing: Sequence[Mapping[str, Any]], *, read_only: bool = False, reverting: bool = False
 ) -> ColumnMismatchError:
     """`differing`: the columns as the response shows them, those that are missing with "missing" as `actual`."""
     lines = []
@@ -358,7 +370,10 @@ def column_mismatch(
         lines += [f"{column['name']} {what}.", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
     lines[0] += f" {UNCHANGED}"
     present = [column for column in differing if column["actual"] != "missing"]
-    if present:
+    if reverting:
+        lines += ["It is not what this hotfix adds, so it is not dropped, by force neither. Correct the file if it is:"]
+        lines += [*lines_to_paste(present), "or drop the column by a migration of its own."]
+    elif present:
         hides = "This is what is there." if read_only else "IF NOT EXISTS would keep the column as it is."
         lines += [f"{hides} Correct the file if that is right:", *lines_to_paste(present)]
         lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
@@ -367,9 +382,17 @@ def column_mismatch(
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
 
-def proof_failed(hotfix: str, differing: Sequence[Mapping[str, Any]]) -> ColumnMismatchError:
-    """The SQL did not make what its expect lines promise, and was rolled back."""
+def proof_failed(
+    hotfix: str, differing: Sequence[Mapping[str, Any]], *, reverting: bool = False
+) -> ColumnMismatchError:
+    """The SQL did not make what its expect lines promise, or did not drop it, and was rolled back."""
     names = " and ".join(column["name"] for column in differing)
+    if reverting:
+        return ColumnMismatchError(
+            f"The revert lines of sql/{hotfix}.sql do not drop {names}. They were run and rolled back. {UNCHANGED} "
+            "Correct them, have them reviewed, deploy, and run it again.",
+            columns=list(differing),
+        )
     lines = [f"sql/{hotfix}.sql does not make {names} as it expects. The SQL was run and rolled back. {UNCHANGED}"]
     for column in differing:
         lines += [f"  {column['name']}", f"    expected  {column['expected']}", f"    made      {column['actual']}"]
@@ -387,12 +410,14 @@ def lines_to_paste(columns: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def changed_since(
-    hotfix: str, differing: Sequence[Mapping[str, Any]] = (), reason: str | None = None
+    hotfix: str, differing: Sequence[Mapping[str, Any]] = (), reason: str | None = None, *, reverting: bool = False
 ) -> ColumnMismatchError:
+    done = "reverted" if reverting else "applied"
     what = "but the look after COMMIT shows something else: somebody has changed it since."
-    lines = [f"{hotfix} was applied and committed, {what}", *([reason] if reason else [])]
+    lines = [f"{hotfix} was {done} and committed, {what}", *([reason] if reason else [])]
     for column in differing:
-        lines += [f"{column['name']}", f"  expected  {column['expected']}", f"  actual    {column['actual']}"]
+        expected = "missing" if reverting else column["expected"]
+        lines += [f"{column['name']}", f"  expected  {expected}", f"  actual    {column['actual']}"]
     lines += [f'Find out who did, and look again:  {{"hotfix": "{hotfix}", "action": "plan"}}']
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
@@ -449,6 +474,49 @@ def describe_absent(table: Mapping[str, Any]) -> str:
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+# The way back
+
+
+def column_used(hotfix: str, column: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"{column} is in use: at least one row no longer holds what the column was added with, so {hotfix} was not "
+        f"reverted. {UNCHANGED} {force(hotfix)}"
+    )
+
+
+def usage_not_told(hotfix: str, column: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"Whether {column} is in use can't be told, so {hotfix} was not reverted: there are rows, and PostgreSQL has "
+        "not kept what they were given when it was added (a volatile default, an identity, or the table was written "
+        f"anew since). {UNCHANGED} {force(hotfix)}"
+    )
+
+
+def rows_not_seen(hotfix: str, tables: str, took_ms: int, limit_ms: int) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"Whether the rows of {tables} still hold what {hotfix} gave them was not seen in time, so it was not "
+        f"reverted: the look took {took_ms} ms, and under the lock, where everybody waits, it may take {limit_ms} ms. "
+        f"{UNCHANGED} {force(hotfix)}"
+    )
+
+
+def recorded_as_applied(hotfix: str, table: str, table_in_sql: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"{table} has {hotfix} as applied, so it was not reverted: every later prisma migrate deploy would skip it, "
+        f"and never bring the column back. {UNCHANGED} Prisma refuses to mark as rolled back what it has as applied "
+        "(P3012). If the column is to go for good, drop it by a migration. If that deploy is to add it again, take the "
+        f"row out first:  DELETE FROM {table_in_sql} WHERE migration_name = {string(hotfix)};\n{force(hotfix)}"
+    )
+
+
+def force(hotfix: str) -> str:
+    """The line that looks at nothing."""
+    return (
+        "To drop it all the same, with whatever it holds, for good:  "
+        f'{{"hotfix": "{hotfix}", "action": "revert", "force": true, "reason": "<why it may go>"}}'
+    )
 
 
 # Prisma's history
@@ -510,10 +578,11 @@ def lock_busy(
     stalled_ms: int,
     records: bool = False,
     alone: bool = False,
+    reverting: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
     run, at most. `records`: a row was to be written to Prisma's history as well, or `alone`."""
-    undone = "recorded" if alone else "applied"
+    undone = "recorded" if alone else "reverted" if reverting else "applied"
     tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
@@ -638,11 +707,12 @@ def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownErr
     )
 
 
-def commit_not_seen(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
+def commit_not_seen(hotfix: str, address: str, reason: str, *, reverting: bool = False) -> OutcomeUnknownError:
+    what, action = ("The revert of ", "plan") if reverting else ("", "verify")
     return OutcomeUnknownError(
-        f"{hotfix} was committed at {address}, but the look after COMMIT failed, also on a fresh connection "
+        f"{what}{hotfix} was committed at {address}, but the look after COMMIT failed, also on a fresh connection "
         f"({reason}). "
-        f'The change was proved inside the transaction. Make sure:  {{"hotfix": "{hotfix}", "action": "verify"}}'
+        f'The change was proved inside the transaction. Make sure:  {{"hotfix": "{hotfix}", "action": "{action}"}}'
     )
 
 

@@ -14,15 +14,16 @@ import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
 from credentials import read_target
-from database import LockNotAvailable, LoginRefused, Session, open_session
+from database import InUse, LockNotAvailable, LoginRefused, Session, open_session
 from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look
-from prisma import RECORDED, read_history
+from prisma import OTHER_CHECKSUM, RECORDED, read_history
 from recording import plan_recording, refuse_unrecordable
-from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of
+from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
+from usage import explain, guard_sql, refuse_used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Report:
     """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
-    for this run longer than `longest_stall_ms`. `limits` are those in force. `history` is Prisma's, as it was seen at
-    the end."""
+    for this run longer than `longest_stall_ms`. `limits` are those in force. `revert` is the file's way back, and
+    `history` Prisma's, as it was seen at the end."""
 
     result: str
     columns: tuple[Column, ...]
@@ -50,10 +51,12 @@ class Report:
     limits: dict[str, float] = field(default_factory=dict)
     blockers: tuple[Blocker, ...] = ()
     sql: str | None = None
+    revert: str | None = None
     sql_sha256: str | None = None
     plan_hash: str | None = None
     hotfixes: tuple[str, ...] = ()
     history: History | None = None
+    forced: bool = False
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
@@ -89,6 +92,8 @@ def fulfil(
         match request.action:
             case "apply":
                 return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash, request.record)
+            case "revert":
+                return revert(session, hotfixes[0], settings, remaining_ms, force=request.force)
             case "plan":
                 return plan(session, hotfixes[0])
             case "verify":
@@ -128,47 +133,45 @@ def apply(
             continue
         is_to_record = record is not None and history is not None and history.state != RECORDED
         if before.matches and history and not is_to_record:
-            seen = report("already_applied", session, hotfix, before, history)
-            waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
-            if turn.has_begun:
-                seen = replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
-            return seen
+            return count_waiting(turn, report("already_applied", session, hotfix, before, history))
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         if is_to_record and history:
             refuse_unrecordable(session, hotfix, before.history, history)
         else:
             turn.recording = None
-        if turn.must_look_first:
+        if outcome := attempt(turn, before):
+            return finish(turn, before, outcome, settings, remaining_ms)
+
+
+def revert(
+    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], *, force: bool = False
+) -> Report:
+    """No expected column is there, committed and seen again after COMMIT, by the way back of a hotfix that was turned
+    back. When all were gone already, no lock was taken and no DDL was run. Unless `force` is given, no row held
+    anything of its own in them, and Prisma's history does not have the hotfix as applied.
+    """
+    turn, guard, may_go = Turn(session, hotfix), "" if force else guard_sql(hotfix), force
+    while True:
+        try:
+            before = look(session, hotfix)
+            if before.is_done:
+                history = read_history(session, hotfix, before)
+                return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
+            refuse_what_cannot_work(session, hotfix, before)
+            if not may_go:
+                refuse_recorded(hotfix, before, read_history(session, hotfix, before))
+                refuse_used(session, hotfix)
+                may_go = True
+        except LockNotAvailable:
             turn.wait()
             continue
-        refuse_too_late(session, turn)
-        turn.begin_attempt()
-        outcome = alter_and_prove(session, hotfix, before, turn.patience_ms, turn.recording)
-        if isinstance(outcome, Altered):
-            break
-        turn.wait(outcome.stalled_ms)
-    lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
-    after, history = look_again(session, hotfix, settings, remaining_ms)
-    columns = tuple(
-        replace(column, changed_here=proved.changed_here)
-        for column, proved in zip(after.columns, outcome.proof, strict=True)
-    )
-    result = "applied" if any(column.changed_here for column in columns) else "already_applied"
-    return replace(
-        report(
-            result,
-            session,
-            hotfix,
-            replace(after, columns=columns),
-            replace(history, recorded_here=outcome.recorded),
-        ),
-        attempts=turn.attempts,
-        lock_wait_ms=lock_wait_ms,
-        lock_held_ms=outcome.lock_held_ms,
-        longest_stall_ms=round(max(turn.longest_stall_ms, outcome.stalled_ms), 1),
-        sql=None if before.matches else hotfix.sql,
-    )
+        try:
+            outcome = attempt(turn, before, guard)
+        except InUse as found:  # Somebody has written since.
+            raise explain(hotfix, found) from found
+        if outcome:
+            return replace(finish(turn, before, outcome, settings, remaining_ms), forced=force)
 
 
 def plan(session: Session, hotfix: Hotfix) -> Report:
@@ -234,6 +237,53 @@ def gate(session: Session, schema: ExpectedSchema) -> Report:
 # The steps
 
 
+def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
+    """The SQL is committed and was proved; or nothing was changed, this run has waited, and is to look again."""
+    if turn.must_look_first:
+        turn.wait()
+        return None
+    refuse_too_late(turn.session, turn)
+    turn.begin_attempt()
+    outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    if isinstance(outcome, Altered):
+        return outcome
+    turn.wait(outcome.stalled_ms)
+    return None
+
+
+def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
+    """The report of what was committed, after one more look."""
+    lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
+    after, history = look_again(turn.session, turn.hotfix, settings, remaining_ms)
+    columns = tuple(
+        replace(column, changed_here=proved.changed_here)
+        for column, proved in zip(after.columns, outcome.proof, strict=True)
+    )
+    done = "reverted" if before.reverting else "applied"
+    return replace(
+        report(
+            done if any(column.changed_here for column in columns) else f"already_{done}",
+            turn.session,
+            turn.hotfix,
+            replace(after, columns=columns),
+            replace(history, recorded_here=outcome.recorded),
+        ),
+        attempts=turn.attempts,
+        lock_wait_ms=lock_wait_ms,
+        lock_held_ms=outcome.lock_held_ms,
+        longest_stall_ms=round(max(turn.longest_stall_ms, outcome.stalled_ms), 1),
+        sql=None if before.is_done else turn.hotfix.sql_to_run,
+    )
+
+
+def count_waiting(turn: Turn, seen: Report) -> Report:
+    """The report of a run that found nothing to do, perhaps only after it had waited."""
+    if not turn.has_begun:
+        return seen
+    waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
+    return replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
+
+
 def load_list(settings: Settings) -> ExpectedSchema:
     """What the gate compares with; before anything is contacted."""
     schema = load_schema(settings.sql_dir)
@@ -251,7 +301,8 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
         raise errors.bad_setting(
             "SQL_DIR", f"holds no hotfix ({settings.sql_dir})", "Deploy with at least one file in sql/."
         )
-    return [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
+    hotfixes = [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
+    return [turn_back(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
 
 
 def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
@@ -275,11 +326,17 @@ def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: s
 def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> None:
     """What the server would refuse, or IF NOT EXISTS would hide, is refused before any lock is taken."""
     refuse_read_only(session)
-    wrong = [column for column in differing(seen) if column["actual"] != catalog.MISSING]
+    wrong = [column.describe() for column in seen.columns if not column.matches and column.actual != catalog.MISSING]
     if wrong:
-        raise errors.column_mismatch(hotfix.id, wrong)
-    if not seen.matches:
+        raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
+    if not seen.is_done:
         refuse_missing_rights(session, seen)
+
+
+def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
+    """What Prisma has as applied, with whichever checksum, it never runs again."""
+    if seen.history and history.state in (RECORDED, OTHER_CHECKSUM):
+        raise errors.recorded_as_applied(hotfix.id, seen.history.name, seen.history.in_sql)
 
 
 def refuse_too_late(session: Session, turn: Turn) -> None:
@@ -326,14 +383,17 @@ def look_again(
             with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
                 history = read_history(fresh, hotfix, after)
-                if not after.matches:
+                if not after.is_done:
                     refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
         except errors.RelationError as error:
-            raise errors.changed_since(hotfix.id, reason=error.message.split(". ", 1)[0] + ".") from error
+            reason = error.message.split(". ", 1)[0] + "."
+            raise errors.changed_since(hotfix.id, reason=reason, reverting=hotfix.reverting) from error
         except (errors.HotfixError, LockNotAvailable) as error:
-            raise errors.commit_not_seen(hotfix.id, session.target.address, type(error).__name__) from error
-    if not after.matches:
-        raise errors.changed_since(hotfix.id, differing(after))
+            raise errors.commit_not_seen(
+                hotfix.id, session.target.address, type(error).__name__, reverting=hotfix.reverting
+            ) from error
+    if not after.is_done:
+        raise errors.changed_since(hotfix.id, differing(after), reverting=hotfix.reverting)
     return after, history
 
 
@@ -342,6 +402,7 @@ def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: H
         result,
         seen.columns,
         session.facts.describe(),
+        revert=hotfix.revert.sql if hotfix.revert else None,
         sql_sha256=hotfix.sha256,
         plan_hash=hash_plan(session, hotfix, seen),
         limits=session.facts.limits,

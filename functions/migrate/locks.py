@@ -179,6 +179,7 @@ class Turn:
             blockers,
             records=self.recording is not None,
             alone=self.recording is not None and self.recording.alone,
+            reverting=self.hotfix.reverting,
             count=len(self.blockers),
             user=self.session.facts.user,
             waited_ms=round(elapsed_ms(self.started)),

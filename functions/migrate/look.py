@@ -27,10 +27,29 @@ class Look:
     columns: tuple[Column, ...]
     types: tuple[ColumnType | None, ...]
     history: HistoryTable | None = None
+    reverting: bool = False
 
     @property
     def matches(self) -> bool:
         return all(column.matches for column in self.columns)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do for the hotfix."""
+        return all(map(self.is_as_wanted, self.columns))
+
+    @property
+    def state(self) -> str:
+        """What the server proves that it still is."""
+        return ",".join(str(column.state) for column in self.columns)
+
+    @property
+    def state_wanted(self) -> str:
+        """Of the same tables, whoever has replaced them meanwhile."""
+        return ",".join(f"{column.relation_oid}{'-' if self.reverting else ''}" for column in self.columns)
+
+    def is_as_wanted(self, column: Column) -> bool:
+        return column.actual == catalog.MISSING if self.reverting else column.matches
 
 
 def look(session: Session, hotfix: Hotfix) -> Look:
@@ -43,7 +62,8 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(hotfix.expectations, types))
     _, rows = catalog.parse_columns(text)
-    seen = Look(compare_all(hotfix, rows), tuple(types), HistoryTable(*found[0]) if found else None)
+    history = HistoryTable(*found[0]) if found else None
+    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting)
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:
@@ -63,7 +83,7 @@ def compare_all(hotfix: Hotfix, rows: Sequence[Row]) -> tuple[Column, ...]:
 
 
 def differing(seen: Look) -> list[dict[str, Any]]:
-    return [column.describe() for column in seen.columns if not column.matches]
+    return [column.describe() for column in seen.columns if not seen.is_as_wanted(column)]
 
 
 def hash_plan(session: Session, hotfix: Hotfix, seen: Look) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import errors
 from sqlfile import HOTFIX_ID
 
-ACTIONS = ("check", "plan", "apply", "verify", "gate")
-KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record")
+ACTIONS = ("check", "plan", "apply", "verify", "revert", "gate")
+KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record", "force")
 EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
 ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
+
+FORCED = 'Send {"action": "revert", "force": true, "reason": "<why the data may go>"}, and the hotfix.'
 
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -31,7 +33,7 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class Request:
     """One request. `hotfix` is None only for `check` of everything and for `gate`; `requested_by`, `reason` and
     `correlation_id` are self-declared. `record` names the tool in whose history `apply` writes what it did: only Prisma
-    is known."""
+    is known. With `force` a revert looks neither at the rows nor at that history."""
 
     hotfix: str | None
     action: str
@@ -41,6 +43,7 @@ class Request:
     correlation_id: str | None
     caller: str
     record: str | None = None
+    force: bool = False
 
 
 def parse_request(event: object) -> Request:
@@ -54,7 +57,7 @@ def parse_request(event: object) -> Request:
     unknown = sorted(str(key) for key in body if key not in KEYS)
     if unknown:
         raise errors.bad_request(f"The request has the unknown key {clip(unknown[0])}", ALLOWED)
-    texts = {key: read_text(body, key) for key in KEYS}
+    texts = {key: read_text(body, key) for key in KEYS if key != "force"}
     action = texts["action"] or "plan"
     if action not in ACTIONS:
         raise errors.bad_request(f"The action {clip(action)} does not exist", f"The actions are {', '.join(ACTIONS)}.")
@@ -82,10 +85,15 @@ def parse_request(event: object) -> Request:
             'record is not "prisma", or the action is not apply',
             'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.',
         )
+    force = read_force(body)
+    if force and (action != "revert" or not texts["reason"]):
+        raise errors.bad_request("force is for the action revert only, and needs a reason", FORCED)
     correlation_id = texts["correlation_id"] or event_id
     if caller is None:
         caller = next((name for name, form in CALLERS if form.fullmatch(correlation_id or "")), "direct")
-    return Request(hotfix, action, texts["reason"], texts["requested_by"], plan_hash, correlation_id, caller, record)
+    return Request(
+        hotfix, action, texts["reason"], texts["requested_by"], plan_hash, correlation_id, caller, record, force
+    )
 
 
 def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
@@ -113,6 +121,16 @@ def read_text(body: dict[Any, Any], key: str) -> str | None:
     if not isinstance(value, str) or len(value) > TEXT_LIMIT or UNPRINTABLE.search(value):
         raise errors.bad_request(f"{key} is not a text of at most {TEXT_LIMIT} characters in one line", ALLOWED)
     return value
+
+
+def read_force(body: dict[Any, Any]) -> bool:
+    """A shell and a form know texts only."""
+    value = body.get("force")
+    if value is True or value == "true":
+        return True
+    if value is None or value is False or (isinstance(value, str) and value.strip() in ("", "false")):
+        return False
+    raise errors.bad_request("force is neither true nor false", FORCED)
 
 
 def clip(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import dropwhile
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 # The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. A file name may have 255 bytes.
 HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
 
-DIRECTIVE = re.compile(r"--[ \t]*(expect|allow)[ \t]*:[ \t]*(.*)", re.IGNORECASE)
+DIRECTIVE = re.compile(r"--[ \t]*(expect|allow|revert)[ \t]*:[ \t]*(.*)", re.IGNORECASE)
 ALLOWED = re.compile(r"(rewrite|scan)\b[ \t]*(.*)", re.IGNORECASE)
 # Such as "expected: column", "exepct column", or one with a no-break space: a promise that would be lost in silence.
 MISSPELT = re.compile(r"--\W*ex[cept]{3,}\w*\W*column\b", re.IGNORECASE)
+MISSPELT_REVERT = re.compile(r"--\W*re?v[ert]{2,}\w*\W*(ALTER|DROP)\b", re.IGNORECASE)
 
 TRANSACTION_CONTROL = "BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE TRANSACTION"
 LIMITS = (
@@ -61,9 +62,19 @@ class NamedTable:
 
 
 @dataclass(frozen=True)
+class Revert:
+    """The reviewed way back: the SQL of the file's revert lines."""
+
+    sql: str
+    statement_count: int
+    named_tables: tuple[NamedTable, ...]
+
+
+@dataclass(frozen=True)
 class Hotfix:
     """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same
     checksum. `allowed` tells why the file may do what `make check-sql` would refuse: a reason for "rewrite" or "scan".
+    Of one that is `reverting` the columns are wanted gone, and the counts and names are those of the way back.
     """
 
     id: str
@@ -73,6 +84,12 @@ class Hotfix:
     expectations: tuple[Expectation, ...]
     named_tables: tuple[NamedTable, ...] = ()
     allowed: tuple[tuple[str, str], ...] = ()
+    revert: Revert | None = None
+    reverting: bool = False
+
+    @property
+    def sql_to_run(self) -> str:
+        return self.revert.sql if self.reverting and self.revert else self.sql
 
     @property
     def file(self) -> str:
@@ -152,22 +169,42 @@ def read_packaged[File: PackagedFile](path: Path, parse: Callable[[bytes], File]
         raise errors.bad_file(path.name, f"can't be read ({error.strerror})", advice) from error
 
 
+def turn_back(hotfix: Hotfix) -> Hotfix:
+    """The same hotfix, to be undone.
+
+    Raises:
+        HotfixFileError: nobody has reviewed a way back; nothing was contacted.
+    """
+    if hotfix.revert is None:
+        raise errors.no_way_back(hotfix.id, derive_way_back(hotfix.expectations))
+    counted, named = hotfix.revert.statement_count, hotfix.revert.named_tables
+    return replace(hotfix, statement_count=counted, named_tables=named, reverting=True)
+
+
+def derive_way_back(expectations: Iterable[Expectation]) -> list[str]:
+    """The opposite of what is expected, one statement for each column."""
+    return [
+        f"ALTER TABLE {one.table_in_sql} DROP COLUMN IF EXISTS {errors.quoted(one.column)};" for one in expectations
+    ]
+
+
 def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
     if not HOTFIX_ID.fullmatch(hotfix_id):
         raise Unreadable("has a name that is no id", "Name it as 14 digits, an underscore, and lower-case words.")
     sql, found = cut_tokens(content)
-    expectations, allowed = read_directives(found)
+    expectations, allowed, revert = read_directives(found)
     cut = cut_statements(found)
     refuse_none_or_twice(expectations)
-    named = tuple(dict.fromkeys(name for statement in cut for name in find_tables(statement)))
     digest = hashlib.sha256(content).hexdigest()
-    return Hotfix(hotfix_id, sql, digest, len(cut), tuple(expectations), named, tuple(allowed.items()))
+    return Hotfix(
+        hotfix_id, sql, digest, len(cut), tuple(expectations), name_tables(cut), tuple(allowed.items()), revert
+    )
 
 
 def parse_schema(content: bytes) -> ExpectedSchema:
     _, found = cut_tokens(content)
-    expectations, allowed = read_directives(found)
-    if allowed or any(token.kind not in ("space", "comment") for token in found):
+    expectations, allowed, revert = read_directives(found)
+    if allowed or revert or any(token.kind not in ("space", "comment") for token in found):
         raise Unreadable("holds more than expect lines", "Write it anew:  make gate SCHEMA=schema.sql")
     refuse_none_or_twice(expectations)
     return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest())
@@ -217,6 +254,10 @@ def refuse_statement(statement: list[Token]) -> None:
             raise Unreadable(what.format(found[0]), advice)
 
 
+def name_tables(cut: list[list[Token]]) -> tuple[NamedTable, ...]:
+    return tuple(dict.fromkeys(name for statement in cut for name in find_tables(statement)))
+
+
 def find_tables(statement: list[Token]) -> Iterator[NamedTable]:
     """The names that stand where a table's does, also in the body of a DO. Which are tables the server knows."""
     words = [token.keyword or token.text for token in statement]
@@ -241,11 +282,12 @@ def name_at(following: list[Token], *, altered: bool) -> Iterator[NamedTable]:
         yield NamedTable(None, names[0], altered)
 
 
-def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, str]]:
-    """The expectations and what is allowed, from the comments before the first statement, where all of them must
-    stand."""
+def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, str], Revert | None]:
+    """The expectations, what is allowed and the way back, from the comments before the first statement, where all of
+    them must stand."""
     expectations: list[Expectation] = []
     allowed: dict[str, str] = {}
+    revert: list[str] = []
     statement_seen = False
     for token in found:
         statement_seen = statement_seen or token.kind not in ("space", "comment")
@@ -253,10 +295,13 @@ def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, st
         directive = DIRECTIVE.fullmatch(comment) if token.kind == "comment" else None
         if directive and statement_seen:
             word = directive[1].lower()
-            raise Unreadable(f"has an {word} line after its first statement", "Move it to the head of the file.")
+            article = "a" if word == "revert" else "an"
+            raise Unreadable(f"has {article} {word} line after its first statement", "Move it to the head of the file.")
         if directive and directive[1].lower() == "allow":
             what, reason = read_allowed(directive[2], comment)
             allowed[what] = reason
+        elif directive and directive[1].lower() == "revert":
+            revert.append(directive[2])
         elif directive:
             try:
                 expectations.append(parse_expectation(directive[2]))
@@ -266,7 +311,22 @@ def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, st
         elif token.kind == "comment" and MISSPELT.match(comment):
             what = f"has a line that looks like an expectation but is none: {comment}"
             raise Unreadable(what, "Write  -- expect: column ...")
-    return expectations, allowed
+        elif token.kind == "comment" and MISSPELT_REVERT.match(comment):
+            what = f"has a line that looks like a way back but is none: {comment}"
+            raise Unreadable(what, "Write  -- revert: ALTER TABLE ...")
+    return expectations, allowed, read_revert("\n".join(revert)) if revert else None
+
+
+def read_revert(sql: str) -> Revert:
+    """What is refused in a file is refused here, too."""
+    try:
+        found = cut_tokens(sql.encode())[1]
+        if not list(statements(iter(found))):
+            raise Unreadable("holds no statement", "Write  -- revert: ALTER TABLE ...")
+        cut = cut_statements(found)
+    except Unreadable as error:
+        raise Unreadable(f"has a way back (its revert lines) that {error.what}", error.advice) from None
+    return Revert(sql, len(cut), name_tables(cut))
 
 
 def read_allowed(text: str, comment: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,13 @@ def write_document(facts: Mapping[str, Any]) -> str:
         "## SQL": write_sql(facts["sql"]),
         "## Execution": write_execution(execution),
         "## Log lines": write_log_lines(facts["log_lines"]),
-        "## Validation": write_validation(facts["validation"]),
+        "## Validation": write_validation(facts["validation"], execution["action"]),
         "## Database and network": write_database(facts["database"], facts["tables"]),
         "## What Prisma does next": write_prisma(facts["prisma"]),
         "## Column": write_columns(facts["validation"]["columns"]),
         "## Lock, and whom it stalled": write_lock(facts["lock"], execution),
         "## What was not checked": "\n".join(f"- {line}" for line in facts["not_checked"]),
-        "## Rollback": write_rollback(facts["rollback"], execution["changed"]),
+        "## Rollback": write_rollback(facts),
     }
     return "\n\n".join(part for section in sections.items() for part in section if part) + "\n"
 
@@ -96,7 +97,7 @@ def write_log_lines(lines: list[str]) -> str:
     return joined(block("\n".join(lines)), "Abridged; the function's log has each whole, under its request id.")
 
 
-def write_validation(validation: Mapping[str, Any]) -> str:
+def write_validation(validation: Mapping[str, Any], action: str | None) -> str:
     endpoint, minutes = validation["endpoint"], validation["watch_minutes"]
     endpoint_said = "was not seen to work." if endpoint is None else f"answered {code(str(endpoint))}."
     log_said = f"free of the error for {code(str(minutes))} min after the proof."
@@ -104,16 +105,18 @@ def write_validation(validation: Mapping[str, Any]) -> str:
         f"- The endpoint {endpoint_said}",
         f"- The application's log was {'not seen free of the error.' if minutes is None else log_said}",
     ]
-    columns = validation["columns"]
+    columns, reverting = validation["columns"], action == "revert"
+    times = ("before (revert)", "after (revert)") if reverting else ("before (plan)", "after (verify)")
     seen = [
         [f"{column['schema']}.{column['table']}", when, *describe_as_psql(column["column"], column[key])]
         for column in columns
-        for when, key in (("before (plan)", "before"), ("after (verify)", "after"))
+        for when, key in zip(times, ("before", "after"), strict=True)
     ]
     titles = ["table", "seen", "Column", "Type", "Collation", "Nullable", "Default"]
-    held = [f"- {code(column['name'] or '')} is as expected: {CHANGED[column['as_expected']]}." for column in columns]
+    what, fact = ("gone", "gone") if reverting else ("as expected", "as_expected")
+    held = [f"- {code(column['name'] or '')} is {what}: {CHANGED[column[fact]]}." for column in columns]
     shown = joined("As `\\d` shows it:", grid([titles, *seen])) if seen else "No column was looked at."
-    return joined(shown, "\n".join([*held, *sentences]))
+    return joined(shown, "\n".join(held if reverting else [*held, *sentences]))
 
 
 def describe_as_psql(column: str, worded: str | None) -> list[str]:
@@ -180,7 +183,8 @@ def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
     elif execution["changed"] is False:
         told = "No lock was kept: this run changed nothing."
     else:
-        told = "No apply answered, so no figure of its lock is known from here."
+        action = "revert" if execution["action"] == "revert" else "apply"
+        told = f"No {action} answered, so no figure of its lock is known from here."
     blockers = [
         [
             str(blocker.get("pid") or blocker.get("prepared_transaction")),
@@ -199,11 +203,24 @@ def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
     return joined(told, met)
 
 
-def write_rollback(lines: list[str], changed: bool | None) -> str:
+def write_rollback(facts: Mapping[str, Any]) -> str:
+    lines, changed = facts["rollback"], facts["execution"]["changed"]
     if changed is False:
         return "None: this run changed nothing."
     if changed is None:
         return "Not known from here. Run a plan first: it tells whether the column is there."
+    if facts["execution"]["action"] == "revert":
+        return joined(
+            "This was it. To make the column again, without what was written to it:", ask(facts["hotfix"], "apply")
+        )
+    if facts["revert"]:
+        return joined(
+            "The file has its reviewed way back:",
+            block(facts["revert"], "sql"),
+            "It takes ACCESS EXCLUSIVE, breaks an application that expects the column, and is refused while a row "
+            "holds anything of its own there. To run it:",
+            ask(facts["hotfix"], "revert"),
+        )
     if not lines:
         return "None needed: a nullable column without default is not noticed by what does not know of it."
     return joined(
@@ -211,3 +228,7 @@ def write_rollback(lines: list[str], changed: bool | None) -> str:
         "ACCESS EXCLUSIVE, and breaks an application that expects the column:",
         block("\n".join(lines), "sql"),
     )
+
+
+def ask(hotfix: str | None, action: str) -> str:
+    return block(json.dumps({"hotfix": hotfix, "action": action}), "json")

@@ -32,6 +32,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
     sql = next((answer["sql"] for answer in answers.values() if isinstance(answer.get("sql"), str)), None)
     changed = tell_changed(run)
     columns = compare_columns(run)
+    way_back = next((answer["revert"] for answer in answers.values() if isinstance(answer.get("revert"), str)), None)
     return {
         "hotfix": hotfix,
         "problem": {
@@ -52,6 +53,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "lock": describe_lock(run),
         "not_checked": list_unchecked(run),
         "rollback": [drop_sql(column) for column in columns if column["changed"] and not is_harmless(column)],
+        "revert": way_back,
     }
 
 
@@ -110,7 +112,7 @@ def tell_changed(run: Run) -> bool | None:
     if not run.error:
         return False
     cause = run.cause or ""
-    open_ended = run.partial or run.failed_action == "apply" or run.error in ENDED_OTHERWISE
+    open_ended = run.partial or run.failed_action in ("apply", "revert") or run.error in ENDED_OTHERWISE
     if open_ended and (UNCHANGED not in cause or HAD_APPLIED in cause):
         return None
     return False
@@ -134,10 +136,14 @@ def is_of_function(error: str) -> bool:
 
 
 def compare_columns(run: Run) -> list[dict[str, Any]]:
-    """Each column as it was (the plan) and as it is (the verify, else the apply); None where nobody looked."""
+    """Each column as it was (the plan) and as it is (the verify, else the apply); None where nobody looked. What a
+    revert has dropped was as expected: anything else it refuses."""
     answers = run.answers
     apply = by_name(answers.get("apply"))
     before = by_name(answers.get("plan"))
+    if run.reverting:
+        dropped = {name: column["expected"] for name, column in apply.items() if column.get("changed") is True}
+        before = {name: column | {"actual": dropped.get(name, column.get("actual"))} for name, column in apply.items()}
     after = by_name(answers.get("verify")) or apply
     latest = after | {name: column for name, column in before.items() if name not in after}
     return [
@@ -146,6 +152,7 @@ def compare_columns(run: Run) -> list[dict[str, Any]]:
             "before": text_of(before.get(name, {}).get("actual")),
             "after": text_of(after.get(name, {}).get("actual")),
             "as_expected": after[name].get("matches") is True if name in after else None,
+            "gone": after[name].get("actual") == "missing" if name in after else None,
             "changed": apply.get(name, {}).get("changed") is True,
         }
         for name, column in latest.items()
@@ -180,6 +187,8 @@ def read_prisma(run: Run) -> dict[str, Any]:
 def list_unchecked(run: Run) -> list[str]:
     """What a reader might take for done, and is not."""
     answers, unchecked = run.answers, []
+    if run.reverting:
+        return list_unchecked_after_revert(run)
     if "plan" not in answers:
         unchecked.append("The column before the run: there is no answer to a plan.")
     if tell_changed(run) is None:
@@ -196,6 +205,17 @@ def list_unchecked(run: Run) -> list[str]:
         unchecked.append("That the errors ended: see the error." if failed else "The application's log: not watched.")
     unchecked.append("Who really asked: names and reasons are self-declared, and CloudTrail knows the caller.")
     unchecked.append("The rows: none was read, so whether the data is right is for its owner to say.")
+    return unchecked
+
+
+def list_unchecked_after_revert(run: Run) -> list[str]:
+    unchecked = []
+    if tell_changed(run) is None:
+        unchecked.append("Whether the column was dropped: the failure does not tell. Run a plan: it does.")
+    elif "apply" not in run.answers:
+        unchecked.append("The column: no revert has answered, so this run has dropped none.")
+    unchecked.append("The application without the column: nobody has called it, and nobody watched its log.")
+    unchecked.append("Who really asked: names and reasons are self-declared, and CloudTrail knows the caller.")
     return unchecked
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-ACTIONS = ("plan", "apply", "verify", "check")
+ACTIONS = ("plan", "apply", "verify", "check", "revert")
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,12 @@ class Run:
         return object_in(self.output, "request")
 
     @property
+    def reverting(self) -> bool:
+        return self.request.get("action") == "revert"
+
+    @property
     def answers(self) -> dict[str, dict[str, Any]]:
-        """What the function has answered, in that order, by the output's key."""
+        """What the function has answered, in that order, by the output's key; a revert's is `apply`."""
         return {key: self.output[key] for key in ("plan", "apply", "verify") if object_in(self.output, key)}
 
     @property
@@ -66,7 +70,7 @@ def read_answer(answer: dict[str, Any]) -> Run | None:
         return Run({}, str(error), text_of(answer.get("cause") or answer.get("errorMessage")), partial=True)
     if "columns" in answer and answer.get("action") in ACTIONS:
         request = {key: answer.get(key) for key in ("hotfix", "action", "requested_by", "reason")}
-        key = "plan" if answer["action"] == "check" else answer["action"]
+        key = {"check": "plan", "revert": "apply"}.get(answer["action"], answer["action"])
         taken = {name: answer.get(name) for name in ("result", "summary")}
         return Run({"request": request, **taken, key: answer})
     if "request" not in answer:

@@ -218,7 +218,12 @@ def test_a_missing_column_is_planned_applied_verified_and_reported(
     assert ended.verdict == ("SUCCEEDED", "applied")
     output = ended.execution.output
     assert set(output) == {"request", "result", "summary", "plan", "apply", "verify", "report"}
-    assert output["request"] == REQUEST | {"plan_hash": None, "record": None, "correlation_id": ended.execution.arn}
+    assert output["request"] == REQUEST | {
+        "plan_hash": None,
+        "record": None,
+        "force": None,
+        "correlation_id": ended.execution.arn,
+    }
     assert [output[key]["result"] for key in ("plan", "apply", "verify")] == ["would_apply", "applied", "verified"]
     assert output["summary"] == output["apply"]["summary"]
     assert {output[key]["caller"] for key in ("plan", "apply", "verify")} == {"step_functions"}
@@ -331,6 +336,84 @@ def test_without_a_history_nothing_is_recorded(run: Callable[..., Ended]) -> Non
     assert "_prisma_migrations" in str(ended.execution.cause)
 
 
+# The way back
+
+RATING = "20260301101500_add_rating"
+RATING_FILE = """-- expect: column public.drivers.rating smallint null
+-- revert: ALTER TABLE drivers DROP COLUMN IF EXISTS rating;
+ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint;
+"""
+REVERT = REQUEST | {"hotfix": RATING, "action": "revert", "reason": "INC-4712"}
+
+
+@pytest.fixture
+def reversible(house: House, database: Database, tmp_path: Path) -> Iterator[EmulatedFunction]:
+    """A function with a file that has a way back, and that is applied to a table with one row."""
+    (tmp_path / f"{RATING}.sql").write_text(RATING_FILE)
+    secret_arn = house.aws.put_secret("kaviar/database", json.dumps(database.secret()))
+    environment = local_environment(database.server.ca_bundle, secret_arn, house.aws.endpoint_url)
+    database.run_as_owner(f"{RATING_FILE}; INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), 'Marina Lopes')")
+    with emulated_function(environment | {"SQL_DIR": str(tmp_path), "LOCK_WAIT_SECONDS": "1"}) as function:
+        yield function
+    database.run_as_owner("DELETE FROM drivers; ALTER TABLE drivers DROP COLUMN IF EXISTS rating")
+
+
+def test_a_revert_is_one_invocation_with_a_report(
+    staged: Callable[..., Stage], reversible: EmulatedFunction, database: Database
+) -> None:
+    checks = {"CallEndpoint": "true", "EndpointUrl": "http://127.0.0.1:9/", **WATCH}
+    ended = staged(reversible, EnvironmentName="prod", **checks).run(REVERT)
+    assert ended.verdict == ("SUCCEEDED", "reverted")
+    output = ended.execution.output
+    assert set(output) == {"request", "result", "summary", "apply", "report"}
+    assert (output["apply"]["action"], output["apply"]["caller"]) == ("revert", "step_functions")
+    assert [step for step in ended.steps if step in ("Plan", "Apply", "Verify", "CallEndpoint", "WaitAMinute")] == [
+        "Apply",
+    ]
+    assert database.run("SELECT FROM pg_attribute WHERE attname = 'rating'") == []
+    assert output["report"]["json"]["execution"]["changed"] is True
+    assert "## Rollback\n\nThis was it." in output["report"]["markdown"]
+    (message,) = ended.messages
+    assert message["Subject"] == "pg-hotfix prod: reverted"
+    assert message["Message"] == (
+        f"{RATING} in prod: reverted\n\n"
+        f"{output['summary']}\n\n"
+        "Asked for by (self-declared): ana.souza\n"
+        "Reason: INC-4712\n"
+        "Endpoint: not called after a revert\n"
+        "Application log: not watched after a revert\n"
+        f"Execution: {ended.execution.arn}"
+    )
+
+
+def test_a_revert_that_would_lose_data_fails_with_its_advice_until_it_is_forced(
+    staged: Callable[..., Stage], reversible: EmulatedFunction, database: Database
+) -> None:
+    database.run_as_owner("UPDATE drivers SET rating = 5")
+    stage = staged(reversible)
+    refused = stage.run(REVERT)
+    assert refused.verdict == ("FAILED", "RevertRefusedError")
+    assert refused.execution.cause is not None
+    assert refused.execution.cause.startswith("public.drivers.rating is in use: at least one row no longer holds")
+    assert refused.steps.count("Apply: RevertRefusedError") == 1
+    (message,) = refused.messages
+    assert message["Message"].startswith(f"revert of {RATING} in local ended with RevertRefusedError\n\n")
+    for force, result in ((True, "reverted"), ("true", "already_reverted")):
+        assert stage.run(REVERT | {"force": force}).verdict == ("SUCCEEDED", result)
+
+
+def test_a_revert_waits_for_a_busy_table_as_an_apply_does(
+    staged: Callable[..., Stage], reversible: EmulatedFunction, database: Database
+) -> None:
+    stage = staged(reversible)
+    with held_lock(database) as release:
+        arn = stage.start(REVERT)
+        stage.wait_for_step(arn, "Apply: LockBusyError")
+        release()
+        ended = stage.wait(arn)
+    assert ended.verdict == ("SUCCEEDED", "reverted")
+
+
 # What is refused, at once
 
 
@@ -345,6 +428,9 @@ def test_without_a_history_nothing_is_recorded(run: Callable[..., Ended]) -> Non
         ({"action": "verify", "plan_hash": "0" * 64}, "RequestError", "Verify"),
         ({"action": "plan", "plan_hash": "0" * 64}, "RequestError", "Plan"),
         ({"hotfix": "20260301101500_nobody_knows"}, "UnknownHotfixError", "Plan"),
+        ({"action": "revert"}, "HotfixFileError", "Apply"),
+        ({"action": "revert", "force": True, "reason": None}, "RequestError", "Apply"),
+        ({"force": True}, "RequestError", "Plan"),
     ],
 )
 def test_what_no_retry_can_help_fails_at_once(

@@ -187,6 +187,20 @@ def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path
     assert json.loads(file.read_text()) == {"error": "ColumnMismatchError", "cause": ADVICE}
 
 
+def test_a_revert_is_followed_and_forced(account: Account) -> None:
+    summary = "public.drivers.active_since dropped, committed and proved gone; the lock was held for 1.3 ms."
+    dropped = {"columns": [COLUMN | {"changed": True}], "blockers": []}
+    account.make_machine(revert={"result": "reverted", "summary": summary, "apply": dropped})
+    result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=revert", "REASON=INC-4712", "FORCE=1")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(
+        f"reverted\n   {summary}\n   public.drivers.active_since  expected: timestamp with time zone null, dropped\n"
+    )
+    (execution,) = account.executions()
+    request = json.loads(account.states.describe_execution(executionArn=execution)["input"])
+    assert (request["action"], request["force"], request["reason"]) == ("revert", "true", "INC-4712")
+
+
 def test_one_that_is_stopped_exits_non_zero(account: Account) -> None:
     account.make_machine(apply=SECONDS)
     command = ["make", "--silent", "hotfix", "ENV=prod", f"ID={HOTFIX}", "ACTION=apply"]

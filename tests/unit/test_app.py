@@ -274,6 +274,7 @@ def make_column(name: str, *, matches: bool, changed: bool) -> Column:
 
 THERE = make_column("public.drivers.name", matches=True, changed=False)
 MADE = make_column("public.drivers.note", matches=True, changed=True)
+DROPPED = make_column("public.drivers.rating", matches=False, changed=True)
 LACKING = make_column("public.riders.note", matches=False, changed=False)
 
 
@@ -297,6 +298,18 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
             Report("passed", (THERE, MADE, LACKING), {}),
             "As the application expects: 3 columns of 2 tables.",
         ),
+        (
+            Report("reverted", (LACKING, DROPPED), {}, lock_held_ms=1.4),
+            "public.drivers.rating dropped, committed and proved gone; the lock was held for 1.4 ms.",
+        ),
+        (
+            Report("reverted", (DROPPED,), {}, lock_held_ms=1.4, forced=True),
+            (
+                "public.drivers.rating dropped, committed and proved gone; the lock was held for 1.4 ms."
+                " Forced: nobody has looked at the rows."
+            ),
+        ),
+        (Report("already_reverted", (LACKING,), {}), "public.riders.note not there; nothing was run."),
         (
             Report("ready", (THERE,), {}, hotfixes=(ID,)),
             "Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).",
@@ -324,6 +337,15 @@ def test_the_result_is_summed_up_in_a_sentence(report: Report, summary: str) -> 
 def test_what_matters_of_prismas_history_is_added(history: History, added: str) -> None:
     summary = "public.drivers.name already as expected; nothing was run."
     assert app.summarise(Report("already_applied", (THERE,), {}, history=history)) == summary + added
+
+
+@pytest.mark.parametrize("state", ["recorded", "other_checksum", "not_recorded", "rolled_back"])
+def test_what_prisma_will_not_bring_back_is_said_after_a_revert(state: str) -> None:
+    history = History("public._prisma_migrations", state, "")
+    said = " public._prisma_migrations still has it as applied: no prisma migrate deploy will bring it back."
+    added = said if state in ("recorded", "other_checksum") else ""
+    summary = "public.riders.note not there; nothing was run."
+    assert app.summarise(Report("already_reverted", (LACKING,), {}, history=history)) == summary + added
 
 
 def test_each_table_is_described_once() -> None:

@@ -29,6 +29,7 @@ NEVER_RETRIED = {
     "ColumnMismatchError",
     "RelationError",
     "PlanChangedError",
+    "RevertRefusedError",
     "InternalError",
 }
 RETRIED = {"SecretUnavailableError", "DatabaseUnavailableError", "LockBusyError", "OutcomeUnknownError"}

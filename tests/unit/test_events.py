@@ -12,8 +12,8 @@ import pytest
 EVENTS = Path(__file__).parents[2] / "events"
 SQL = Path(__file__).parents[2] / "sql"
 
-KEYS = {"hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record"}
-ACTIONS = {"check", "plan", "apply", "verify", "gate"}
+KEYS = {"hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record", "force"}
+ACTIONS = {"check", "plan", "apply", "verify", "revert", "gate"}
 CALLERS = {"operator", "eventbridge", "step_functions", "ci", "runbook"}
 # What each caller can name as its own run; the function tells the caller from it.
 RUN_FORMS = {

@@ -52,6 +52,17 @@ def test_while_one_runs_no_second_is_started(client: SFNClient, create: Create) 
     assert len(executions.list_newest(client, machine)) == 1
 
 
+def test_who_asks_by_force_is_not_shown_the_refusal_of_right_before(
+    client: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = create(DONE)
+    monkeypatch.setattr(executions, "find_last", lambda *_: None)  # as the list may be late by some seconds
+    revert = {"action": "revert", "hotfix": ID, "reason": "INC-4712"}
+    refused = start_once(client, machine, revert)
+    assert start_once(client, machine, revert) == refused
+    assert start_once(client, machine, revert | {"force": "true"}) != refused
+
+
 def test_two_who_saw_the_same_start_one(client: SFNClient, create: Create, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = create(WAITING)
     monkeypatch.setattr(executions, "find_last", lambda *_: None)  # neither sees the other's in the list yet

@@ -54,6 +54,15 @@ def test_prisma_and_flyway_get_the_same_bytes(tmp_path: Path, form: str, path: s
     assert hashlib.sha256(migration.content).hexdigest() == packaged().sha256
 
 
+@pytest.mark.parametrize("form", ["alembic", "dbmate", "django"])
+def test_the_files_own_way_back_goes_before_the_derived_one(tmp_path: Path, form: str) -> None:
+    lines = "-- revert: ALTER TABLE drivers DROP COLUMN IF EXISTS a;\n-- revert: DROP TYPE IF EXISTS mood;\n"
+    hotfix = parse_hotfix("20260301101500_mood", f"{lines}{AWKWARD}".encode())
+    content = write(form, tmp_path, hotfix).content.decode()
+    assert "ALTER TABLE drivers DROP COLUMN IF EXISTS a;\nDROP TYPE IF EXISTS mood;\n" in content
+    assert 'DROP COLUMN IF EXISTS "activeSince"' not in content
+
+
 def test_a_file_in_which_flyway_would_put_values_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalError) as caught:
         write("flyway", tmp_path, awkward())

@@ -9,8 +9,9 @@ import pytest
 from local.added import Added, idempotent_form
 from local.errors import LocalError
 from local.new_hotfix import Draft, read_draft, write_content
-from sqlfile import parse_hotfix
+from sqlfile import NamedTable, Revert, parse_hotfix
 
+DROP = 'ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "rating";'
 SQL = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint"
 EXAMPLE = "make new NAME=add_drivers_rating SQL='ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint'"
 
@@ -84,14 +85,19 @@ def test_the_last_statement_ends(sql: str, ended: str) -> None:
 
 def test_the_file_has_its_reason_its_promises_and_what_it_allows_at_its_head() -> None:
     draft = Draft("a", f"{SQL};", "The page of drivers answers 500.", "rewrite 300 rows", None)
-    content = write_content(draft, Added(("-- expect: column public.drivers.rating smallint null",), ()))
+    content = write_content(
+        draft, Added(("-- expect: column public.drivers.rating smallint null",), (f"-- revert: {DROP}",), ())
+    )
     assert content.decode() == (
         "-- The page of drivers answers 500.\n"
         "-- expect: column public.drivers.rating smallint null\n"
+        f"-- revert: {DROP}\n"
         "-- allow: rewrite 300 rows\n"
         f"{SQL};\n"
     )
-    assert parse_hotfix("20260301101500_a", content).allowed == (("rewrite", "300 rows"),)
+    hotfix = parse_hotfix("20260301101500_a", content)
+    assert hotfix.allowed == (("rewrite", "300 rows"),)
+    assert hotfix.revert == Revert(DROP, 1, (NamedTable("public", "drivers", altered=True),))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from local.build import digest_of
-from local.show import describe_times
+from local.show import describe_times, show_columns
 from logline import format_log_line
 
 
@@ -30,11 +30,26 @@ def test_a_log_line_is_abridged_to_what_is_read_first() -> None:
     [
         ({"action": "apply", "result": "applied", "lock_held_ms": 0.9}, "ACCESS EXCLUSIVE held for 0.9 ms"),
         ({"action": "apply", "result": "already_applied", "lock_held_ms": 0.0}, "no lock taken, no DDL run"),
+        ({"action": "revert", "result": "already_reverted", "lock_held_ms": 0.0}, "no lock taken, no DDL run"),
         ({"action": "plan", "result": "would_apply", "lock_held_ms": 0.0}, "read only"),
     ],
 )
 def test_the_lock_is_told_in_words(answer: dict[str, Any], words: str) -> None:
     assert describe_times(answer | {"duration_ms": 20}, 1.2) == f"in 20 ms, answered after 1200 ms; {words}"
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"actual": "smallint null", "matches": True, "changed": True}, "found: the same"),
+        ({"actual": "missing", "matches": False, "changed": False}, "found: missing"),
+        ({"actual": "missing", "matches": False, "changed": True}, "dropped"),
+    ],
+)
+def test_what_became_of_a_column_is_told(seen: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = {"schema": "public", "table": "drivers", "column": "rating", "expected": "smallint null"}
+    show_columns([name | seen])
+    assert capsys.readouterr().out == f"   public.drivers.rating  expected: smallint null, {words}\n"
 
 
 def test_a_changed_or_renamed_source_is_another_digest(tmp_path: Any) -> None:

@@ -178,7 +178,7 @@ def test_a_report_is_kept_of_all_but_looks_and_its_failure_changes_nothing() -> 
     assert keep["Next"] == keep["Catch"][0]["Next"] == "IsReportWanted"
     assert (keep["ResultPath"], keep["Catch"][0]["ResultPath"]) == ("$.run.output.report", "$.unkept")
     assert {name for name, state in STATES.items() if "KeepReport" in successors(state)} == {
-        *("IsFailureToReport", "IsWatchWanted", "NoteWatch"),
+        *("IsFailureToReport", "IsWatchWanted", "NoteWatch", "NoteReverted"),
     }
     # Whatever has failed before is told, and ends as a failure.
     assert STATES["IsReportWanted"]["Choices"][0] == {
@@ -186,6 +186,16 @@ def test_a_report_is_kept_of_all_but_looks_and_its_failure_changes_nothing() -> 
         "IsPresent": True,
         "Next": "IsRequestNamed",
     }
+
+
+def test_a_revert_is_run_as_an_apply_and_followed_by_no_look_for_the_column() -> None:
+    revert = {"Variable": "$.run.output.request.action", "StringEquals": "revert"}
+    assert revert | {"Next": "Apply"} in STATES["ChooseAction"]["Choices"]
+    assert STATES["KeepApply"]["Next"] == "IsReverted"
+    assert STATES["IsReverted"]["Choices"] == [revert | {"Next": "NoteReverted"}]
+    assert STATES["NoteReverted"]["Parameters"].keys() == {
+        *("request.$", "who.$", "why.$", "endpoint", "log"),
+    }, "a word of the report would be lost"
 
 
 def test_the_cause_is_read_as_json_only_if_it_looks_like_the_functions_answer() -> None:
@@ -278,8 +288,8 @@ def test_the_next_page_is_asked_for_as_the_first_one_is() -> None:
 
 
 def test_the_subject_of_a_report_is_short_and_plain() -> None:
-    names = FUNCTIONS_OWN.keys() | MACHINES_OWN | OF_LAMBDA | {"already_applied"}
-    for state in ("ReportSuccess", "ReportFailure"):
+    names = FUNCTIONS_OWN.keys() | MACHINES_OWN | OF_LAMBDA | {"already_reverted"}
+    for state in ("ReportSuccess", "ReportRevert", "ReportFailure"):
         form = re.match(r"States\.Format\('([^']*)', \$", STATES[state]["Parameters"]["subject.$"])
         assert form
         for name in names:

@@ -170,7 +170,7 @@ def test_the_line_that_a_mismatch_prints_is_read_as_what_is_there(
     row = [
         *(1, "r", "app", True, True, True, False, 0, 0),
         *(column_type, True, True, column_type, collation, not_null, False),
-        *(identity, generated, printed, False),
+        *(identity, generated, printed, False, None),
     ]
     column = catalog.compare(Expectation("public", "drivers", "note", "int"), row)
     (line,) = errors.lines_to_paste([column.describe()])

@@ -141,6 +141,17 @@ def test_what_is_to_be_recorded_is_said_to_the_apply_only() -> None:
         order(ACTION="plan", RECORD="prisma")
 
 
+@pytest.mark.parametrize(("typed", "sent"), [("1", "true"), ("true", "true"), ("0", None), ("false", None), ("", None)])
+def test_a_revert_is_forced_as_a_shell_and_a_form_say_it(typed: str, sent: str | None) -> None:
+    assert order(ACTION="revert", FORCE=typed).request.get("force") == sent
+
+
+@pytest.mark.parametrize("changes", [{"FORCE": "yes"}, {"FORCE": "1", "REASON": ""}, {"FORCE": "1", "ACTION": "apply"}])
+def test_a_force_that_the_function_would_refuse_is_refused_here(changes: dict[str, str]) -> None:
+    with pytest.raises(LocalError, match="force"):
+        order(**{"ACTION": "revert", **changes})
+
+
 def test_what_prisma_will_do_next_is_said_where_there_is_a_history(capsys: pytest.CaptureFixture[str]) -> None:
     seen = {"columns": [], "blockers": [], "prisma": {"state": "recorded", "next_deploy": "It skips it."}}
     show_output({"result": "applied", "summary": "Done.", "apply": seen})
@@ -164,6 +175,8 @@ def test_what_is_there_already_leads_to_the_proof() -> None:
         {"result": "verified"},
         {"result": "passed", "plan": {}},
         {"result": "ready"},
+        {"result": "reverted", "apply": {}},
+        {"result": "already_reverted", "apply": {}},
     ],
 )
 def test_what_is_proved_leads_nowhere(output: dict[str, Any]) -> None:
@@ -179,6 +192,8 @@ def test_what_is_proved_leads_nowhere(output: dict[str, Any]) -> None:
         ("TIMED_OUT", "apply"),
         ("ColumnMismatchError", None),
         ("RequestError", None),
+        # That data goes for good is for a person to type.
+        ("RevertRefusedError", None),
     ],
 )
 def test_only_what_may_end_otherwise_is_proposed_again(error: str, action: str | None) -> None:

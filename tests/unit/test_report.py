@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).with_name("golden")
 INCIDENT: dict[str, Any] = json.loads((GOLDEN / "incident.json").read_text())
+COLUMN = "public.drivers.active_since"
 ARN = INCIDENT["request"]["correlation_id"]
 HEADINGS = [
     *("Problem", "SQL", "Execution", "Log lines", "Validation", "Database and network", "What Prisma does next"),
@@ -68,6 +69,24 @@ def already_applied() -> dict[str, Any]:
     return whole | {"summary": whole["plan"]["summary"]}
 
 
+DROP = 'ALTER TABLE "drivers" DROP COLUMN IF EXISTS "active_since";'
+
+
+def reverted() -> dict[str, Any]:
+    """As the state machine has it, which keeps the answer of a revert where that of an apply would be."""
+    whole = output("apply", result="reverted")
+    whole["request"] |= {"action": "revert", "reason": "INC-4712: back to the old release", "record": None}
+    seen = {"action": "revert", "result": "reverted", "sql": DROP, "revert": DROP, "reason": whole["request"]["reason"]}
+    whole["apply"] |= seen | {"summary": f"{COLUMN} dropped, committed and proved gone; the lock was held for 1.3 ms."}
+    whole["apply"]["columns"][0] |= {"actual": "missing", "matches": False, "changed": True}
+    whole["apply"]["prisma"] = whole["apply"]["prisma"] | {
+        "state": "not_recorded",
+        "next_deploy": f"It runs prisma/migrations/{whole['request']['hotfix']}, if that is there.",
+        "recorded_here": False,
+    }
+    return whole | {"summary": whole["apply"]["summary"]}
+
+
 def headings(markdown: str) -> list[str]:
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
     return [tokens[at + 1].content for at, token in enumerate(tokens) if token.type == "heading_open"][1:]
@@ -97,6 +116,7 @@ def texts(value: Any) -> Iterable[tuple[dict[str, Any] | list[Any], Any]]:
         ("incident", event(INCIDENT)),
         ("lock_busy", event(planned(), "LockBusyError", BUSY)),
         ("already_applied", event(already_applied())),
+        ("reverted", event(reverted())),
     ],
 )
 def test_the_whole_report_is_what_a_person_would_write(name: str, event: dict[str, Any]) -> None:
@@ -164,6 +184,58 @@ def test_a_column_that_was_there_is_never_to_be_dropped() -> None:
     for answer in ("plan", "verify"):
         whole[answer]["columns"][0] |= {"actual": "text not null", "expected": "text not null"}
     assert "DROP" not in make_report(Run(whole))["markdown"]
+
+
+def test_a_reviewed_way_back_is_named_in_place_of_one_that_nobody_has_reviewed() -> None:
+    whole = output("plan", "apply", "verify")
+    for answer in ("plan", "apply", "verify"):
+        whole[answer] |= {"revert": DROP}
+        whole[answer]["columns"][0] |= {"actual": "text not null", "expected": "text not null"}
+    rollback = make_report(Run(whole))["markdown"].partition("## Rollback\n\n")[2]
+    assert rollback == (
+        f"The file has its reviewed way back:\n\n```sql\n{DROP}\n```\n\n"
+        "It takes ACCESS EXCLUSIVE, breaks an application that expects the column, and is refused while a row holds"
+        " anything of its own there. To run it:\n\n"
+        f'```json\n{{"hotfix": "{whole["request"]["hotfix"]}", "action": "revert"}}\n```\n'
+    )
+
+
+REFUSED = f"{COLUMN} is in use. Nothing was changed."
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "changed", "rollback", "unchecked"),
+    [
+        ("RevertRefusedError", REFUSED, False, "None: this run changed nothing.", "The column: no revert has answered"),
+        ("OutcomeUnknownError", "It was lost.", None, "Not known from here.", "Whether the column was dropped: the"),
+    ],
+)
+def test_a_revert_that_failed_is_told_as_one(
+    error: str, cause: str, changed: bool | None, rollback: str, unchecked: str
+) -> None:
+    whole = reverted()
+    del whole["apply"]
+    made = make_report(Run(whole, error, cause))
+    assert made["json"]["execution"]["changed"] is changed
+    assert made["json"]["log_lines"][-1].startswith(f"ERROR hotfix failed action=revert error={error}")
+    assert made["json"]["not_checked"][0].startswith(unchecked)
+    assert f"## Rollback\n\n{rollback}" in made["markdown"]
+    assert headings(made["markdown"]) == HEADINGS
+
+
+def test_a_revert_that_found_nothing_dropped_nothing() -> None:
+    whole = reverted()
+    whole["apply"] |= {"result": "already_reverted", "sql": None, "lock_held_ms": 0.0}
+    whole["apply"]["columns"][0] |= {"changed": False}
+    made = make_report(Run(whole | {"result": "already_reverted"}))
+    assert made["json"]["execution"]["changed"] is False
+    assert made["json"]["validation"]["columns"][0]["before"] == "missing"
+
+
+def test_the_answer_of_a_revert_alone_gives_the_same_columns() -> None:
+    found = read_answer(reverted()["apply"])
+    assert found
+    assert collect_facts(found)["validation"] == facts(reverted())["validation"]
 
 
 @pytest.mark.parametrize(

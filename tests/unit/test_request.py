@@ -17,11 +17,13 @@ EVENTS = Path(__file__).parents[2] / "events"
 
 UNTOUCHED = "Nothing was contacted and nothing was changed."
 ALLOWED = (
-    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, record, for example"
+    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, record, force, for example"
     ' {"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}.'
 )
+ACTIONS = "check, plan, apply, verify, revert, gate"
 FORM = "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since."
 RECORD = 'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.'
+FORCED = 'Send {"action": "revert", "force": true, "reason": "<why the data may go>"}, and the hotfix.'
 IN_ONE_LINE = "of at most 1000 characters in one line"
 WHOLE = "The request to gate names a hotfix, but the gate looks at the whole schema"
 COPY = "Copy the 64 hex digits from the plan's answer."
@@ -67,6 +69,14 @@ def test_a_whole_request_is_read() -> None:
 
 def test_a_request_without_an_action_is_a_plan_since_dashboards_refresh() -> None:
     assert parse_request({"hotfix": ID}) == Request(ID, "plan", None, None, None, None, "direct")
+
+
+@pytest.mark.parametrize(
+    ("value", "force"), [(True, True), ("true", True), (None, False), (False, False), ("false", False), (" ", False)]
+)
+def test_force_is_given_as_json_or_as_a_shell_gives_it(value: object, force: bool) -> None:
+    request = parse_request({"hotfix": ID, "action": "revert", "reason": "INC-4712", "force": value})
+    assert request == Request(ID, "revert", "INC-4712", None, None, None, "direct", force=force)
 
 
 def test_only_check_and_gate_need_no_id() -> None:
@@ -158,11 +168,11 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         ),
         (
             {"hotfix": ID, "action": "drop"},
-            f"The action 'drop' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify, gate.",
+            f"The action 'drop' does not exist. {UNTOUCHED} The actions are {ACTIONS}.",
         ),
         (
             {"hotfix": ID, "action": "APPLY"},
-            f"The action 'APPLY' does not exist. {UNTOUCHED} The actions are check, plan, apply, verify, gate.",
+            f"The action 'APPLY' does not exist. {UNTOUCHED} The actions are {ACTIONS}.",
         ),
         (
             {"hotfix": ID, "action": ["apply"]},
@@ -235,6 +245,32 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         (
             {"hotfix": ID, "action": "apply", "record": True},
             f"record is not a text {IN_ONE_LINE}. {UNTOUCHED} {ALLOWED}",
+        ),
+        *(
+            (request, f"force is for the action revert only, and needs a reason. {UNTOUCHED} {FORCED}")
+            for request in (
+                {"hotfix": ID, "action": "revert", "force": True},
+                {"hotfix": ID, "action": "revert", "force": "true", "reason": " "},
+                {"hotfix": ID, "action": "apply", "force": True, "reason": "INC-4711"},
+                {"hotfix": ID, "force": True, "reason": "INC-4711"},
+                {"action": "check", "force": "true", "reason": "INC-4711"},
+            )
+        ),
+        *(
+            (
+                {"hotfix": ID, "action": "revert", "reason": "INC-4711", "force": value},
+                f"force is neither true nor false. {UNTOUCHED} {FORCED}",
+            )
+            for value in ("yes", 1, 0, "True", [True])
+        ),
+        ({"action": "revert"}, f"The request to revert names no hotfix. {UNTOUCHED} {ALLOWED}"),
+        (
+            {"hotfix": ID, "action": "revert", "record": "prisma"},
+            f'record is not "prisma", or the action is not apply. {UNTOUCHED} {RECORD}',
+        ),
+        (
+            {"hotfix": ID, "action": "revert", "plan_hash": HASH},
+            f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
         ),
         (
             envelope(json.dumps({"hotfix": ID})),
