@@ -124,23 +124,23 @@ def measure_warm(scene: Scene) -> list[Comparison]:
     rows: list[Comparison] = []
     with warm(environment, ARTIFACT, ask("check")) as function, warm(environment, BARE, {"nodelay": True}) as bare:
         programs = prepare_tools(scene.stage, function, scene.stage.server.port)
-        ours = partial(invoke, function, ask("apply"))
-        others: dict[str, Callable[[], float]] = {
+        turns: dict[str, Callable[[], float]] = {
+            "": partial(invoke, function, ask("apply")),
             "pg8000": partial(invoke, bare, {"nodelay": False}),
             "pg8000, TCP_NODELAY": partial(invoke, bare, {"nodelay": True}),
         }
-        others |= {one.name: partial(run_program, one) for one in programs if one.name.split()[0] in PROGRAMS}
+        turns |= {one.name: partial(run_program, one) for one in programs if one.name.split()[0] in PROGRAMS}
         for what, column in (("apply", False), ("no-op", True)):
             found: dict[str, list[float]] = defaultdict(list)
             for number in range(scene.runs * WARM_FACTOR):
                 if number % WARM_FACTOR == 0:
                     say(f"Warm {what}: {number // WARM_FACTOR + 1} of {scene.runs}")
-                for name, run in {"": ours, **others}.items():
+                for name, run in turns.items():
                     if name.split(" ")[0] in PROGRAMS and number % WARM_FACTOR:
                         continue  # As whole processes they take so long that few will do.
                     scene.stage.reset(column=column)
                     found[name].append(run())
-            rows += [Comparison(what, "ms", found[""], name, found[name]) for name in others]
+            rows += [Comparison(what, "ms", found[""], name, found[name]) for name in turns if name]
     return rows
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from local.errors import LocalError
 from local.places import ARTIFACT, PROJECT
 
-SOURCES = ("functions", "template.yaml", "samconfig.toml", "requirements/function.txt")
+SOURCES = ("functions", "template.yaml", "samconfig.toml", "requirements/function.txt", "local/package.py")
 
 
 def build_if_changed(artifact: Path = ARTIFACT, sources: Sequence[str] = SOURCES, *options: str) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +16,7 @@ from local.aws import fake_aws
 from local.build import build_if_changed
 from local.emulator import emulated_function
 from local.laptop import local_environment
+from local.places import ARTIFACT, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,3 +111,38 @@ def test_a_refused_password_is_shown_nowhere(start: Callable[..., EmulatedFuncti
     invocation = start(password=refused).invoke({"hotfix": HOTFIX, "action": "plan"})
     assert invocation.error_type == "LoginError"
     assert refused not in invocation.output + json.dumps(invocation.payload)
+
+
+def test_every_module_of_the_package_is_compiled_for_good() -> None:
+    compiled = list(ARTIFACT.rglob("*.pyc"))
+    # The magic number of this Python, and then the mark of bytecode that no source is compared with.
+    # https://peps.python.org/pep-0552/
+    heads = {path.read_bytes()[:8] for path in compiled}
+    assert heads == {importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")}
+    sources = {path.stem for path in ARTIFACT.rglob("*.py")}
+    assert sources == {path.stem for path in (PROJECT / "functions/migrate").glob("*.py")}
+    assert sources == {path.stem.partition(".")[0] for path in (ARTIFACT / "__pycache__").iterdir()}
+
+
+def test_the_package_is_the_same_on_every_machine_and_for_every_processor() -> None:
+    files = [path for path in ARTIFACT.rglob("*") if path.is_file()]
+    assert [path for path in files if path.suffix == ".so"] == []
+    for wheel in ARTIFACT.glob("*.dist-info/WHEEL"):
+        assert re.findall(r"^Tag: .*-none-any$", wheel.read_text(), re.MULTILINE), wheel
+    assert [path for path in files if str(PROJECT).encode() in path.read_bytes()] == []
+
+
+def test_secrets_manager_is_found_in_every_region_though_other_services_are_left_out() -> None:
+    """The same endpoints as all of botocore finds."""
+    assert [path.name for path in (ARTIFACT / "botocore/data").iterdir() if path.is_dir()] == ["secretsmanager"]
+    ask = (
+        "import botocore.session; session = botocore.session.get_session(); print(["
+        "session.create_client('secretsmanager', region, aws_access_key_id='x', aws_secret_access_key='x').meta"
+        ".endpoint_url for region in ('sa-east-1', 'us-gov-west-1', 'cn-north-1', 'eusc-de-east-1', 'new-place-1')])"
+    )
+    found = [
+        subprocess.run([sys.executable, *options, "-c", ask], env=environment, check=True, capture_output=True).stdout
+        for options, environment in ((["-S"], {"PYTHONPATH": str(ARTIFACT)}), ([], {}))
+    ]
+    assert found[0] == found[1]
+    assert b"https://secretsmanager.sa-east-1.amazonaws.com" in found[0]
