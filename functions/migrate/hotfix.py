@@ -17,7 +17,7 @@ from credentials import read_target
 from database import LockNotAvailable, LoginRefused, Session, open_session
 from limits import derive_limits, elapsed_ms
 from locks import Turn
-from look import Look, differing, hash_plan, look
+from look import Look, differing, hash_plan, look, opening_sql
 from prisma import RECORDED, read_history
 from recording import plan_recording, refuse_unrecordable
 from sqlfile import Hotfix, list_hotfixes, load_hotfix, tables_of
@@ -66,7 +66,7 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
-    with log_in(settings, remaining_ms) as session:
+    with log_in(settings, remaining_ms, hotfixes[0]) as session:
         try:
             return fulfil(request, session, hotfixes, settings, remaining_ms)
         except errors.HotfixError as error:
@@ -230,15 +230,16 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
     return [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
 
 
-def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
-    """A session, with the secret read afresh once if the server refused the one that a warm function remembered."""
+def log_in(settings: Settings, remaining_ms: Callable[[], int], hotfix: Hotfix) -> Session:
+    """A session that has asked already what a look at the hotfix asks first. The secret was read afresh once if the
+    server refused the one that a warm function remembered."""
     target = read_target(settings)
     try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening_sql(hotfix))
     except LoginRefused:
         target = read_target(settings, afresh=True)
     try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening_sql(hotfix))
     except LoginRefused as error:
         raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
 
@@ -299,7 +300,7 @@ def look_again(
         history = read_history(session, hotfix, after)
     except (errors.HotfixError, LockNotAvailable):
         try:
-            with log_in(settings, remaining_ms) as fresh:
+            with log_in(settings, remaining_ms, hotfix) as fresh:
                 after = look(fresh, hotfix)
                 history = read_history(fresh, hotfix, after)
                 if not after.matches:
