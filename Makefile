@@ -146,6 +146,10 @@ test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests 
 		PG_VERSION=$$version $(PYTHON) -m pytest -q tests/integration || exit 1; \
 	done
 
+.PHONY: bench
+bench: .venv/ready .local/bench/ready ## Measure how fast cold and warm runs are, in some 7 minutes: RUNS=9
+	@$(PYTHON) -m bench.speed $(if $(RUNS),--runs $(RUNS))
+
 .PHONY: bench-locks
 bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, in some 20 minutes: RUNS=3 HOLD=10 BUSY_RUNS=100
 	@$(PYTHON) -m bench.locks $(if $(RUNS),--runs $(RUNS)) $(if $(HOLD),--hold $(HOLD)) \

@@ -4,33 +4,34 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from local.errors import LocalError
-from local.places import ARTIFACT, BUILT_TEMPLATE, PROJECT
+from local.places import ARTIFACT, PROJECT
 
 SOURCES = ("functions", "template.yaml", "samconfig.toml", "requirements/function.txt")
-STAMP = PROJECT / ".aws-sam" / "sources.sha256"
 
 
-def build_if_changed() -> bool:
+def build_if_changed(artifact: Path = ARTIFACT, sources: Sequence[str] = SOURCES, *options: str) -> bool:
     """The artifact of `sam build` is that of the sources as they are now; returns whether it had to be built.
 
     Raises: LocalError with the output of `sam build` when that failed.
     """
-    digest = digest_of(source_files())
-    if STAMP.exists() and STAMP.read_text() == digest and BUILT_TEMPLATE.exists() and ARTIFACT.exists():
+    digest = digest_of(source_files(sources))
+    # Beside the folder of the build, which sam makes anew.
+    stamp = artifact.parent.parent / "sources.sha256"
+    if stamp.exists() and stamp.read_text() == digest and artifact.exists():
         return False
     print("Building the function with sam build (about 10 s) ...", file=sys.stderr, flush=True)
-    STAMP.unlink(missing_ok=True)
+    stamp.unlink(missing_ok=True)
     # sam looks for python3.13 and its pip on the PATH.
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "SAM_CLI_TELEMETRY": "0",
     }
     result = subprocess.run(
-        [sys.executable, "-m", "samcli", "build"],
+        [sys.executable, "-m", "samcli", "build", *options],
         cwd=PROJECT,
         env=environment,
         capture_output=True,
@@ -39,13 +40,13 @@ def build_if_changed() -> bool:
     )
     if result.returncode != 0:
         raise LocalError(f"sam build failed:\n{result.stdout}{result.stderr}")
-    STAMP.write_text(digest)
+    stamp.write_text(digest)
     return True
 
 
-def source_files() -> list[Path]:
+def source_files(sources: Sequence[str]) -> list[Path]:
     """Returns every file that the artifact is made of."""
-    roots = [PROJECT / name for name in SOURCES]
+    roots = [PROJECT / name for name in sources]
     inside = [path for root in roots if root.is_dir() for path in root.rglob("*") if path.is_file()]
     return [root for root in roots if root.is_file()] + [path for path in inside if "__pycache__" not in path.parts]
 

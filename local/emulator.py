@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import yaml
 
 from local.aws import CREDENTIALS
 from local.errors import LocalError
-from local.places import ARTIFACT, BUILT_TEMPLATE
+from local.places import ARTIFACT
 from local.postgres import free_port
 
 FUNCTION = "MigrateFunction"
@@ -61,6 +61,7 @@ class EmulatedFunction:
     url: str
     settings: FunctionSettings
     log: Path
+    session: int
     # The emulator dies of two requests at once.
     turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -87,12 +88,16 @@ class EmulatedFunction:
 
 
 @contextlib.contextmanager
-def emulated_function(environment: Mapping[str, str]) -> Iterator[EmulatedFunction]:
+def emulated_function(
+    environment: Mapping[str, str], artifact: Path = ARTIFACT, prefix: Sequence[str] = ()
+) -> Iterator[EmulatedFunction]:
     """Within the block the built function can be invoked; after it none of its processes runs.
 
     Time-out, memory and environment are those of the built template; `environment` stands in for what only a stack has.
+    The first invocation starts the function's own process, by the command `prefix` if there is one.
     """
-    settings = read_settings(yaml.safe_load(BUILT_TEMPLATE.read_text()), environment)
+    template = yaml.safe_load((artifact.parent / "template.yaml").read_text())
+    settings = read_settings(template, environment, artifact.name)
     with tempfile.TemporaryDirectory(prefix="pg-hotfix-emulator-") as directory:
         runtime = link_runtime(Path(directory) / "runtime")
         log = Path(directory) / "log"
@@ -104,10 +109,10 @@ def emulated_function(environment: Mapping[str, str]) -> Iterator[EmulatedFuncti
                     *("--runtime-interface-emulator-address", f"127.0.0.1:{port}"),
                     *("--runtime-api-address", f"127.0.0.1:{api_port}"),
                     # Without the site-packages of .venv a package missing from the artifact is missed here too.
-                    *(sys.executable, "-S", "-m", "awslambdaric", settings.handler),
+                    *(*prefix, sys.executable, "-S", "-m", "awslambdaric", settings.handler),
                 ],
-                cwd=ARTIFACT,
-                env=lambda_environment(settings, runtime),
+                cwd=artifact,
+                env=lambda_environment(settings, artifact, runtime),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -115,25 +120,28 @@ def emulated_function(environment: Mapping[str, str]) -> Iterator[EmulatedFuncti
             )
         try:
             wait_until_listening(process, port, log)
-            yield EmulatedFunction(f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations", settings, log)
+            url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
+            yield EmulatedFunction(url, settings, log, process.pid)
         finally:
             end_session(process)
 
 
-def read_settings(template: dict[str, Any], environment: Mapping[str, str]) -> FunctionSettings:
+def read_settings(
+    template: dict[str, Any], environment: Mapping[str, str], function: str = FUNCTION
+) -> FunctionSettings:
     """Returns the settings of the function in the template, each parameter at its default.
 
     Raises: LocalError when a variable has a value that only a stack can compute and `environment` gives none for it.
     """
     parameters = template.get("Parameters", {})
-    properties = template.get("Globals", {}).get("Function", {}) | template["Resources"][FUNCTION]["Properties"]
+    properties = template.get("Globals", {}).get("Function", {}) | template["Resources"][function]["Properties"]
 
     def resolve(name: str, value: Any) -> str:
         if isinstance(value, dict):
             reference = value.get("Ref")
             if "Default" not in parameters.get(reference, {}):
                 raise LocalError(
-                    f"template.yaml computes {name} of {FUNCTION} in a stack only: give it a value in local/laptop.py."
+                    f"template.yaml computes {name} of {function} in a stack only: give it a value in local/laptop.py."
                 )
             value = parameters[reference]["Default"]
         return str(value)
@@ -153,7 +161,7 @@ def read_settings(template: dict[str, Any], environment: Mapping[str, str]) -> F
     )
 
 
-def lambda_environment(settings: FunctionSettings, runtime: Path) -> dict[str, str]:
+def lambda_environment(settings: FunctionSettings, artifact: Path, runtime: Path) -> dict[str, str]:
     """Returns what Lambda sets for a function, and nothing of this machine's environment.
 
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
@@ -162,13 +170,13 @@ def lambda_environment(settings: FunctionSettings, runtime: Path) -> dict[str, s
         "PATH": os.defpath,
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
-        "PYTHONPATH": f"{ARTIFACT}{os.pathsep}{runtime}",
+        "PYTHONPATH": f"{artifact}{os.pathsep}{runtime}",
         # /var/task is read-only: what the package lacks is compiled at each cold start.
         "PYTHONDONTWRITEBYTECODE": "1",
-        "LAMBDA_TASK_ROOT": str(ARTIFACT),
+        "LAMBDA_TASK_ROOT": str(artifact),
         "_HANDLER": settings.handler,
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
-        "AWS_LAMBDA_FUNCTION_NAME": FUNCTION,
+        "AWS_LAMBDA_FUNCTION_NAME": artifact.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(settings.timeout_seconds),
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(settings.memory_mb),

@@ -7,14 +7,17 @@ file unchanged.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import socket
 import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
+import scramp.core
 from pg8000.converters import PG_TYPES
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection, literal
@@ -37,6 +40,8 @@ __all__ = [
     "HISTORY_BUSY",
     "IN_USE",
     "NOT_AS_EXPECTED",
+    "SERVER_CLOCK",
+    "Answer",
     "HistoryBusy",
     "InUse",
     "LockNotAvailable",
@@ -74,10 +79,23 @@ SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": 
 # The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
+SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 # How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 HISTORY_BUSY = "pg-hotfix-prisma:"
 IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
+
+
+@lru_cache(maxsize=2)
+def salt_password(*parts: Any) -> bytes:
+    """The password with the server's salt, thousands of hashes later: 3 ms for a whole processor. A warm function
+    remembers it, as it remembers the password. https://datatracker.ietf.org/doc/html/rfc5802#section-3"""
+    salted: bytes = hash_again_and_again(*parts)
+    return salted
+
+
+hash_again_and_again = scramp.core.hi
+scramp.core.hi = lambda hash_function, password, salt, count: salt_password(hash_function, password, salt, int(count))
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -144,24 +162,39 @@ class ServerFacts:
         }
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The rows of a message's statements, one after another, and of the last one's columns the type modifiers: length,
+    precision, scale, or -1.
+
+    https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
+    """
+
+    rows: list[Row]
+    modifiers: list[int]
+
+
 class Session:
     """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
     is rolled back by that."""
 
-    def __init__(self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
+    def __init__(
+        self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits, opening: str = ""
+    ) -> None:
         self.connection = connection
         self.encrypted = encrypted
         self.target = target
         self.limits = limits
         self.lock_held = False
-        self.server_clock_ahead = 0.0
+        self.server_clock_ahead = -math.inf
+        self.answers: dict[str, Answer] = {}
         self.prepared: dict[str, str] = {}
         self.numbers = itertools.count(1)
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
         connection.register_in_adapter(XID8, self.note_lock)
-        self.facts = self.read_facts(encrypted.version() or "")
+        self.facts = self.read_facts(encrypted.version() or "", opening)
 
     def __enter__(self) -> Self:
         return self
@@ -181,19 +214,20 @@ class Session:
         self.lock_held = True
         return value
 
-    def read_facts(self, tls: str) -> ServerFacts:
-        """The limit of whole transactions is set, and what is in force is read back.
+    def read_facts(self, tls: str, opening: str = "") -> ServerFacts:
+        """The limit of whole transactions is set, and what is in force is read back. The statements of `opening` have
+        gone along and are answered in `answers`, unless they failed: then they are to be asked again.
 
         Raises:
             ConfigurationError: a limit is not in force; nothing was changed.
         """
         names = [*self.limits.server_limits(), "transaction_timeout"]
         in_force = ", ".join(f"{milliseconds_of(name)}" for name in names)
-        *_, [server_clock, *row] = self.query(
+        sql = (
             "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
             f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
             " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
-            "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8,"
+            f"SELECT {SERVER_CLOCK},"
             " pg_catalog.current_database(), current_user,"
             " pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
             " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
@@ -201,7 +235,18 @@ class Session:
             f" {milliseconds_of('deadlock_timeout')}, {in_force}"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
-        self.server_clock_ahead = server_clock - time.monotonic()
+        try:
+            rows = self.query(f"{sql}; {opening}")
+        except (LockNotAvailable, errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError):
+            if not opening:
+                raise
+            rows, opening = self.query(sql), ""
+        # The limit of transactions has a row of its own, where the server knows it.
+        facts_at = next(number for number, row in enumerate(rows) if len(row) > 1)
+        if opening:
+            self.answers[opening] = Answer(rows[facts_at + 1 :], self.type_modifiers())
+        server_clock, *row = rows[facts_at]
+        self.note_clock(server_clock)
         limits = {name: limit for name, limit in zip(names, row[9:], strict=True) if limit is not None}
         asked = self.limits.server_limits()
         if "transaction_timeout" in limits:
@@ -222,11 +267,12 @@ class Session:
         except (DatabaseError, *LOST) as error:
             raise self.translate(error) from error
 
-    def type_modifiers(self) -> list[int]:
-        """The type modifier of each column of the last query: length, precision, scale, or -1.
+    def ask(self, sql: str) -> Answer:
+        """As `query`, with the type modifiers; what was asked with the login is not asked again."""
+        return self.answers.pop(sql, None) or Answer(self.query(sql), self.type_modifiers())
 
-        https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
-        """
+    def type_modifiers(self) -> list[int]:
+        """Those of the last query's columns, as `Answer` has them."""
         return [column["type_modifier"] for column in self.connection.columns or []]
 
     def query_prepared(self, sql: str) -> list[Row]:
@@ -255,6 +301,10 @@ class Session:
         limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
         alone = self.facts.version_number >= 170000
         return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
+
+    def note_clock(self, server_clock: float) -> None:
+        """The server's clock was read and has come here: it is ahead of ours by the difference, or by more."""
+        self.server_clock_ahead = max(self.server_clock_ahead, server_clock - time.monotonic())
 
     def server_time_in(self, milliseconds: int) -> str:
         """SQL for the moment so far from now on, by the server's clock."""
@@ -350,8 +400,9 @@ class Session:
         return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset))
 
 
-def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
-    """A session whose server's certificate and name are verified, with the limits in force.
+def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str = "") -> Session:
+    """A session whose server's certificate and name are verified, with the limits in force. What reads only can go
+    along as `opening`, to be had by `ask` without a round trip of its own.
 
     Raises:
         LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
@@ -377,7 +428,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
         hang_up(encrypted)
         raise errors.scram_failed(target.address, target.user) from None
     try:
-        return Session(connection, encrypted, target, limits)
+        return Session(connection, encrypted, target, limits, opening)
     except BaseException:
         with suppress(*LOST):
             connection.close()

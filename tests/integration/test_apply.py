@@ -655,7 +655,7 @@ def test_no_attempt_begins_that_could_outlive_the_function(
     query = database_module.Session.query
 
     def slow_query(session: database_module.Session, sql: str) -> list[list[Any]]:
-        time.sleep(0.7)
+        time.sleep(1.75)
         return query(session, sql)
 
     monkeypatch.setattr(database_module.Session, "query", slow_query)

@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from catalog import read_types
+from credentials import Target
+from database import open_session
+from expectation import Expectation
+from limits import derive_limits
+from look import look_first, opening_sql
+from settings import read_settings
+from sqlfile import Hotfix
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -230,3 +239,30 @@ def test_a_role_without_any_privilege_on_the_table_still_sees_the_column(
         f"{database.user} lacks a permission (42501: permission denied for table drivers). Nothing was changed."
         " Grant it, or use the role that owns the table."
     )
+
+
+SPELLINGS = (
+    *("char", "CHAR[]", "character", "nchar", "bit", "bit varying(5)", "bpchar", '"char"', "pg_catalog.bit"),
+    *("varchar", "varchar(20)", "character varying ( 20 )", "national character varying(3)", "char (3) array"),
+    *("numeric", "numeric(10,2)[]", "decimal(7)", "timestamp(3)", "timestamp (3) with time zone", "time(0)"),
+    *("interval", "INTERVAL DAY TO SECOND", "interval year", "interval second(2)", "timestamptz", "int[3]"),
+    *("public.mood", "public.shout", "shout[]"),
+)
+
+
+def test_types_asked_for_with_the_login_are_those_asked_for_one_by_one(database: Database) -> None:
+    database.run_as_owner("CREATE TYPE mood AS ENUM ('calm'); CREATE DOMAIN shout AS varchar(9) NOT NULL")
+    settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
+    target = Target(database.server.host, database.server.port, database.name, database.user, database.password)
+    for spellings in (SPELLINGS, (*SPELLINGS, "public.nothing(3)")):
+        columns = tuple(Expectation("public", "drivers", "id", spelling) for spelling in spellings)
+        hotfix = Hotfix("20260301101500_types", "", "", 0, columns)
+        opening = opening_sql(hotfix)
+        limits = derive_limits(settings, 55_000)
+        with open_session(target, limits, database.server.ca_bundle, opening) as session:
+            # Of what fails as a whole nothing is left, the login excepted.
+            assert (opening in session.answers) == (spellings == SPELLINGS)
+            _, types = look_first(session, hotfix)
+            assert types == read_types(session, hotfix)
+            assert [known is None for known in types] == [spelling == "public.nothing(3)" for spelling in spellings]
+            assert session.facts.limits.get("transaction_timeout") in (None, limits.transaction_timeout_ms)

@@ -304,14 +304,14 @@ def test_a_history_costs_one_round_trip_and_none_where_there_is_none(
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    # The session's facts, the search_path with the search for a history, the types twice, the columns, the blockers.
-    assert len(sent) == 6
+    # The session's facts with the search_path, the search for a history and the types; the columns; the blockers.
+    assert len(sent) == 3
     database.run_as_owner(CREATE.format(schema="public"))
     sent.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    assert len(sent) == 7
+    assert len(sent) == 4
 
 
 # Recording
