@@ -26,6 +26,7 @@ DOCUMENTS = [
         "docs/safety.md",
         "docs/security.md",
         "docs/benchmark.md",
+        "docs/performance.md",
     )
 ]
 README = Path("README.md").read_text()
