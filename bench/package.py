@@ -32,5 +32,5 @@ def files_of(artifact: Path, without: Iterable[str] = ()) -> list[Path]:
 
 
 def name_of(entry: str) -> str:
-    """The package that a file or folder at the top belongs to: `six.py` and `six-1.17.0.dist-info` to six."""
-    return entry.removesuffix(".py").partition("-")[0]
+    """The package that a file or folder at the top belongs to: `six.pyc` and `six-1.17.0.dist-info` to six."""
+    return entry.partition("-")[0].partition(".")[0]
