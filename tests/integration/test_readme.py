@@ -121,3 +121,13 @@ def test_the_errors_shown_are_real_texts() -> None:
         errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),
     ]
     assert block_after("errors") == "\n".join(f"{type(error).__name__}: {error}\n" for error in texts)
+    rating, missing = "20260301101500_add_drivers_rating", mismatch | {"actual": "missing"}
+    added = 'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS "active_since" timestamp with time zone null'
+    others = {
+        "column used": errors.column_used(rating, "public.drivers.rating"),
+        "schema differs": errors.schema_differs(
+            "kaviar", 5, [missing], [], [("add_drivers_active_since", added)], rest=False
+        ),
+    }
+    for mark, error in others.items():
+        assert block_after(mark) == f"{type(error).__name__}: {error}\n"

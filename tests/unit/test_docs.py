@@ -14,6 +14,7 @@ import limits
 from errors import HotfixError
 from request import ACTIONS, parse_request
 from settings import read_settings
+from sqlfile import ExpectedSchema
 
 DOCUMENTS = [
     Path(name)
@@ -45,7 +46,8 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
     links = [path.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
     files = [Path(name) for name in re.findall(r"`((?:events|sql|docs|tests|functions|local)/[\w./]*)`", text)]
     files += [Path(name) for name in re.findall(r"(?<![\w/])(events/\w+\.json)", text)]
-    assert [str(file) for file in [*links, *files] if not file.exists()] == []
+    written = {Path("sql") / ExpectedSchema.file}  # by `make gate`, from an application that has a schema
+    assert [str(file) for file in [*links, *files] if not file.exists() and file not in written] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)
