@@ -141,7 +141,7 @@ def test_messages_that_arrive_after_the_run_gave_up_change_nothing(lanes: list[L
     messages = unhurt(lanes[0]).messages if long else queries(unhurt(lanes[0]).messages)
     points = [Point((fault,)) for fault in faults_at(messages, "delay", seconds=LATE_SECONDS)]
     assert lanes[0].limits.socket_timeout_ms / 1000 < LATE_SECONDS
-    assert sweep(lanes, points) >= 7
+    assert sweep(lanes, points) >= 5
 
 
 def test_a_connection_that_breaks_while_waiting_leaves_nothing_behind(lanes: list[Lane], long: bool) -> None:
