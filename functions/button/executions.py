@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 RUNNING = "RUNNING"
 # One page of ListExecutions holds at most this many; an older execution is of no interest to an incident.
 LOOKED_AT = 1000
+# What of a request decides what is done, beside the action and the hotfix.
+DECIDING = ("plan_hash", "record", "force")
 # ListExecutions may miss what has just been started.
 LISTED_WITHIN = timedelta(seconds=30)
 # DescribeExecution may not know yet what has just been started.
@@ -67,14 +69,15 @@ class Step:
 
 
 class OtherPlanError(Exception):
-    """An apply of the hotfix runs that is not bound to the plan that the caller has seen. Nothing was started."""
+    """An apply of the hotfix runs that is not bound to the plan that the caller has seen, or does less. Nothing was
+    started."""
 
     def __init__(self, hotfix: str, running: Execution) -> None:
         by = running.request.get("requested_by") or "nobody named"
         super().__init__(
             f"An apply of {hotfix}, asked for by {by}, has been running since "
-            f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; it is bound to another plan than yours, or to "
-            "none. Nothing was started."
+            f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; it is bound to another plan than yours, or "
+            "does less. Nothing was started."
         )
 
 
@@ -87,28 +90,29 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 
     Raises:
-        OtherPlanError: the request names a plan, and the one that runs is not bound to it; nothing was started.
+        OtherPlanError: the one that runs is not bound to the plan that the request names, or does not record what that
+            wants recorded; nothing was started.
     """
     # Of a gate, which is about the whole schema, only that.
-    action, hotfix, plan_hash = request["action"], request.get("hotfix", "schema"), request.get("plan_hash")
+    action, hotfix = request["action"], request.get("hotfix", "schema")
+    wanted = {key: request[key] for key in DECIDING if request.get(key)}
     last = find_last(client, machine_arn, name_prefix(action, hotfix))
     if last and last["status"] == RUNNING:
-        running = describe(client, last["executionArn"]) if plan_hash else None
-        if running is None or running.request.get("plan_hash") == plan_hash:
+        running = describe(client, last["executionArn"]) if wanted else None
+        if running is None or wanted.items() <= running.request.items():
             return last["executionArn"]
         if running.is_running:  # and has not ended since it was listed
             raise OtherPlanError(hotfix, running)
     last_name = last["name"] if last else None
     text = json.dumps(request)
     while True:
-        # Nobody who asks by force is to be shown the refusal of right before.
-        name = execution_name(action, hotfix, "force" if request.get("force") else plan_hash, last_name)
+        name = execution_name(action, hotfix, wanted, last_name)
         try:
             return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
         except client.exceptions.ExecutionAlreadyExists:
             # Either somebody else was faster by a moment, or it is so old that it has left the list: then it would
-            # stand in the way for good, so the next one is named after it. Of another plan it can't be: the name is
-            # made of the plan's hash.
+            # stand in the way for good, so the next one is named after it. It wants the same: that is in the name, so
+            # that whoever asks by force is not shown the refusal of right before.
             existing = describe(client, execution_arn(machine_arn, name))
             if existing.is_running or existing.started > datetime.now(UTC) - LISTED_WITHIN:
                 return existing.arn
@@ -126,9 +130,9 @@ def has_started_nothing(error: Exception) -> bool:
     return metadata.get("HTTPStatusCode", SERVER_ERRORS) < SERVER_ERRORS and metadata.get("RetryAttempts") == 0
 
 
-def execution_name(action: str, hotfix: str, plan_hash: str | None, last_name: str | None) -> str:
+def execution_name(action: str, hotfix: str, wanted: Mapping[str, Any], last_name: str | None) -> str:
     """At most 80 characters, as Step Functions allows."""
-    seen = hashlib.sha256(f"{plan_hash}\n{last_name}".encode()).hexdigest()[:8]
+    seen = hashlib.sha256(json.dumps([wanted, last_name], sort_keys=True).encode()).hexdigest()[:8]
     return f"{name_prefix(action, hotfix)}{seen}"
 
 

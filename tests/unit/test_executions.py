@@ -110,10 +110,18 @@ def test_an_apply_of_another_plan_is_not_followed(client: SFNClient, create: Cre
         start_once(client, machine, APPLY)
     assert str(refused.value) == (
         f"An apply of {ID}, asked for by ana, has been running since {first.started.astimezone(UTC):%F %T} UTC; it is "
-        "bound to another plan than yours, or to none. Nothing was started."
+        "bound to another plan than yours, or does less. Nothing was started."
     )
     assert len(executions.list_newest(client, machine)) == 1
     assert start_once(client, machine, unbound) == first.arn  # whoever is bound to none may follow it
+
+
+def test_an_apply_that_would_record_does_not_follow_one_that_does_not(client: SFNClient, create: Create) -> None:
+    machine = create(WAITING)
+    start_once(client, machine, APPLY)
+    with pytest.raises(OtherPlanError):
+        start_once(client, machine, APPLY | {"record": "prisma"})
+    assert execution_name("apply", ID, {}, None) != execution_name("apply", ID, {"record": "prisma"}, None)
 
 
 def test_an_apply_of_another_plan_that_has_just_ended_is_in_nobodys_way(
@@ -183,7 +191,7 @@ def test_the_one_that_was_started_after_all_is_told_apart(
 
 
 def test_a_name_is_one_that_step_functions_takes() -> None:
-    name = execution_name("verify", f"20260212092000_{'x' * 200}", None, None)
+    name = execution_name("verify", f"20260212092000_{'x' * 200}", {}, None)
     assert len(name) <= 80
     assert name.startswith("verify-20260212092000_xx")
 
