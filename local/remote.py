@@ -196,10 +196,11 @@ def run_machine(order: Order, stack: Stack, body: dict[str, str]) -> Ending:
         try:
             arn = executions.start_once(client, stack.machine_arn, body)
         except executions.OtherPlanError as error:
+            unbound = {"PLAN_HASH": "", "RECORD": "", "FORCE": ""}
             raise LocalError(
-                f"{error}\nWhen it has ended, look again:  {order.command(ACTION='plan', PLAN_HASH='')}\n"
-                f"To follow it until then:  {order.command(PLAN_HASH='')}\n"
-                "That second line is bound to no plan: once the other has ended, it applies by itself."
+                f"{error}\nWhen it has ended, look again:  {order.command(ACTION='plan', **unbound)}\n"
+                f"To follow it until then:  {order.command(**unbound)}\n"
+                "That second line is bound to no plan: once the other has ended, it starts one of its own."
             ) from error
         except (exceptions.BotoCoreError, exceptions.ClientError) as error:
             raise explain(error, f"The state machine {stack.machine_arn} did not start", state_of(error)) from error

@@ -74,8 +74,9 @@ class OtherPlanError(Exception):
 
     def __init__(self, hotfix: str, running: Execution) -> None:
         by = running.request.get("requested_by") or "nobody named"
+        what = "A revert" if running.request.get("action") == "revert" else "An apply"
         super().__init__(
-            f"An apply of {hotfix}, asked for by {by}, has been running since "
+            f"{what} of {hotfix}, asked for by {by}, has been running since "
             f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; it is bound to another plan than yours, or "
             "does less. Nothing was started."
         )

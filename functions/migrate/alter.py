@@ -212,6 +212,7 @@ def lock_tables_sql(before: Look, *, nowait: bool) -> str:
     tables = {
         column.relation_oid: column.expectation.table_in_sql
         for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
-        if not before.is_as_wanted(column)
+        # A way back drops by IF EXISTS what may come meanwhile.
+        if before.reverting or not before.is_as_wanted(column)
     }
     return f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE{' NOWAIT' if nowait else ''}"

@@ -502,6 +502,13 @@ def rows_not_seen(hotfix: str, tables: str, took_ms: int, limit_ms: int) -> Reve
     )
 
 
+def history_not_seen(hotfix: str, table: str, reason: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"Whether {table} has {hotfix} as applied can't be seen, so it was not reverted: every later prisma migrate "
+        f"deploy would skip it then, and never bring the column back. {UNCHANGED} {reason}\n{force(hotfix)}"
+    )
+
+
 def recorded_as_applied(hotfix: str, table: str, table_in_sql: str) -> RevertRefusedError:
     return RevertRefusedError(
         f"{table} has {hotfix} as applied, so it was not reverted: every later prisma migrate deploy would skip it, "

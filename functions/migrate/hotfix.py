@@ -19,8 +19,8 @@ from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look, opening_sql
-from prisma import OTHER_CHECKSUM, RECORDED, read_history
-from recording import plan_recording, refuse_unrecordable
+from prisma import RECORDED, UNREADABLE, read_history
+from recording import plan_absence, plan_recording, refuse_unrecordable
 from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
 from usage import explain, guard_sql, refuse_used
@@ -60,8 +60,8 @@ class Report:
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
-    """The request is fulfilled as its action says. Safe to repeat, and to run twice at once. `remaining_ms` tells what
-    time is left.
+    """The request is fulfilled as its action says. Safe to repeat, and to run twice at once; but a forced revert drops
+    once more what was added since. `remaining_ms` tells what time is left.
 
     Raises:
         HotfixError: see errors.py; each text says what state the database is in.
@@ -151,7 +151,7 @@ def revert(
     back. When all were gone already, no lock was taken and no DDL was run. Unless `force` is given, no row held
     anything of its own in them, and Prisma's history does not have the hotfix as applied.
     """
-    turn, guard, may_go = Turn(session, hotfix), "" if force else guard_sql(hotfix), force
+    turn, guard, rows_seen = Turn(session, hotfix), "" if force else guard_sql(hotfix), force
     while True:
         try:
             before = look(session, hotfix)
@@ -159,10 +159,12 @@ def revert(
                 history = read_history(session, hotfix, before)
                 return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
             refuse_what_cannot_work(session, hotfix, before)
-            if not may_go:
-                refuse_recorded(hotfix, before, read_history(session, hotfix, before))
-                refuse_used(session, hotfix)
-                may_go = True
+            if not force:  # Each time: it may be a deploy that was waited for.
+                turn.recording = plan_absence(hotfix, before)
+                refuse_recorded(hotfix, before, read_history(session, hotfix, before, turn.recording))
+            if not rows_seen:
+                refuse_used(session, hotfix, guard)
+                rows_seen = True
         except LockNotAvailable:
             turn.wait()
             continue
@@ -336,7 +338,9 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
 
 def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
     """What Prisma has as applied, with whichever checksum, it never runs again."""
-    if seen.history and history.state in (RECORDED, OTHER_CHECKSUM):
+    if seen.history and history.state == UNREADABLE:
+        raise errors.history_not_seen(hotfix.id, seen.history.name, history.reason)
+    if seen.history and history.has_applied:
         raise errors.recorded_as_applied(hotfix.id, seen.history.name, seen.history.in_sql)
 
 

@@ -56,7 +56,8 @@ class HistoryTable:
 @dataclass(frozen=True)
 class History:
     """What the history says of a hotfix at one moment. `failed` are the migrations that did, this one first; each
-    blocks every deploy. `differs`: another file was applied under this id. `reason`: why it could not be read."""
+    blocks every deploy. `differs`: another file was applied under this id. `has_applied`: some
+    row has it as applied, whatever else there is. `reason`: why it could not be read."""
 
     table: str | None
     state: str
@@ -65,6 +66,7 @@ class History:
     differs: bool = False
     reason: str = ""
     recorded_here: bool = False
+    has_applied: bool = False
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -156,7 +158,7 @@ def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Row], *, is_there: 
     if failed:
         running = next((row[4] for row in unfinished if row[4]), None)
         text = f"{when_blocked(failed, running)} {text if state == FAILED else resolve_others(failed, text)}"
-    return History(table.name, state, text, failed, differs)
+    return History(table.name, state, text, failed, differs, has_applied=bool(applied))
 
 
 # The sentences

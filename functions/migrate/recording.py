@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """One row to be written: `sql` writes it, and selects how many it wrote. `alone` if nothing else is to be done."""
+    """One row to be written: `sql` writes it, and selects how many it wrote. `alone` if nothing else is to be done. One
+    that `only_reads` makes sure that there is none."""
 
     table: HistoryTable
     sql: str
     alone: bool
+    only_reads: bool = False
 
 
 def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
@@ -58,6 +60,21 @@ def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
     )
 
 
+def plan_absence(hotfix: Hotfix, seen: Look) -> Recording | None:
+    """Fails unless no row of this hotfix counts as applied, and no migration runs: for a revert, after which a deploy
+    that skips the hotfix would leave the column out. None without a history."""
+    table = seen.history
+    if table is None:
+        return None
+    return Recording(
+        table,
+        f"SELECT CASE WHEN EXISTS (SELECT FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
+        f" AND finished_at IS NOT NULL AND rolled_back_at IS NULL) THEN '{HISTORY_BUSY}0' ELSE '0' END::int",
+        alone=False,
+        only_reads=True,
+    )
+
+
 def take_lock_sql() -> str:
     """An expression that fails unless Prisma's lock was free and is now this transaction's. It never waits."""
     taken = f"pg_catalog.pg_try_advisory_xact_lock({ADVISORY_LOCK})"
@@ -66,6 +83,8 @@ def take_lock_sql() -> str:
 
 def lock_history_sql(recording: Recording) -> str:
     """Before any other table's lock is asked for, so that nobody waits for that one while this one is not free."""
+    if recording.only_reads:
+        return ""
     return f"LOCK TABLE ONLY {recording.table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;"
 
 

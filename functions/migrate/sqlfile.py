@@ -314,19 +314,67 @@ def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, st
         elif token.kind == "comment" and MISSPELT_REVERT.match(comment):
             what = f"has a line that looks like a way back but is none: {comment}"
             raise Unreadable(what, "Write  -- revert: ALTER TABLE ...")
-    return expectations, allowed, read_revert("\n".join(revert)) if revert else None
+    return expectations, allowed, read_revert("\n".join(revert), expectations) if revert else None
 
 
-def read_revert(sql: str) -> Revert:
-    """What is refused in a file is refused here, too."""
+def read_revert(sql: str, expectations: Sequence[Expectation]) -> Revert:
+    """What is refused in a file is refused here, too, and whatever else than the expected columns it would lose."""
     try:
         found = cut_tokens(sql.encode())[1]
         if not list(statements(iter(found))):
             raise Unreadable("holds no statement", "Write  -- revert: ALTER TABLE ...")
         cut = cut_statements(found)
+        for statement in cut:
+            refuse_other_loss(statement, expectations)
     except Unreadable as error:
         raise Unreadable(f"has a way back (its revert lines) that {error.what}", error.advice) from None
     return Revert(sql, len(cut), name_tables(cut))
+
+
+def refuse_other_loss(statement: list[Token], expectations: Sequence[Expectation]) -> None:
+    """Only the expected columns are looked at for what rows hold. What else the file has made may go if nothing is lost
+    with it."""
+    words = [token.keyword or token.text for token in statement]
+    start, cascades = words[:2], "CASCADE" in words
+    if start[0] == "DROP" and start[1:] in (["TYPE"], ["DOMAIN"], ["INDEX"]) and not cascades:
+        return
+    if start == ["ALTER", "TABLE"] and "DROP" in words and not cascades:
+        first = words.index("DROP")
+        tables = list(find_tables(statement[:first]))
+        dropped = {column for action in split_at_commas(statement[first:]) for column in [dropped_column(action)]}
+        expected = {
+            one.column
+            for one in expectations
+            for table in tables
+            if one.table == table.name and table.schema in (None, one.schema)
+        }
+        if dropped <= expected:
+            return
+    raise Unreadable(
+        f"does more than drop the expected columns ({' '.join(words[:6])} ...)",
+        "Write  -- revert: ALTER TABLE ... DROP COLUMN IF EXISTS ...;  What else the file has made can stay, or go by a"
+        " migration.",
+    )
+
+
+def split_at_commas(found: list[Token]) -> Iterator[list[Token]]:
+    action: list[Token] = []
+    for token in found:
+        if token.text == ",":
+            yield action
+            action = []
+        else:
+            action.append(token)
+    yield action
+
+
+def dropped_column(action: list[Token]) -> str | None:
+    """The name in `DROP [COLUMN] [IF EXISTS] name [RESTRICT]`; None if it is another action."""
+    rest = list(dropwhile(lambda token: token.keyword in ("DROP", "COLUMN", "IF", "EXISTS"), action))
+    is_drop = (
+        action[:1] != [] and action[0].keyword == "DROP" and [token.keyword for token in rest[1:]] in ([], ["RESTRICT"])
+    )
+    return stored_name(rest[0]) if is_drop and rest else None
 
 
 def read_allowed(text: str, comment: str) -> tuple[str, str]:

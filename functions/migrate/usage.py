@@ -27,17 +27,17 @@ LOOK_UNDER_LOCK_MS = 2 * LONGEST_LOOK_MS
 GONE = ("42703", "42P01")
 
 
-def refuse_used(session: Session, hotfix: Hotfix) -> None:
+def refuse_used(session: Session, hotfix: Hotfix, guard: str) -> None:
     """Every row holds what the columns were added with, and to see that takes little time. No lock stops anybody.
 
     Raises:
         RevertRefusedError: a row holds something else, or that can't be seen, or not quickly. LockNotAvailable.
     """
     took_ms = 0.0
-    for _ in range(2):  # The second time the rows are in the server's memory.
+    for sql in (look_at_rows_sql(hotfix), guard):  # The second time the rows are in the server's memory.
         started = time.monotonic()
         try:
-            session.query(look_at_rows_sql(hotfix))
+            session.query(sql)
         except InUse as found:
             raise explain(hotfix, found, elapsed_ms(started)) from found
         except errors.SqlRefusedError as error:
@@ -57,13 +57,16 @@ def guard_sql(hotfix: Hotfix) -> str:
     )
 
 
-def explain(hotfix: Hotfix, found: InUse, took_ms: float = LOOK_UNDER_LOCK_MS) -> errors.RevertRefusedError:
+def explain(hotfix: Hotfix, found: InUse, took_ms: float | None = None) -> errors.RevertRefusedError:
+    """`took_ms`: of a look without a lock."""
     column = hotfix.expectations[found.position].name
     match found.why:
         case "used":
             return errors.column_used(hotfix.id, column)
         case "untold":
             return errors.usage_not_told(hotfix.id, column)
+        case _ if took_ms is None:
+            return errors.rows_not_seen(hotfix.id, hotfix.tables, LOOK_UNDER_LOCK_MS, LOOK_UNDER_LOCK_MS)
         case _:
             return errors.rows_not_seen(hotfix.id, hotfix.tables, round(took_ms), LONGEST_LOOK_MS)
 
@@ -73,13 +76,15 @@ def look_at_rows_sql(hotfix: Hotfix) -> str:
     and its children one by one, since each keeps for itself what its rows were given.
 
     Values are compared as they are printed: not every type can be compared, and a cast to text may print otherwise.
-    With row_security off the server refuses to hide rows from this.
+    With row_security off the server refuses to hide rows from this. The column's own collation may take different texts
+    for the same, and fewer digits different numbers.
     """
     values = ", ".join(
         f"({position}, {literal(one.schema)}::name, {literal(one.table)}::name, {literal(one.column)}::name)"
         for position, one in enumerate(hotfix.expectations)
     )
-    return f"""SELECT pg_catalog.set_config('row_security', 'off', true);
+    return f"""SELECT pg_catalog.set_config('row_security', 'off', true),
+    pg_catalog.set_config('extra_float_digits', '3', true);
 DO $pg_hotfix$
 DECLARE
     part record;
@@ -104,7 +109,8 @@ BEGIN
         EXECUTE 'SELECT EXISTS (SELECT FROM ONLY ' || part.oid::regclass || ' AS t WHERE ' || CASE
             WHEN part.untold THEN 'true'
             WHEN part.atthasmissing THEN pg_catalog.format(
-                'CASE WHEN t.%1$I IS DISTINCT FROM NULL THEN pg_catalog.format(%2$L, t.%1$I) END IS DISTINCT FROM %3$L',
+                'CASE WHEN t.%1$I IS DISTINCT FROM NULL THEN pg_catalog.format(%2$L, t.%1$I) END'
+                ' COLLATE pg_catalog."C" IS DISTINCT FROM %3$L',
                 part.attribute, '%s', part.given)
             ELSE pg_catalog.format('t.%I IS DISTINCT FROM NULL', part.attribute) END || ')' INTO found;
         IF found THEN

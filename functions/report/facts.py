@@ -108,7 +108,12 @@ def seconds_between(started: str | None, ended: str | None) -> float | None:
 def tell_changed(run: Run) -> bool | None:
     """Whether this run changed the table; None when that is not known from here."""
     if apply := run.answers.get("apply"):
-        return any(column.get("changed") is True for column in objects_in(apply, "columns"))
+        if any(column.get("changed") is True for column in objects_in(apply, "columns")):
+            return True
+        # What it found done may have been done by an invocation of this very run whose answer was lost.
+        planned = object_in(run.output, "plan").get("result")
+        found_done = apply.get("result") == "already_reverted" or planned == "would_apply"
+        return None if found_done else False
     if not run.error:
         return False
     cause = run.cause or ""

@@ -223,13 +223,20 @@ def test_a_revert_that_failed_is_told_as_one(
     assert headings(made["markdown"]) == HEADINGS
 
 
-def test_a_revert_that_found_nothing_dropped_nothing() -> None:
+def test_of_a_revert_that_found_nothing_nobody_knows_whether_a_lost_try_of_it_was_the_one() -> None:
     whole = reverted()
     whole["apply"] |= {"result": "already_reverted", "sql": None, "lock_held_ms": 0.0}
     whole["apply"]["columns"][0] |= {"changed": False}
     made = make_report(Run(whole | {"result": "already_reverted"}))
-    assert made["json"]["execution"]["changed"] is False
+    assert made["json"]["execution"]["changed"] is None
     assert made["json"]["validation"]["columns"][0]["before"] == "missing"
+
+
+def test_of_an_apply_that_found_what_was_planned_nobody_knows_whether_a_lost_try_of_it_was_the_one() -> None:
+    whole = output("plan", "apply", "verify")
+    whole["apply"] |= {"result": "already_applied", "sql": None}
+    whole["apply"]["columns"][0] |= {"changed": False}
+    assert facts(whole)["execution"]["changed"] is None
 
 
 def test_the_answer_of_a_revert_alone_gives_the_same_columns() -> None:

@@ -247,15 +247,55 @@ def test_a_bad_file_is_refused_with_what_to_correct(content: str | bytes, text: 
 
 def test_the_way_back_is_the_sql_of_the_revert_lines() -> None:
     head = "-- revert: ALTER TABLE drivers -- as it was\n--REVERT:  DROP COLUMN IF EXISTS note;\n"
-    hotfix = accept(ADD, f"{head}{EXPECT}-- revert: DROP TABLE notes;\n")
-    sql = "ALTER TABLE drivers -- as it was\nDROP COLUMN IF EXISTS note;\nDROP TABLE notes;"
-    names = (NamedTable(None, "drivers", altered=True), NamedTable(None, "notes", altered=True))
+    hotfix = accept(ADD, f"{head}{EXPECT}-- revert: DROP INDEX IF EXISTS notes;\n")
+    sql = "ALTER TABLE drivers -- as it was\nDROP COLUMN IF EXISTS note;\nDROP INDEX IF EXISTS notes;"
+    names = (NamedTable(None, "drivers", altered=True),)
     assert hotfix.revert == Revert(sql, 2, names)
     assert (hotfix.statement_count, hotfix.sql_to_run) == (1, hotfix.sql)
     back = turn_back(hotfix)
     assert (back.sql_to_run, back.statement_count, back.named_tables, back.reverting) == (sql, 2, names, True)
     assert (back.sql, back.sha256, back.expectations) == (hotfix.sql, hotfix.sha256, hotfix.expectations)
-    assert back.touches_others
+    assert not back.touches_others
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE drivers;",
+        "TRUNCATE drivers;",
+        "DELETE FROM drivers;",
+        "UPDATE drivers SET note = NULL;",
+        "DO $$ BEGIN DELETE FROM drivers; END $$;",
+        "SELECT pg_sleep(1);",
+        "ALTER TABLE drivers DROP note CASCADE;",
+        "ALTER TABLE drivers DROP COLUMN note, DROP COLUMN name;",
+        "ALTER TABLE drivers DROP COLUMN note, RENAME TO old;",
+        "ALTER TABLE drivers RENAME TO old;",
+        "ALTER TABLE other.drivers DROP COLUMN note;",
+        "ALTER TABLE riders DROP COLUMN note;",
+        "ALTER TABLE drivers DROP CONSTRAINT drivers_pkey;",
+        'ALTER TABLE drivers DROP COLUMN "Note";',
+        "ALTER TABLE drivers DROP",
+        "ALTER TABLE DROP COLUMN note;",
+        "DROP TYPE mood CASCADE;",
+    ],
+)
+def test_a_way_back_that_could_lose_anything_else_is_refused(sql: str) -> None:
+    text = refuse(f"-- revert: {sql}\n{EXPECT}{ADD}")
+    assert "has a way back (its revert lines) that does more than drop the expected columns" in text
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ALTER TABLE drivers DROP note;",
+        "ALTER TABLE IF EXISTS ONLY public.drivers DROP COLUMN IF EXISTS note RESTRICT;",
+        'ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "note", DROP NOTE; DROP TYPE IF EXISTS mood;',
+        "ALTER TABLE drivers DROP COLUMN note",
+    ],
+)
+def test_a_way_back_may_drop_the_expected_columns_and_what_holds_no_data(sql: str) -> None:
+    assert accept(ADD, f"-- revert: {sql}\n{EXPECT}").revert
 
 
 def test_a_file_needs_no_way_back_until_it_is_asked_for() -> None:
