@@ -6,6 +6,7 @@ happened, what state the database is in, what to do next. "Nothing was changed."
 
 from __future__ import annotations
 
+import json
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -423,9 +424,9 @@ def changed_since(
 
 
 LIMITS_OF_A_HOTFIX = "a hotfix only adds columns, and a filled table takes none that is NOT NULL without a default."
-# Step Functions keeps 32,768 characters of a failure, and it comes in JSON. A log event has 256 kB.
-# https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
-LONGEST_LIST, LOGGED_COLUMNS, NAMED_COMMANDS = 20_000, 500, 10
+# Step Functions keeps 32,768 characters of a failure, and it comes in JSON, where most letters beyond ASCII take 6. A
+# log event has 256 kB. https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
+LONGEST_LIST, LONGEST_COMMANDS, LOGGED_COLUMNS, NAMED_COMMANDS = 20_000, 6_000, 500, 10
 
 
 def schema_differs(
@@ -447,15 +448,16 @@ def schema_differs(
         f"  {column['name']}\n    expected  {column['expected']}\n    actual    {column['actual']}"
         for column in differing
     ]
-    shown = [entry for entry, end in zip(entries, accumulate(map(len, entries)), strict=True) if end <= LONGEST_LIST]
+    shown = first_of(entries, LONGEST_LIST)
     hidden = len(entries) - len(shown)
     found = f"of {counted(count, 'column')} {missing} missing, {len(columns) - missing} different"
     lines = [f"The database {database} is not as the application expects: {found}. {UNCHANGED}", *shown]
     lines += [f"  and {hidden} more: is it the right database?"] if hidden else []
     if hotfixes:
         lines += ["Add what is missing by a hotfix for each table; have it reviewed, deploy it, and apply it:"]
-        lines += [f"  make new NAME={name} SQL={shell_string(sql)}" for name, sql in hotfixes[:NAMED_COMMANDS]]
-        lines += ["  and so on"] if len(hotfixes) > NAMED_COMMANDS else []
+        commands = [f"  make new NAME={name} SQL={shell_string(sql)}" for name, sql in hotfixes[:NAMED_COMMANDS]]
+        named = first_of(commands, LONGEST_COMMANDS) or ["  make new NAME=... SQL='ALTER TABLE ...'"]
+        lines += [*named, "  and so on"] if len(named) < len(hotfixes) else named
     if rest:
         which = "The rest" if hotfixes else "This"
         lines += [f"{which} needs a migration of its own: {LIMITS_OF_A_HOTFIX}"]
@@ -464,6 +466,12 @@ def schema_differs(
         "If it is the list that is wrong, write it anew and deploy it:  make gate SCHEMA=schema.sql",
     ]
     return ColumnMismatchError("\n".join(lines), columns=columns[:LOGGED_COLUMNS])
+
+
+def first_of(texts: Sequence[str], longest: int) -> list[str]:
+    """As many as take no more than this in JSON, with a line's end for each."""
+    ends = accumulate(len(json.dumps(text)) for text in texts)
+    return [text for text, end in zip(texts, ends, strict=True) if end <= longest]
 
 
 def describe_absent(table: Mapping[str, Any]) -> str:

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 # Prisma writes TIMESTAMPTZ(6) for what most write without. https://www.postgresql.org/docs/current/datatype-datetime.html
 FULL_PRECISION = re.compile(r"^(timestamp|time|interval)\(6\)")
 
+# What a default's words say beyond its text and names: the types with a length that it casts to, and what it calls.
+QUOTED = re.compile(r"(['\"])(?:(?!\1).|\1\1)*\1", re.DOTALL)
+SIZED_CAST = re.compile(r"::(?:(?:character|bit) varying|[\w.\"]+)\([\d, ]+\)")
+CALL = re.compile(r"([\w$.\"]+)\s*\(")
+# These have one value for a whole statement, so PostgreSQL keeps it once for all the rows that are there.
+AT_ONCE = {"now", "current_timestamp", "localtimestamp", "current_time", "localtime"}
+
 
 def compare_schema(session: Session, schema: ExpectedSchema) -> tuple[Column, ...]:
     """Every column of the list is there as expected, seen without a lock on any table. What the database has beyond it
@@ -121,8 +128,17 @@ def draft_hotfix(table: Sequence[Column]) -> tuple[str, str] | None:
 
 
 def can_be_added(column: Column) -> bool:
-    """Whether a filled table takes it at once, without a rewrite by an identity or an expression of other columns."""
+    """Whether a filled table takes it at once: without a rewrite by an identity, an expression of other columns, or a
+    default that may be another one for each row."""
     expectation = column.expectation
     takes_it = not expectation.not_null or expectation.default is not None
     known = "(no such type)" not in column.expected
-    return column.actual == catalog.MISSING and takes_it and known and expectation.generated is None
+    at_once = expectation.generated is None and find_calls(expectation.default or "") <= AT_ONCE
+    return column.actual == catalog.MISSING and takes_it and known and at_once
+
+
+def find_calls(expression: str) -> set[str]:
+    """The functions that it calls, as it names them. Some keywords before a bracket count as one, to be on the safe
+    side."""
+    bare = QUOTED.sub(r"\1\1", expression)
+    return {name.lower() for name in CALL.findall(SIZED_CAST.sub("", bare))}

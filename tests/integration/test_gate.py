@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -157,17 +158,62 @@ def test_everything_that_is_missing_or_differs_is_in_one_answer(gate: Gate, data
     assert (told["public.trips.id"], told["public.riders.name"]) == ("in a view", "missing")
 
 
-def test_what_no_hotfix_can_do_is_not_proposed_as_one(gate: Gate, database: Database) -> None:
-    outcome = gate("public.drivers.id uuid null", "public.drivers.name text not null")
+@pytest.mark.parametrize(
+    "default",
+    [
+        "gen_random_uuid()",
+        "nextval('drivers_number_seq'::regclass)",
+        "clock_timestamp()",
+        "random()",
+        "random(1, 10)",
+        "(now() - '1 day'::interval * random())",
+        "app.now()",
+        'app."Next Number"()',
+    ],
+)
+def test_what_no_hotfix_can_do_is_not_proposed_as_one(gate: Gate, database: Database, default: str) -> None:
+    outcome = gate(
+        "public.drivers.id uuid null",
+        f"public.drivers.key text not null default {default}",
+        "public.drivers.n int null",
+    )
     assert outcome.text == (
         f"The database {database.name} is not as the application expects:"
-        " of 2 columns 0 missing, 1 different. Nothing was changed.\n"
+        " of 3 columns 2 missing, 1 different. Nothing was changed.\n"
         "  public.drivers.id\n"
         "    expected  uuid null\n"
         "    actual    uuid not null\n"
-        f"This {NOT_BY_HOTFIX}\n"
+        "  public.drivers.key\n"
+        f"    expected  text not null default {default}\n"
+        "    actual    missing\n"
+        "  public.drivers.n\n"
+        "    expected  integer null\n"
+        "    actual    missing\n"
+        f"{HOTFIXES}\n"
+        '  make new NAME=add_drivers_n SQL=\'ALTER TABLE "public"."drivers"'
+        ' ADD COLUMN IF NOT EXISTS "n" integer null\'\n'
+        f"The rest {NOT_BY_HOTFIX}\n"
         f"{END}"
     )
+
+
+@pytest.mark.parametrize(
+    "default",
+    [
+        "now()",
+        "CURRENT_TIMESTAMP(3)",
+        "(now() AT TIME ZONE 'utc'::text)",
+        "'random()'::text",
+        "'it''s random()'::character varying(20)",
+        "0::numeric(10,2)",
+        "'x'::app.\"Short text (20)\"",
+        "ARRAY[]::text[]",
+    ],
+)
+def test_a_default_that_a_filled_table_takes_at_once_is_proposed(gate: Gate, default: str) -> None:
+    outcome = gate(f"public.drivers.since text not null default {default}")
+    assert "  make new NAME=add_drivers_since SQL=" in outcome.text
+    assert "a migration of its own" not in outcome.text
 
 
 @pytest.mark.parametrize(("ddl", "expectation", "expected", "actual"), DIFFERENT)
@@ -276,14 +322,24 @@ def test_three_thousand_columns_of_a_thousand_types_are_seen_in_a_moment(gate: G
 
 
 def test_another_database_is_told_in_a_text_that_the_state_machine_can_hold(gate: Gate, database: Database) -> None:
-    database.run_as_owner(f"CREATE TABLE t ({', '.join(f'c{number} int' for number in range(800))})")
-    columns = [f"public.t.c{number} bigint" for number in range(800)]
+    tables = [f"CREATE TABLE u{number} (id int)" for number in range(20)]
+    there = ", ".join(f"колонка{number} int" for number in range(800))
+    database.run_as_owner(f"CREATE TABLE t ({there}); {'; '.join(tables)}")
+    columns = [f'public.t."колонка{number}" bigint' for number in range(800)]
+    columns += [f'public.u{table}."дополнительная{number}" int' for table in range(20) for number in range(15)]
     outcome = gate(*columns, *(f"public.other{number}.id int" for number in range(100)))
-    assert "of 900 columns 100 missing, 800 different." in outcome.text
+    assert "of 1200 columns 400 missing, 800 different." in outcome.text
     assert "  public.other99  missing, with 1 column\n" in outcome.text
-    assert len(outcome.text) < 25_000
     assert " more: is it the right database?\n" in outcome.text
+    assert outcome.text.count("  make new NAME=add_u") == 2
+    assert " integer null'\n  and so on\nThe rest" in outcome.text
+    assert 20_000 < len(json.dumps(outcome.text)) < 28_000
     assert len(outcome.line["columns"]) == 500
+
+
+def test_a_hotfix_too_long_for_the_text_is_told_of_without_its_sql(gate: Gate) -> None:
+    outcome = gate(*(f'public.drivers."дополнительная{number}" int' for number in range(100)))
+    assert f"{HOTFIXES}\n  make new NAME=... SQL='ALTER TABLE ...'\nDo not deploy" in outcome.text
 
 
 # The file

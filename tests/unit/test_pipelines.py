@@ -58,6 +58,8 @@ def test_one_action_is_pinned_to_one_commit() -> None:
     used = {use for path in [*WORKFLOWS, GATE] for use in re.findall(r"uses: (\S+@\S+)", path.read_text())}
     assert sorted(use.partition("@")[0] for use in used) == [
         "actions/checkout",
+        "actions/download-artifact",
+        "actions/upload-artifact",
         "aws-actions/configure-aws-credentials",
     ]
 
@@ -182,18 +184,46 @@ def test_the_buildspec_runs_make_hotfix_and_nothing_else() -> None:
     assert BUILDSPEC["artifacts"]["files"] == [BUILDSPEC["env"]["variables"]["OUTPUT"]]
 
 
+def steps_of_the_gate(job: str) -> list[str]:
+    steps = read(GATE)["jobs"][job]["steps"]
+    return [step.get("run", step.get("uses")).split("@")[0].split(" REASON")[0] for step in steps]
+
+
 def test_an_application_is_deployed_only_behind_the_gate() -> None:
-    gate, deploy = (read(GATE)["jobs"][name] for name in ("gate", "deploy"))
-    assert deploy["needs"] == "gate"
-    assert [step.get("run", step.get("uses")).split("@")[0].split(" REASON")[0] for step in gate["steps"]] == [
+    workflow = read(GATE)["jobs"]
+    assert [(name, job.get("needs")) for name, job in workflow.items()] == [
+        ("schema", None),
+        ("gate", "schema"),
+        ("deploy", "gate"),
+    ]
+    assert steps_of_the_gate("gate") == [
         "actions/checkout",
-        "actions/checkout",
-        "npx prisma migrate diff --from-empty --to-schema prisma/schema.prisma --script > schema.sql",
+        "actions/download-artifact",
         "make -C pg-hotfix gate SCHEMA=../schema.sql",
-        "make -C pg-hotfix build",
-        "aws-actions/configure-aws-credentials",
-        '.venv/bin/sam deploy --config-env "$ENV" --no-confirm-changeset',
         "aws-actions/configure-aws-credentials",
         "make -C pg-hotfix --silent hotfix ACTION=gate",
     ]
-    assert gate["environment"] == gate["env"]["ENV"] == "prod"
+    assert workflow["gate"]["environment"] == workflow["gate"]["env"]["ENV"] == "prod"
+
+
+def test_the_applications_packages_run_where_no_token_for_aws_is() -> None:
+    schema, gate = (read(GATE)["jobs"][name] for name in ("schema", "gate"))
+    assert steps_of_the_gate("schema") == [
+        "actions/checkout",
+        "npm ci",
+        "npx --no-install prisma migrate diff --from-empty --to-schema prisma/schema.prisma --script > schema.sql",
+        "actions/upload-artifact",
+    ]
+    assert (schema["permissions"], "environment" in schema) == ({"contents": "read"}, False)
+    (handed_over,) = [step["with"] for step in schema["steps"] if "upload-artifact" in step.get("uses", "")]
+    (taken,) = [step["with"] for step in gate["steps"] if "download-artifact" in step.get("uses", "")]
+    assert (handed_over["path"], taken) == ("schema.sql", {"name": handed_over["name"]})
+    # The application's own code is not there.
+    (checkout,) = [step["with"] for step in gate["steps"] if "actions/checkout" in step.get("uses", "")]
+    assert checkout["path"] == "pg-hotfix"
+
+
+def test_an_applications_workflow_can_not_change_pg_hotfix() -> None:
+    text = GATE.read_text()
+    assert re.findall(r"vars\.(\w+)", text) == ["PG_HOTFIX_ROLE_ARN", "AWS_REGION"]
+    assert "sam deploy" not in text
