@@ -423,7 +423,10 @@ def changed_since(
     return ColumnMismatchError("\n".join(lines), columns=list(differing))
 
 
-LIMITS_OF_A_HOTFIX = "a hotfix only adds columns, and a filled table takes none that is NOT NULL without a default."
+LIMITS_OF_A_HOTFIX = (
+    "a hotfix only adds columns, and a filled table takes none at once that is NOT NULL without a default, or whose "
+    "default calls another function than now()."
+)
 # Step Functions keeps 32,768 characters of a failure, and it comes in JSON, where most letters beyond ASCII take 6. A
 # log event has 256 kB. https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
 LONGEST_LIST, LONGEST_COMMANDS, LOGGED_COLUMNS, NAMED_COMMANDS = 20_000, 6_000, 500, 10

@@ -10,6 +10,7 @@ import hashlib
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import dropwhile
 from typing import TYPE_CHECKING, ClassVar
 
@@ -188,7 +189,9 @@ def derive_way_back(expectations: Iterable[Expectation]) -> list[str]:
     ]
 
 
+@lru_cache(maxsize=32)
 def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
+    """A warm function is asked for the same file again."""
     if not HOTFIX_ID.fullmatch(hotfix_id):
         raise Unreadable("has a name that is no id", "Name it as 14 digits, an underscore, and lower-case words.")
     sql, found = cut_tokens(content)

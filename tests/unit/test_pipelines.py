@@ -199,7 +199,6 @@ def test_an_application_is_deployed_only_behind_the_gate() -> None:
     assert steps_of_the_gate("gate") == [
         "actions/checkout",
         "actions/download-artifact",
-        "make -C pg-hotfix gate SCHEMA=../schema.sql",
         "aws-actions/configure-aws-credentials",
         "make -C pg-hotfix --silent hotfix ACTION=gate",
     ]
@@ -212,12 +211,15 @@ def test_the_applications_packages_run_where_no_token_for_aws_is() -> None:
         "actions/checkout",
         "npm ci",
         "npx --no-install prisma migrate diff --from-empty --to-schema prisma/schema.prisma --script > schema.sql",
+        "actions/checkout",
+        "make -C pg-hotfix gate SCHEMA=../schema.sql",
         "actions/upload-artifact",
     ]
     assert (schema["permissions"], "environment" in schema) == ({"contents": "read"}, False)
     (handed_over,) = [step["with"] for step in schema["steps"] if "upload-artifact" in step.get("uses", "")]
     (taken,) = [step["with"] for step in gate["steps"] if "download-artifact" in step.get("uses", "")]
-    assert (handed_over["path"], taken) == ("schema.sql", {"name": handed_over["name"]})
+    assert handed_over["path"] == "pg-hotfix/sql/schema.expect"
+    assert taken == {"name": handed_over["name"], "path": "pg-hotfix/sql"}
     # The application's own code is not there.
     (checkout,) = [step["with"] for step in gate["steps"] if "actions/checkout" in step.get("uses", "")]
     assert checkout["path"] == "pg-hotfix"
