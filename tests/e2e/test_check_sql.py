@@ -145,24 +145,29 @@ def test_a_good_way_back_is_proved(check: Check, sql: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("back", "text"),
+    ("back", "finding", "text"),
     [
-        ("DROP COLUMN IF EXISTS m", "ColumnMismatchError: The revert lines of sql/20260301101501_try.sql do not drop"),
-        ("DROP COLUMN nn", 'SqlRefusedError: PostgreSQL refused 20260301101501_try (42703: column "nn" of relation'),
         (
-            "DROP COLUMN IF EXISTS n, DROP COLUMN IF EXISTS email, ALTER COLUMN name DROP NOT NULL",
-            (
-                "The way back leaves other columns than were there before the file:\n"
-                "public.drivers.name  was text not null, is text null\n"
-                "public.drivers.email  was text not null, is gone"
-            ),
+            "DROP INDEX IF EXISTS nothing",
+            "revert",
+            "ColumnMismatchError: The revert lines of sql/20260301101501_try.sql do not drop",
+        ),
+        (
+            "ALTER TABLE drivers DROP n, DROP n",
+            "revert",
+            'SqlRefusedError: PostgreSQL refused 20260301101501_try (42703: column "n" of relation',
+        ),
+        (
+            "ALTER TABLE drivers DROP n, DROP email",
+            "file",
+            "that does more than drop the expected columns (ALTER TABLE",
         ),
     ],
 )
-def test_a_bad_way_back_is_caught(check: Check, back: str, text: str) -> None:
-    failed = check(f"-- expect: column {N} integer null\n-- revert: ALTER TABLE drivers {back};\n{ADD};")
-    assert list(failed) == ["revert"]
-    assert failed["revert"].startswith(text)
+def test_a_bad_way_back_is_caught(check: Check, back: str, finding: str, text: str) -> None:
+    failed = check(f"-- expect: column {N} integer null\n-- revert: {back};\n{ADD};")
+    assert list(failed) == [finding]
+    assert text in failed[finding]
 
 
 def test_a_rewrite_is_caught(check: Check) -> None:

@@ -32,8 +32,8 @@ UNREADABLE = "has an expect line that can't be read (the column is not named as 
 NAME_ALL = "Name all three, such as public.drivers.active_since."
 HOTFIXES = "Add what is missing by a hotfix for each table; have it reviewed, deploy it, and apply it:"
 NOT_BY_HOTFIX = (
-    "needs a migration of its own: a hotfix only adds columns, and a filled table takes none that is NOT NULL without a"
-    " default."
+    "needs a migration of its own: a hotfix only adds columns, and a filled table takes none at once that is NOT"
+    " NULL without a default, or whose default calls another function than now()."
 )
 
 
