@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pg8000.native import Connection, DatabaseError
+from pg8000.native import Connection
 
 import database as database_module
 import errors
@@ -338,23 +338,6 @@ def test_a_table_that_was_written_anew_still_tells_a_column_without_default(
     hotfix_id = applied()
     database.run_as_owner("VACUUM FULL drivers")
     assert revert(invoke, hotfix_id).result == "reverted"
-
-
-def test_texts_that_only_a_collation_takes_for_the_same_are_not(
-    invoke: Invoke, applied: Callable[..., str], database: Database
-) -> None:
-    try:
-        database.run_as_owner(
-            "CREATE COLLATION anyhow (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-        )
-    except DatabaseError as error:
-        if error.args[0]["C"] != "0A000":
-            raise
-        pytest.skip("this PostgreSQL has no ICU; those of make test-matrix have")
-    collated = "text COLLATE anyhow NULL DEFAULT 'new'"
-    hotfix_id = applied(collated, "text collate public.anyhow null default 'new'::text")
-    database.run("UPDATE drivers SET rating = 'NEW' WHERE id = (SELECT id FROM drivers LIMIT 1)")
-    assert revert(invoke, hotfix_id).text == IN_USE
 
 
 def test_numbers_that_differ_in_their_last_digit_are_not_the_same(
