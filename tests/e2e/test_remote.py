@@ -225,7 +225,7 @@ def test_an_apply_of_another_plan_is_refused_with_the_lines_to_type(account: Acc
     assert words[1:4] == [
         f"When it has ended, look again:  make hotfix ENV=prod ID={HOTFIX} ACTION=plan",
         f"To follow it until then:  make hotfix ENV=prod ID={HOTFIX} ACTION=apply",
-        "That second line is bound to no plan: once the other has ended, it applies by itself.",
+        "That second line is bound to no plan: once the other has ended, it starts one of its own.",
     ]
 
 

@@ -56,10 +56,10 @@ def test_prisma_and_flyway_get_the_same_bytes(tmp_path: Path, form: str, path: s
 
 @pytest.mark.parametrize("form", ["alembic", "dbmate", "django"])
 def test_the_files_own_way_back_goes_before_the_derived_one(tmp_path: Path, form: str) -> None:
-    lines = "-- revert: ALTER TABLE drivers DROP COLUMN IF EXISTS a;\n-- revert: DROP TYPE IF EXISTS mood;\n"
+    lines = '-- revert: ALTER TABLE drivers DROP "activeSince";\n-- revert: DROP TYPE IF EXISTS mood;\n'
     hotfix = parse_hotfix("20260301101500_mood", f"{lines}{AWKWARD}".encode())
     content = write(form, tmp_path, hotfix).content.decode()
-    assert "ALTER TABLE drivers DROP COLUMN IF EXISTS a;\nDROP TYPE IF EXISTS mood;\n" in content
+    assert 'ALTER TABLE drivers DROP "activeSince";\nDROP TYPE IF EXISTS mood;\n' in content
     assert 'DROP COLUMN IF EXISTS "activeSince"' not in content
 
 
