@@ -53,7 +53,7 @@ def install(target: Path) -> None:
     """The libraries are there, as pinned. One that is made for a processor is refused: the function's is another."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     exactly = ["--require-hashes", "--no-deps", "--only-binary=:all:", "--platform=any", "--no-compile"]
-    subprocess.run([*pip, *exactly, "--target", target, "--requirement", REQUIREMENTS], check=True)  # noqa: S603
+    subprocess.run([*pip, *exactly, "--target", target, "--requirement", REQUIREMENTS], check=True)  # noqa: S603 - nothing of it is from outside
 
 
 def prune(target: Path) -> None:

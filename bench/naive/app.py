@@ -27,7 +27,7 @@ secrets_manager = boto3.client("secretsmanager")
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes it
     secret = json.loads(secrets_manager.get_secret_value(SecretId=os.environ["DB_SECRET_ARN"])["SecretString"])
     with Connection(
         secret["username"],

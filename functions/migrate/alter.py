@@ -11,7 +11,7 @@ import errors
 from database import HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import compare_all, differing
-from recording import lock_history_sql, take_lock_sql
+from recording import take_lock_sql
 
 if TYPE_CHECKING:
     from catalog import Column
@@ -135,8 +135,9 @@ def run_under_lock(
     further_ms = min(lock_timeout_ms, USUAL_ATTEMPT_MS)
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
-    # The proof and COMMIT have their share, too.
-    statement_ms = session.share_of_statements(hotfix.statement_count + (3 if recording or before.reverting else 2))
+    # The proof and COMMIT have their share, too; and what looks at the history, and at the columns before a way back.
+    others = 2 + bool(recording) + before.reverting
+    statement_ms = session.share_of_statements(hotfix.statement_count + others)
     read = session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))
     # The file may have changed the search_path, which decides how expressions are printed.
     prove = catalog.set_search_path_sql(session, hotfix)
@@ -147,7 +148,7 @@ def run_under_lock(
         )
     # What others have written until the locks were held must be seen, whatever the role's default is.
     begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording or before.reverting else "BEGIN"
-    locks = f", {take_lock_sql()};{lock_history_sql(recording)}" if recording else ";"
+    locks = f", {take_lock_sql()};{recording.lock}" if recording else ";"
     if not before.is_done:
         locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
     unchanged = ""

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import catalog
 import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
@@ -19,7 +18,14 @@ from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look, opening_sql
-from prisma import RECORDED, UNREADABLE, read_history
+from preconditions import (
+    refuse_missing_rights,
+    refuse_read_only,
+    refuse_recorded,
+    refuse_stale_plan,
+    refuse_what_cannot_work,
+)
+from prisma import RECORDED, read_history
 from recording import plan_absence, plan_recording, refuse_unrecordable
 from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
@@ -308,8 +314,8 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
 
 
 def log_in(settings: Settings, remaining_ms: Callable[[], int], opening: str) -> Session:
-    """A session that has asked already what `opening` asks. The secret was read afresh once if the
-    server refused the one that a warm function remembered."""
+    """A session that has asked already what `opening` asks. The secret was read afresh once if the server refused the
+    one that a warm function remembered."""
     target = read_target(settings)
     try:
         return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
@@ -321,29 +327,6 @@ def log_in(settings: Settings, remaining_ms: Callable[[], int], opening: str) ->
         raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
 
 
-def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
-    if plan_hash is not None and plan_hash != hash_plan(session, hotfix, seen):
-        raise errors.plan_changed(hotfix.id, hotfix.tables)
-
-
-def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> None:
-    """What the server would refuse, or IF NOT EXISTS would hide, is refused before any lock is taken."""
-    refuse_read_only(session)
-    wrong = [column.describe() for column in seen.columns if not column.matches and column.actual != catalog.MISSING]
-    if wrong:
-        raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
-    if not seen.is_done:
-        refuse_missing_rights(session, seen)
-
-
-def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
-    """What Prisma has as applied, with whichever checksum, it never runs again."""
-    if seen.history and history.state == UNREADABLE:
-        raise errors.history_not_seen(hotfix.id, seen.history.name, history.reason)
-    if seen.history and history.has_applied:
-        raise errors.recorded_as_applied(hotfix.id, seen.history.name, seen.history.in_sql)
-
-
 def refuse_too_late(session: Session, turn: Turn) -> None:
     """No attempt begins that could outlive the function."""
     if time.monotonic() > session.limits.last_attempt_at:
@@ -351,25 +334,6 @@ def refuse_too_late(session: Session, turn: Turn) -> None:
             raise turn.give_up()
         reason = "it answers so slowly that the function's time would run out under the lock"
         raise errors.database_unavailable(session.target.address, reason)
-
-
-def refuse_read_only(session: Session) -> None:
-    if session.facts.in_recovery:
-        raise errors.read_only(session.target.address, "it is a replica, in recovery")
-    if session.facts.read_only:
-        raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
-
-
-def refuse_missing_rights(session: Session, seen: Look) -> None:
-    for column in seen.columns:
-        expectation, user = column.expectation, session.facts.user
-        tables = expectation.qualified_table, expectation.table_in_sql
-        if not column.owned:
-            raise errors.not_owner(*tables, column.owner or "nobody", user)
-        if not column.schema_usable:
-            raise errors.no_usage(expectation.schema, user)
-        if not column.lockable:
-            raise errors.no_lock_privilege(*tables, user)
 
 
 def look_again(

@@ -1,4 +1,5 @@
-"""One row of Prisma's history, as `prisma migrate resolve --applied` writes it, for the transaction of a hotfix.
+"""What a hotfix's transaction does with Prisma's history: it writes the row that `prisma migrate resolve --applied`
+writes, or makes sure that there is none.
 
 See mark_migration_applied in https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/commands
 """
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """One row to be written: `sql` writes it, and selects how many it wrote. `alone` if nothing else is to be done. One
-    that `only_reads` makes sure that there is none."""
+    """One statement, to be run under Prisma's lock before COMMIT: it fails unless the history is as it was looked at,
+    and selects how many rows it has written. `lock` is SQL that takes the lock which it needs, before any other table's
+    is asked for, so that nobody waits for that one while this one is not free. `alone` if nothing else is to be done.
+    """
 
     table: HistoryTable
     sql: str
-    alone: bool
-    only_reads: bool = False
+    lock: str = ""
+    alone: bool = False
 
 
 def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
@@ -56,6 +59,7 @@ def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
         f" {literal(hotfix.id)} WHERE NOT EXISTS {applied} RETURNING id)"
         f" SELECT CASE WHEN {is_right} THEN (SELECT pg_catalog.count(*)::text FROM written)"
         f" ELSE '{HISTORY_BUSY}' || (SELECT pg_catalog.count(*) FROM own) END::int",
+        lock=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;",
         alone=seen.matches,
     )
 
@@ -70,8 +74,6 @@ def plan_absence(hotfix: Hotfix, seen: Look) -> Recording | None:
         table,
         f"SELECT CASE WHEN EXISTS (SELECT FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
         f" AND finished_at IS NOT NULL AND rolled_back_at IS NULL) THEN '{HISTORY_BUSY}0' ELSE '0' END::int",
-        alone=False,
-        only_reads=True,
     )
 
 
@@ -79,13 +81,6 @@ def take_lock_sql() -> str:
     """An expression that fails unless Prisma's lock was free and is now this transaction's. It never waits."""
     taken = f"pg_catalog.pg_try_advisory_xact_lock({ADVISORY_LOCK})"
     return f"CASE WHEN {taken} THEN '1' ELSE '{HISTORY_BUSY}' || pg_catalog.pg_backend_pid() END::int"
-
-
-def lock_history_sql(recording: Recording) -> str:
-    """Before any other table's lock is asked for, so that nobody waits for that one while this one is not free."""
-    if recording.only_reads:
-        return ""
-    return f"LOCK TABLE ONLY {recording.table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;"
 
 
 def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | None, history: History) -> None:

@@ -499,10 +499,15 @@ def test_a_deploy_that_runs_is_waited_for(
     database.run_as_owner(CREATE.format(schema="public"))
     hotfix_id = applied()
     with database.connect() as deploy:
-        deploy.run("SELECT pg_advisory_lock(72707369)")
+        (pid,) = deploy.run("SELECT pg_backend_pid() FROM pg_advisory_lock(72707369)")[0]
         outcome = revert(invoke, hotfix_id)
-        assert outcome.error_name == "LockBusyError", outcome.text
-        assert has_rating(database)
+    assert outcome.error_name == "LockBusyError"
+    assert outcome.text.startswith(
+        f"public.drivers or Prisma's history stayed locked for 1 s, so {NAME} was not reverted. Nothing was changed,"
+        f" and nobody waited behind this run.\nIn the way: pid {pid} (postgres"
+    )
+    assert "EXCLUSIVE on Prisma's advisory lock 72707369." in outcome.text
+    assert has_rating(database)
     assert revert(invoke, hotfix_id).result == "reverted"
 
 
@@ -647,6 +652,34 @@ def test_a_column_whose_expression_is_printed_on_several_lines_is_dropped_unless
     assert has_rating(database) is changed
 
 
+def test_a_table_whose_column_is_gone_is_locked_as_well_since_it_may_come_back(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "1")
+    database.run_as_owner("CREATE TABLE riders (id int); INSERT INTO riders VALUES (1)")
+    hotfix_id = write_hotfix(
+        "-- revert: ALTER TABLE drivers DROP COLUMN IF EXISTS rating;\n"
+        "-- revert: ALTER TABLE riders DROP COLUMN IF EXISTS rating;\n"
+        "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating int;\n"
+        "ALTER TABLE riders ADD COLUMN IF NOT EXISTS rating int;",
+        f"{RATING} int",
+        "public.riders.rating int",
+    )
+    database.run_as_owner("ALTER TABLE drivers ADD COLUMN rating int")
+    with database.connect() as other:
+        other.run("BEGIN; ALTER TABLE riders ADD COLUMN rating int; UPDATE riders SET rating = 5")
+        outcome = revert(invoke, hotfix_id)
+        assert outcome.error_name == "LockBusyError"
+        assert (
+            "nobody waited behind this run" in outcome.text
+        )  # It never had the one lock while it waited for the other.
+        other.run("COMMIT")
+    outcome = revert(invoke, hotfix_id)
+    assert outcome.error_name == "RevertRefusedError"
+    assert outcome.text.startswith("public.riders.rating is in use")
+    assert has_rating(database)
+
+
 def test_a_column_that_somebody_else_drops_first_is_already_reverted(
     invoke: Invoke,
     applied: Callable[..., str],
@@ -730,6 +763,18 @@ def test_a_second_look_is_enough_when_the_first_had_to_read_the_disk(
     hotfix_id = applied()
     slow_looks(monkeypatch, 0, 0.3, 0)
     assert revert(invoke, hotfix_id).result == "reverted"
+
+
+def test_a_second_look_is_given_no_longer_than_the_one_under_the_lock(
+    invoke: Invoke, applied: Callable[..., str], monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    hotfix_id = applied()
+    slow_looks(monkeypatch, 10, 0.3)
+    outcome = revert(invoke, hotfix_id)
+    assert outcome.error_name == "RevertRefusedError"
+    assert "was not seen in time, so it was not reverted" in outcome.text
+    assert outcome.line["duration_ms"] < 2_000
+    assert has_rating(database)
 
 
 def test_a_look_that_is_slow_only_under_the_lock_is_ended_there(

@@ -9,6 +9,7 @@ import pytest
 
 import errors
 from errors import HotfixError
+from tests.samples import BLOCKER
 
 HOTFIX = "20260212092000_add_drivers_active_since"
 ADDRESS = "kaviar at db.example:5432"
@@ -36,21 +37,7 @@ RETRIED = {"SecretUnavailableError", "DatabaseUnavailableError", "LockBusyError"
 
 
 def blocker(**fields: Any) -> dict[str, Any]:
-    return {
-        "pid": 4711,
-        "user": "billing",
-        "application_name": "nightly-report",
-        "state": "active",
-        "transaction_seconds": 340.4,
-        "lock_mode": "ACCESS SHARE",
-        "granted": True,
-        "waiting": False,
-        "table": "public.drivers",
-        "prepared_transaction": None,
-        "autovacuum": None,
-        "waits_for": [],
-        **fields,
-    }
+    return BLOCKER | fields
 
 
 def lock_busy(

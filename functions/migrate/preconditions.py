@@ -1,0 +1,58 @@
+"""What is refused before any lock is taken, because it could not end well. None of these changes anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import catalog
+import errors
+from look import hash_plan
+from prisma import UNREADABLE
+
+if TYPE_CHECKING:
+    from database import Session
+    from look import Look
+    from prisma import History
+    from sqlfile import Hotfix
+
+
+def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
+    if plan_hash is not None and plan_hash != hash_plan(session, hotfix, seen):
+        raise errors.plan_changed(hotfix.id, hotfix.tables)
+
+
+def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> None:
+    """What the server would refuse, or IF NOT EXISTS would hide, is refused before any lock is taken."""
+    refuse_read_only(session)
+    wrong = [column.describe() for column in seen.columns if not column.matches and column.actual != catalog.MISSING]
+    if wrong:
+        raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
+    if not seen.is_done:
+        refuse_missing_rights(session, seen)
+
+
+def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
+    """What Prisma has as applied, with whichever checksum, it never runs again."""
+    if seen.history and history.state == UNREADABLE:
+        raise errors.history_not_seen(hotfix.id, seen.history.name, history.reason)
+    if seen.history and history.has_applied:
+        raise errors.recorded_as_applied(hotfix.id, seen.history.name, seen.history.in_sql)
+
+
+def refuse_read_only(session: Session) -> None:
+    if session.facts.in_recovery:
+        raise errors.read_only(session.target.address, "it is a replica, in recovery")
+    if session.facts.read_only:
+        raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
+
+
+def refuse_missing_rights(session: Session, seen: Look) -> None:
+    for column in seen.columns:
+        expectation, user = column.expectation, session.facts.user
+        tables = expectation.qualified_table, expectation.table_in_sql
+        if not column.owned:
+            raise errors.not_owner(*tables, column.owner or "nobody", user)
+        if not column.schema_usable:
+            raise errors.no_usage(expectation.schema, user)
+        if not column.lockable:
+            raise errors.no_lock_privilege(*tables, user)
