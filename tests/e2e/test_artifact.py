@@ -142,6 +142,8 @@ def test_the_package_is_the_same_on_every_machine_and_for_every_processor() -> N
 def test_secrets_manager_is_found_in_every_region_though_other_services_are_left_out() -> None:
     """The same endpoints as all of botocore finds."""
     assert [path.name for path in (ARTIFACT / "botocore/data").iterdir() if path.is_dir()] == ["secretsmanager"]
+    partitions = json.loads((ARTIFACT / "botocore/data/endpoints.json").read_text())["partitions"]
+    assert {name for partition in partitions for name in partition["services"]} == {"secretsmanager"}
     ask = (
         "import botocore.session; session = botocore.session.get_session(); print(["
         "session.create_client('secretsmanager', region, aws_access_key_id='x', aws_secret_access_key='x').meta"

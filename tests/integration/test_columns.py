@@ -246,12 +246,13 @@ SPELLINGS = (
     *("varchar", "varchar(20)", "character varying ( 20 )", "national character varying(3)", "char (3) array"),
     *("numeric", "numeric(10,2)[]", "decimal(7)", "timestamp(3)", "timestamp (3) with time zone", "time(0)"),
     *("interval", "INTERVAL DAY TO SECOND", "interval year", "interval second(2)", "timestamptz", "int[3]"),
-    *("public.mood", "public.shout", "shout[]"),
+    *("public.mood", "public.shout", "shout[]", 'public."shout (9)"'),
 )
 
 
 def test_types_asked_for_with_the_login_are_those_asked_for_one_by_one(database: Database) -> None:
     database.run_as_owner("CREATE TYPE mood AS ENUM ('calm'); CREATE DOMAIN shout AS varchar(9) NOT NULL")
+    database.run_as_owner('CREATE DOMAIN "shout (9)" AS varchar(9)')
     settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
     target = Target(database.server.host, database.server.port, database.name, database.user, database.password)
     for spellings in (SPELLINGS, (*SPELLINGS, "public.nothing(3)")):
