@@ -53,7 +53,7 @@ def expect_any(names: Iterable[Name]) -> tuple[Expectation, ...]:
 
 
 def read_words(session: Session, expectations: Sequence[Expectation]) -> dict[Name, str]:
-    ((text,),) = session.query(catalog.read_columns_sql(expectations, [None] * len(expectations)))
+    ((text,),) = session.query(catalog.read_columns_sql(session, expectations, [None] * len(expectations)))
     _, rows = catalog.parse_columns(text)
     return {
         (one.schema, one.table, one.column): catalog.compare(one, row).actual

@@ -138,7 +138,7 @@ def run_under_lock(
     # The proof and COMMIT have their share, too; and what looks at the history, and at the columns before a way back.
     others = 2 + bool(recording) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
-    read = session.shortest(catalog.read_columns_sql(hotfix.expectations, before.types))
+    read = session.shortest(catalog.read_columns_sql(session, hotfix.expectations, before.types))
     # The file may have changed the search_path, which decides how expressions are printed.
     prove = catalog.set_search_path_sql(session, hotfix)
     if not judge_here:
@@ -177,7 +177,7 @@ def run_under_lock(
     if not judge_here:
         return waited_ms, rows[-2 if recording else -1][0], rows
     types = catalog.read_types(session, hotfix)
-    ((text,),) = session.query(catalog.read_columns_sql(hotfix.expectations, types))
+    ((text,),) = session.query(catalog.read_columns_sql(session, hotfix.expectations, types))
     return waited_ms, text, rows
 
 

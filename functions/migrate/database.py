@@ -83,6 +83,7 @@ SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 # How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 HISTORY_BUSY = "pg-hotfix-prisma:"
+UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
 
 
@@ -140,7 +141,8 @@ class ServerFacts:
     host: str
     port: int
     tls: str
-    limits: dict[str, float]
+    limits: dict[str, int]
+    deadlock_timeout_ms: int
     name: str
     user: str
     server_version: str
@@ -149,7 +151,6 @@ class ServerFacts:
     in_recovery: bool
     read_only: bool
     search_path: str
-    deadlock_timeout_ms: float
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -221,8 +222,8 @@ class Session:
         Raises:
             ConfigurationError: a limit is not in force; nothing was changed.
         """
-        names = [*self.limits.server_limits(), "transaction_timeout"]
-        in_force = ", ".join(f"{milliseconds_of(name)}" for name in names)
+        names = [*self.limits.server_limits(), "transaction_timeout", "deadlock_timeout"]
+        settings = ", ".join(f"pg_catalog.current_setting('{name}', true)" for name in names)
         sql = (
             "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
             f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
@@ -232,7 +233,7 @@ class Session:
             " pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
             " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
             " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'),"
-            f" {milliseconds_of('deadlock_timeout')}, {in_force}"
+            f" {settings}"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
         try:
@@ -247,14 +248,16 @@ class Session:
             self.answers[opening] = Answer(rows[facts_at + 1 :], self.type_modifiers())
         server_clock, *row = rows[facts_at]
         self.note_clock(server_clock)
-        limits = {name: limit for name, limit in zip(names, row[9:], strict=True) if limit is not None}
+        shown = zip(names, row[8:], strict=True)
+        limits = {name: milliseconds(setting) for name, setting in shown if setting is not None}
+        deadlock_timeout_ms = limits.pop("deadlock_timeout")
         asked = self.limits.server_limits()
         if "transaction_timeout" in limits:
             asked |= {"transaction_timeout": self.limits.transaction_timeout_ms}
         for name, asked_ms in asked.items():
             if not 0 < limits.get(name, 0) <= asked_ms:
                 raise errors.limit_not_in_force(self.target.address, name, asked_ms, limits.get(name, 0))
-        return ServerFacts(self.target.host, self.target.port, tls, limits, *row[:9])
+        return ServerFacts(self.target.host, self.target.port, tls, limits, deadlock_timeout_ms, *row[:8])
 
     def query(self, sql: str) -> list[Row]:
         """The rows of all statements of `sql`, one after another, from one round trip.
@@ -480,9 +483,13 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     return False
 
 
-def milliseconds_of(setting: str) -> str:
-    """SQL that reads a limit in milliseconds; NULL where the server does not know it."""
-    return f"extract(epoch FROM pg_catalog.current_setting('{setting}', true)::interval)::float8 * 1000"
+def milliseconds(shown: str) -> int:
+    """A limit as PostgreSQL shows it, in the largest unit that divides it: `90s`, `2min`, or `0` without one.
+
+    https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES
+    """
+    number = shown.rstrip("dhimns")
+    return int(number) * UNITS_MS[shown.removeprefix(number)]
 
 
 def sqlstate_of(error: DatabaseError) -> str:

@@ -58,7 +58,7 @@ def look_at_all(session: Session, schema: ExpectedSchema) -> Iterator[Column]:
         part = replace(schema, expectations=tuple(expectations))
         session.query(search_path_sql(name))
         types = catalog.read_types(session, part)
-        ((text,),) = session.query(catalog.read_columns_sql(part.expectations, types))
+        ((text,),) = session.query(catalog.read_columns_sql(session, part.expectations, types))
         _, rows = catalog.parse_columns(text)
         yield from map(ignore_full_precision, map(catalog.compare, part.expectations, rows))
 

@@ -54,7 +54,7 @@ class Report:
     lock_wait_ms: int = 0
     lock_held_ms: float = 0.0
     longest_stall_ms: float = 0.0
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
     blockers: tuple[Blocker, ...] = ()
     sql: str | None = None
     revert: str | None = None

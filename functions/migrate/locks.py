@@ -162,7 +162,7 @@ class Turn:
         https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
         """
         self.asked_to_yield.add(vacuum.transaction)
-        wait_ms = round(self.session.facts.deadlock_timeout_ms + YIELD_MS)
+        wait_ms = self.session.facts.deadlock_timeout_ms + YIELD_MS
         try:
             self.session.query(
                 f"BEGIN; SET LOCAL lock_timeout = {wait_ms};"

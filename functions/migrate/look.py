@@ -59,7 +59,7 @@ def look(session: Session, hotfix: Hotfix) -> Look:
         RelationError: an expected table is missing, or is no table.
     """
     history, types = look_first(session, hotfix)
-    ((text,),) = session.query_prepared(catalog.read_columns_sql(hotfix.expectations, types))
+    ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
     _, rows = catalog.parse_columns(text)
     seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting)
     for column in seen.columns:

@@ -86,11 +86,10 @@ def find_history_sql(hotfix: Hotfix) -> str:
     return (
         "SELECT n.nspname, coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
         f" AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), {', '.join(may)}"
-        f" FROM pg_catalog.unnest(ARRAY[{schemas}] || pg_catalog.current_schemas(false) || 'public'::name)"
-        " WITH ORDINALITY AS known (schema, position)"
-        " JOIN pg_catalog.pg_namespace n ON n.nspname = known.schema"
-        f" JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = '{TABLE}' AND c.relkind IN ('r', 'p')"
-        " ORDER BY known.position LIMIT 1"
+        f" FROM (SELECT ARRAY[{schemas}] || pg_catalog.current_schemas(false) || 'public'::name AS schemas) AS known"
+        f" JOIN pg_catalog.pg_class c ON c.relname = '{TABLE}' AND c.relkind IN ('r', 'p')"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY (known.schemas)"
+        " ORDER BY pg_catalog.array_position(known.schemas, n.nspname) LIMIT 1"
     )
 
 

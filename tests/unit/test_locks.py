@@ -34,7 +34,7 @@ def make_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turn]:
         monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
         settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
         limits = replace(derive_limits(settings, 55_000), lock_wait_ms=lock_wait_ms)
-        facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000.0)
+        facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000)
         hotfix = SimpleNamespace(id="x", tables="public.t", touches_others=False, reverting=False)
         return Turn(cast("Any", SimpleNamespace(limits=limits, facts=facts)), cast("Any", hotfix))
 
