@@ -79,11 +79,11 @@ SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": 
 # The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
+UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 # How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 HISTORY_BUSY = "pg-hotfix-prisma:"
-UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
 
 
@@ -249,7 +249,7 @@ class Session:
         server_clock, *row = rows[facts_at]
         self.note_clock(server_clock)
         shown = zip(names, row[8:], strict=True)
-        limits = {name: milliseconds(setting) for name, setting in shown if setting is not None}
+        limits = {name: parse_ms(setting) for name, setting in shown if setting is not None}
         deadlock_timeout_ms = limits.pop("deadlock_timeout")
         asked = self.limits.server_limits()
         if "transaction_timeout" in limits:
@@ -483,10 +483,9 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     return False
 
 
-def milliseconds(shown: str) -> int:
-    """A limit as PostgreSQL shows it, in the largest unit that divides it: `90s`, `2min`, or `0` without one.
-
-    https://www.postgresql.org/docs/current/config-setting.html#CONFIG-SETTING-NAMES-VALUES
+def parse_ms(shown: str) -> int:
+    """A limit as PostgreSQL shows it, in the largest unit that divides it: `90s`, `2min`, or `0` without one. See
+    convert_int_from_base_unit in https://github.com/postgres/postgres/blob/master/src/backend/utils/misc/guc.c
     """
     number = shown.rstrip("dhimns")
     return int(number) * UNITS_MS[shown.removeprefix(number)]

@@ -338,10 +338,10 @@ def no_lock_privilege(table: str, table_in_sql: str, user: str) -> NotOwnerError
     )
 
 
-def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: float) -> ConfigurationError:
+def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: int) -> ConfigurationError:
     return ConfigurationError(
         f"The server of {address} does not keep the limits of this session: {name} should be {asked_ms} ms, and is "
-        f"{found_ms:.0f} ms there (0: none). {UNCHANGED} Without its limits a run could hold others up. Reach the "
+        f"{found_ms} ms there (0: none). {UNCHANGED} Without its limits a run could hold others up. Reach the "
         "server directly: put the instance's own endpoint, not a pooler's, into the secret or DB_HOST."
     )
 

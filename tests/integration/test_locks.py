@@ -16,7 +16,7 @@ import alter
 import hotfix
 import limits
 import locks
-from database import milliseconds
+from database import parse_ms
 from local.postgres import running_server
 from request import parse_request
 from settings import read_settings
@@ -661,7 +661,7 @@ def test_the_limits_in_force_are_read_back_and_logged(invoke: Invoke, database: 
 def test_limits_are_understood_in_each_unit_that_postgresql_shows(database: Database) -> None:
     for limit_ms in (0, 1, 999, 1_000, 5_500, 60_000, 90_000, 120_000, 3_600_000, 86_400_000, 2_147_483_647):
         ((shown,),) = database.run(f"BEGIN; SET LOCAL lock_timeout = {limit_ms}; SHOW lock_timeout; ROLLBACK")
-        assert milliseconds(shown) == limit_ms
+        assert parse_ms(shown) == limit_ms
 
 
 def knows_transaction_timeout(database: Database) -> bool:

@@ -191,7 +191,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
-        errors.limit_not_in_force(ADDRESS, "lock_timeout", 20, 0.0),
+        errors.limit_not_in_force(ADDRESS, "lock_timeout", 20, 0),
         (
             f"The server of {ADDRESS} does not keep the limits of this session: lock_timeout should be 20 ms, and is"
             " 0 ms there (0: none). Nothing was changed. Without its limits a run could hold others up. Reach the"

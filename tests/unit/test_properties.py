@@ -347,6 +347,7 @@ requests = st.fixed_dictionaries(
         "action": st.sampled_from(ACTIONS) | any_json(texts),
         "plan_hash": st.just("0" * 64) | st.from_regex(PLAN_HASH) | any_json(texts),
         "record": st.just("prisma") | any_json(texts),
+        "force": st.booleans() | st.just("true") | any_json(texts),
         "reason": texts | any_json(texts),
         "requested_by": texts | any_json(texts),
         "correlation_id": texts | any_json(texts),
@@ -387,6 +388,11 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 @example({"hotfix": ID, "reason": "INC-4711\u2028{}"})
 @example({"hotfix": ID, "reason": "\x9b2J"})
 @example({"x" * 100_000: 1})
+@example({"action": "gate"})
+@example({"hotfix": ID, "action": "gate"})
+@example({"hotfix": ID, "action": "revert", "force": True})
+@example({"hotfix": ID, "action": "apply", "force": True, "reason": "INC-4711"})
+@example({"hotfix": ID, "action": "revert", "force": "true", "reason": "INC-4711"})
 @example({"hotfix": ID, "detail-type": "", "source": "", "id": "\ud800", "detail": {"hotfix": ID}})
 @example({"hotfix": ID, "detail-type": "", "source": "", "id": "x" * 100_000, "detail": {"hotfix": ID}})
 @given(events)
@@ -398,7 +404,12 @@ def test_any_event_is_a_request_of_printable_lines_or_refused_in_a_short_text(ev
     else:
         text = UNTOUCHED
         assert request.action in ACTIONS
-        assert HOTFIX_ID.fullmatch(request.hotfix) if request.hotfix else request.action == "check"
+        if request.hotfix is None:
+            assert request.action in ("check", "gate")
+        else:
+            assert HOTFIX_ID.fullmatch(request.hotfix)
+            assert request.action != "gate"
+        assert not request.force or (request.action == "revert" and request.reason)
         assert request.plan_hash is None or request.action == "apply"
         assert request.record is None or (request.record, request.action) == ("prisma", "apply")
         for field in (request.reason, request.requested_by, request.correlation_id):
