@@ -670,9 +670,8 @@ def test_a_table_whose_column_is_gone_is_locked_as_well_since_it_may_come_back(
         other.run("BEGIN; ALTER TABLE riders ADD COLUMN rating int; UPDATE riders SET rating = 5")
         outcome = revert(invoke, hotfix_id)
         assert outcome.error_name == "LockBusyError"
-        assert (
-            "nobody waited behind this run" in outcome.text
-        )  # It never had the one lock while it waited for the other.
+        # It never had the one lock while it waited for the other.
+        assert "nobody waited behind this run" in outcome.text
         other.run("COMMIT")
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "RevertRefusedError"
