@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -10,6 +12,7 @@ import os
 import secrets
 import shutil
 import sys
+import threading
 import time
 import traceback
 from collections import defaultdict
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import hypothesis
 import hypothesis.configuration
+import pg8000.exceptions
 import pytest
 from moto import mock_aws
 
@@ -86,6 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("postgres"), version=int(version) if version else None) as server:
         PASSWORDS.add(server.admin_password)
         yield server
+        line_to(server).close()
     shutil.rmtree(server.ca_bundle.parent)  # It may lie outside of pytest's own folder.
 
 
@@ -112,6 +117,43 @@ def meanwhile(*actions: Callable[[], object]) -> Iterator[None]:
         done.result(PATIENCE_SECONDS)
 
 
+class Line:
+    """A connection as the administrator, kept for one statement after the other: a login costs more than most of
+    them. One thread at a time has it, and a failure ends it."""
+
+    def __init__(self, server: Server, database: str) -> None:
+        self.server = server
+        self.database = database
+        self.turn = threading.Lock()
+        self.connection: Connection | None = None
+
+    def run(self, *statements: str) -> list[list[Any]]:
+        """The rows of the first of them that has any."""
+        if not self.turn.acquire(blocking=False):
+            with contextlib.closing(Line(self.server, self.database)) as another:
+                return another.run(*statements)
+        try:
+            self.connection = self.connection or self.server.connect(self.database)
+            rows = [self.connection.run(sql) for sql in statements]
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.turn.release()
+        return next((found for found in rows if found), [])
+
+    def close(self) -> None:
+        if self.connection:
+            with contextlib.suppress(pg8000.exceptions.InterfaceError):  # The server was faster.
+                self.connection.close()
+        self.connection = None
+
+
+@functools.cache
+def line_to(server: Server) -> Line:
+    return Line(server, "postgres")
+
+
 @dataclass(frozen=True)
 class Database:
     """A database of its own for one test, with the incident's table, owned by the role the function logs in as."""
@@ -121,17 +163,19 @@ class Database:
     user: str
     password: str = field(repr=False)
 
+    @functools.cached_property
+    def line(self) -> Line:
+        return Line(self.server, self.name)
+
     def connect(self, user: str | None = None, password: str | None = None) -> Connection:
         return self.server.connect(self.name, user, password)
 
     def run(self, sql: str) -> list[list[Any]]:
         """As the administrator."""
-        with self.connect() as connection:
-            return connection.run(sql) or []
+        return self.line.run(sql)
 
     def run_as_owner(self, sql: str) -> list[list[Any]]:
-        with self.connect(self.user, self.password) as connection:
-            return connection.run(sql) or []
+        return self.line.run(f"SET SESSION AUTHORIZATION {self.user}", sql, "RESET SESSION AUTHORIZATION")
 
     def secret(self, **fields: Any) -> dict[str, Any]:
         whole = {
@@ -160,19 +204,21 @@ class Database:
 def create_database(server: Server) -> Database:
     number = next(numbers)
     database = Database(server, f"kaviar_{number}", f"kaviar_app_{number}", new_password())
-    with server.connect() as admin:
-        # PostgreSQL 14 copies files anyway; from 15 on it would take twice as long to log them.
-        strategy = "STRATEGY file_copy" if admin.run("SHOW server_version_num") >= [["150000"]] else ""
-        admin.run(f"CREATE ROLE {database.user} LOGIN PASSWORD '{database.password}'")
-        admin.run(f"CREATE DATABASE {database.name} OWNER {database.user} {strategy}")
-    database.run(f"ALTER SCHEMA public OWNER TO {database.user}; SET SESSION AUTHORIZATION {database.user}; {DRIVERS}")
+    line = line_to(server)
+    # PostgreSQL 14 copies files anyway; from 15 on it would take four times as long to log them.
+    strategy = "STRATEGY file_copy" if line.run("SHOW server_version_num") >= [["150000"]] else ""
+    line.run(
+        f"CREATE ROLE {database.user} LOGIN PASSWORD '{database.password}'",
+        f"CREATE DATABASE {database.name} OWNER {database.user} {strategy}",
+    )
+    database.run(f"ALTER SCHEMA public OWNER TO {database.user}")
+    database.run_as_owner(DRIVERS)
     return database
 
 
 def drop_database(database: Database) -> None:
-    with database.server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+    database.line.close()
+    line_to(database.server).run(f"DROP DATABASE {database.name} WITH (FORCE)", f"DROP ROLE {database.user}")
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from local.aws import CREDENTIALS, fake_aws
-from local.build import build_if_changed
+from local.aws import CREDENTIALS
 from local.emulator import emulated_function
 from local.gate import word_list
 from local.laptop import local_environment
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from local.machine import Machine
     from tests.conftest import Database
+    from tests.e2e.conftest import House
 
 COLUMN = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since'"
 WRONG_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since text"
@@ -59,18 +59,24 @@ class DeployedStack:
 
 
 @pytest.fixture
+def database(incident: Database) -> Database:
+    return incident
+
+
+@pytest.fixture
 def deploy(
-    database: Database, tmp_path: Path, no_secret_in_output: list[str]
+    house: House, database: Database, tmp_path: Path, no_secret_in_output: list[str]
 ) -> Iterator[Callable[..., DeployedStack]]:
-    """Sets up the stack for the test's database; the secret's fields and the function's variables may differ."""
-    build_if_changed()
+    """Sets up the stack for the incident; its secret's fields and the function's variables may differ."""
+    aws = house.aws
     with contextlib.ExitStack() as stack:
 
         def deploy(variables: dict[str, str] | None = None, **secret: Any) -> DeployedStack:
-            aws = stack.enter_context(fake_aws())
-            secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret(**secret)))
-            environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url) | (variables or {})
-            function = stack.enter_context(emulated_function(environment))
+            function = house.function
+            if variables or secret:
+                secret_arn = aws.put_secret("kaviar/other", json.dumps(database.secret(**secret)))
+                environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url)
+                function = stack.enter_context(emulated_function(environment | (variables or {})))
             machine = stack.enter_context(running_machine(aws, function, minute_seconds=0.5))
             client = stack.enter_context(contextlib.closing(aws.client("stepfunctions")))
             login = CREDENTIALS | {"AWS_ENDPOINT_URL": aws.endpoint_url}
@@ -130,7 +136,7 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
 
 
 def test_a_busy_table_is_waited_for_in_words(deploy: Callable[..., DeployedStack], database: Database) -> None:
-    stack = deploy({"LOCK_WAIT_SECONDS": "1"})
+    stack = deploy()
     command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", "ACTION=apply"]
     with database.connect() as holder:
         holder.run("BEGIN")

@@ -259,8 +259,7 @@ def examine(lane: Lane, ending: Ending, began: float, stall_bound: float = STALL
     """Every promise that is broken after a run that began then, in words. At the end the column is there."""
     broken = lane.still_held(STALL_SECONDS)
     there = lane.has_column()
-    time.sleep(QUIET_SECONDS)
-    if lane.has_column() != there:
+    if lane.clock.sees(lambda: lane.has_column() != there, QUIET_SECONDS):
         broken.append(f"the column was {'there' if there else 'missing'} after the end, and then no longer")
     if ending.error and ending.error not in CONTRACT:
         broken.append("that is no error of the contract")

@@ -534,10 +534,11 @@ def slow_autovacuum(
 ) -> Iterator[int]:
     """Within the block an autovacuum works on the table, and would for minutes. Its pid."""
     find = f"SELECT pid FROM pg_stat_activity WHERE query LIKE 'autovacuum: %{table}%'"
-    database.run(
-        f"INSERT INTO {table} SELECT {rows}, repeat('x', 500) FROM generate_series(1, 20000) AS n;"
-        f"DELETE FROM {table} WHERE name < 'y'; ALTER TABLE {table} SET ({options})"
-    )
+    with database.connect() as other:  # Autovacuum learns of its work at its end.
+        other.run(
+            f"INSERT INTO {table} SELECT {rows}, repeat('x', 500) FROM generate_series(1, 20000) AS n;"
+            f"DELETE FROM {table} WHERE name < 'y'; ALTER TABLE {table} SET ({options})"
+        )
     until(lambda: database.run(find))
     ((pid,),) = database.run(find)
     yield pid

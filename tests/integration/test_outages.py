@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from local.account import reachable_directory, server_user
 from local.binaries import reachable_binaries
 from local.postgres import Server, running_server, start, stop
 from local.proxy import Fault, running_proxy
-from tests.conftest import HOTFIX, PASSWORDS, create_database, meanwhile
-from tests.integration.aftermath import new_settings, run_to_its_end, with_secret
+from tests.conftest import HOTFIX, PASSWORDS, create_database, meanwhile, until
+from tests.integration.aftermath import Ending, new_settings, run_to_its_end, with_secret
 from tests.integration.test_apply import until_it_sleeps
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ class OwnServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-        while any(Path(f"/proc/{pid}/fd").exists() and is_alive(int(pid)) for pid in children):
-            time.sleep(0.01)
+        until(lambda: not any(Path(f"/proc/{pid}/fd").exists() and is_alive(int(pid)) for pid in children))
 
     def restart(self) -> None:
         cluster = self.server.ca_bundle.parent
@@ -238,13 +236,15 @@ def test_a_server_without_a_free_connection_is_worth_a_retry(
 
 
 def eventually(settings: Settings) -> str | None:
-    """The result of the first run that is not refused for want of a connection, some seconds later at most."""
-    for _ in range(50):
-        ending = run_to_its_end(settings)
-        if "(53300: " not in ending.text:
-            return ending.result
-        time.sleep(0.1)
-    return None
+    """The result of the first run that is not refused for want of a connection."""
+    endings: list[Ending] = []
+
+    def has_room() -> bool:
+        endings.append(run_to_its_end(settings))
+        return "(53300: " not in endings[-1].text
+
+    until(has_room)
+    return endings[-1].result
 
 
 def test_a_second_look_without_a_free_connection_leaves_the_outcome_unknown(
