@@ -11,6 +11,7 @@ import errors
 from database import HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import compare_all, differing
+from prisma import SHOW_ALL_ROWS
 from recording import take_lock_sql
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def alter_and_prove(
         )
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
-            rows = session.commit(hotfix.id, record_sql(session, recording))
+            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{record_sql(session, recording)}")
     except NotAsExpected as error:
         session.roll_back()
         try:
@@ -139,15 +140,13 @@ def run_under_lock(
     others = 2 + bool(recording) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
     read = session.shortest(catalog.read_columns_sql(session, hotfix.expectations, before.types))
-    # The file may have changed the search_path, which decides how expressions are printed.
-    prove = catalog.set_search_path_sql(session, hotfix)
+    prove = ""
     if not judge_here:
-        prove += (
-            f", pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true);"
+        prove = (
+            f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true),"
+            " pg_catalog.set_config('row_security', 'off', true);"
             f"{read};{record_sql(session, recording)}COMMIT"
         )
-    # What others have written until the locks were held must be seen, whatever the role's default is.
-    begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording or before.reverting else "BEGIN"
     locks = f", {take_lock_sql()};{recording.lock}" if recording else ";"
     if not before.is_done:
         locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
@@ -160,7 +159,7 @@ def run_under_lock(
         )
     rows = session.run_file(
         hotfix.id,
-        f"{begin}; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
+        f"BEGIN; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{locking_ms}ms', true),"
         # A message that was held up must not begin when we have given up: by then the server has ended what did begin.
         f" 1 / (pg_catalog.clock_timestamp() < {session.server_time_in(MARGIN_MS)})::int{locks}"
@@ -170,8 +169,9 @@ def run_under_lock(
         f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true){unchanged}",
         "" if before.is_done else hotfix.sql_to_run,
         prove,
-        locking_ms,
-        statement_ms,
+        schemas=catalog.schemas_of(hotfix),
+        locking_ms=locking_ms,
+        statement_ms=statement_ms,
     )
     waited_ms = rows[1][0]
     if not judge_here:

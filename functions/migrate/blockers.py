@@ -91,6 +91,9 @@ def find_blockers_sql(session: Session, hotfix: PackagedFile, recording: Recordi
     values = ", ".join(
         f"({literal(schema)}::name, {literal(name)}::name, {weakest})" for schema, name, weakest in tables
     )
+    # What a bare name means to the file's own statements.
+    path = [*(one.schema for one in hotfix.expectations), *session.facts.schemas]
+    schemas = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(path))
     modes = ", ".join(map(literal, MODES))
     is_advisory = prisma.IS_ADVISORY_LOCK if recording else "false"
     # A prepared transaction has no process; it is known by the lock on its own transaction id.
@@ -100,7 +103,11 @@ WITH RECURSIVE relation (oid, weakest) AS (
     FROM (VALUES {values}) AS named (schema, relation, weakest)
     JOIN pg_catalog.pg_class c ON c.relname = named.relation
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE coalesce(n.nspname = named.schema, pg_catalog.pg_table_is_visible(c.oid))
+    WHERE n.nspname = coalesce(named.schema, (SELECT p.nspname
+        FROM pg_catalog.unnest(ARRAY[{schemas}]) WITH ORDINALITY AS path (name, position)
+        JOIN pg_catalog.pg_namespace p ON p.nspname = path.name
+        JOIN pg_catalog.pg_class t ON t.relnamespace = p.oid AND t.relname = named.relation
+        ORDER BY path.position LIMIT 1))
     UNION SELECT i.inhrelid, relation.weakest FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
 ), held AS MATERIALIZED (
     SELECT * FROM pg_catalog.pg_locks WHERE pid IS DISTINCT FROM pg_catalog.pg_backend_pid()

@@ -346,6 +346,14 @@ def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: int) ->
     )
 
 
+def pooler_in_front(address: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"A pooler or proxy (PgBouncer or the like) stands between the function and the server of {address}. "
+        f"{UNCHANGED} It may change the server's session between two transactions, and then limits and locks are not "
+        "kept. Reach the server directly: put the instance's own endpoint into the secret or DB_HOST."
+    )
+
+
 def startup_refused(address: str, sqlstate: str, message: str) -> ConfigurationError:
     return ConfigurationError(
         f"The server of {address} refuses the limits that the session starts with ({sqlstate}: {message}). {UNCHANGED} "

@@ -17,7 +17,7 @@ from database import InUse, LockNotAvailable, LoginRefused, Session, open_sessio
 from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
-from look import Look, differing, hash_plan, look, opening_sql
+from look import Look, differing, hash_plan, look
 from preconditions import (
     refuse_missing_rights,
     refuse_read_only,
@@ -77,7 +77,7 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
-    with log_in(settings, remaining_ms, opening_sql(hotfixes[0]) if hotfixes else "") as session:
+    with log_in(settings, remaining_ms) as session:
         try:
             if schema:
                 return gate(session, schema)
@@ -313,16 +313,15 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
     return [turn_back(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
 
 
-def log_in(settings: Settings, remaining_ms: Callable[[], int], opening: str) -> Session:
-    """A session that has asked already what `opening` asks. The secret was read afresh once if the server refused the
-    one that a warm function remembered."""
+def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
+    """An open session. The secret was read once more if the server refused the one that a warm function remembered."""
     target = read_target(settings)
     try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused:
         target = read_target(settings, afresh=True)
     try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:
         raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
 
@@ -349,7 +348,7 @@ def look_again(
         history = read_history(session, hotfix, after)
     except (errors.HotfixError, LockNotAvailable):
         try:
-            with log_in(settings, remaining_ms, opening_sql(hotfix)) as fresh:
+            with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
                 history = read_history(fresh, hotfix, after)
                 if not after.is_done:

@@ -574,7 +574,7 @@ def test_a_file_that_changes_the_search_path_is_proved_as_it_was_looked_at(
     hotfix_id = write_hotfix(
         "SELECT pg_catalog.set_config('search_path', '', false);"
         "ALTER TABLE public.drivers ADD COLUMN IF NOT EXISTS mood public.mood DEFAULT 'ok';",
-        "public.drivers.mood mood default 'ok'::mood",
+        "public.drivers.mood public.mood default 'ok'::public.mood",
     )
     assert [invoke("apply", hotfix_id).result for _ in range(2)] == ["applied", "already_applied"]
 
@@ -625,12 +625,12 @@ def test_a_table_that_is_replaced_between_look_and_lock_is_looked_at_again(
 ) -> None:
     run_file, runs = database_module.Session.run_file, 0
 
-    def replace_and_run(session: database_module.Session, *args: Any) -> list[list[Any]]:
+    def replace_and_run(session: database_module.Session, *args: Any, **kwargs: Any) -> list[list[Any]]:
         nonlocal runs
         runs += 1
         if runs == 1:
             database.run_as_owner("ALTER TABLE drivers RENAME TO old; CREATE TABLE drivers (id int)")
-        return run_file(session, *args)
+        return run_file(session, *args, **kwargs)
 
     monkeypatch.setattr(database_module.Session, "run_file", replace_and_run)
     outcome = invoke("apply")
@@ -774,8 +774,8 @@ def test_a_second_look_that_is_cancelled_is_repeated_on_a_fresh_connection(
 ) -> None:
     run_file = database_module.Session.run_file
 
-    def run_and_hasten(session: database_module.Session, *args: Any) -> list[list[Any]]:
-        rows = run_file(session, *args)
+    def run_and_hasten(session: database_module.Session, *args: Any, **kwargs: Any) -> list[list[Any]]:
+        rows = run_file(session, *args, **kwargs)
         # 57014 for whatever comes next on this connection.
         session.query("SET statement_timeout = '1ms'; SET search_path = public")
         monkeypatch.setattr(
@@ -791,8 +791,8 @@ def end_session_after_commit(database: Database, monkeypatch: pytest.MonkeyPatch
     """The server loses the function's session between COMMIT and the second look, after an administrator's `sql`."""
     run_file = database_module.Session.run_file
 
-    def run_and_lose(session: database_module.Session, *args: Any) -> list[list[Any]]:
-        rows = run_file(session, *args)
+    def run_and_lose(session: database_module.Session, *args: Any, **kwargs: Any) -> list[list[Any]]:
+        rows = run_file(session, *args, **kwargs)
         database.run(sql)
         database.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'")
         return rows

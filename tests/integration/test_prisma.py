@@ -304,14 +304,15 @@ def test_a_history_costs_one_round_trip_and_none_where_there_is_none(
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    # The session's facts with the search_path, the search for a history and the types; the columns; the blockers.
-    assert len(sent) == 3
+    # The session's own settings, its facts, the search for a history, the types and their lengths, the columns; and the
+    # blockers.
+    assert len(sent) == 7
     database.run_as_owner(CREATE.format(schema="public"))
     sent.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    assert len(sent) == 4
+    assert len(sent) == 8
 
 
 # Recording
@@ -393,7 +394,7 @@ def test_a_type_that_the_file_makes_is_proved_and_recorded(
 ) -> None:
     """The server can't judge that: COMMIT follows in a message of its own."""
     sql = "CREATE TYPE shift AS ENUM ('day'); ALTER TABLE drivers ADD COLUMN IF NOT EXISTS shift shift;"
-    hotfix_id = write_hotfix(sql, "public.drivers.shift shift")
+    hotfix_id = write_hotfix(sql, "public.drivers.shift public.shift")
     assert prisma_of(invoke("apply", hotfix_id, record="prisma"))["recorded_here"]
     ((name, *_),) = history.rows()
     assert name == hotfix_id

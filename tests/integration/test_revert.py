@@ -218,8 +218,8 @@ UNUSED = {
     "box": ("box DEFAULT '(1,1),(0,0)'", "box default '(1,1),(0,0)'::box"),
     "json": ("""json DEFAULT '{"a": 1}'""", """json default '{"a": 1}'::json"""),
     "jsonb": ("""jsonb NOT NULL DEFAULT '{}'""", "jsonb not null default '{}'::jsonb"),
-    "enum": ("mood DEFAULT 'ok'", "public.mood default 'ok'::mood"),
-    "composite": ("pair DEFAULT '(1,)'", "public.pair default '(1,)'::pair"),
+    "enum": ("mood DEFAULT 'ok'", "public.mood default 'ok'::public.mood"),
+    "composite": ("pair DEFAULT '(1,)'", "public.pair default '(1,)'::public.pair"),
     "domain": ("positive DEFAULT 3", "public.positive default 3"),
     "float": ("double precision DEFAULT 0.1", "double precision default 0.1"),
     "generated": (
@@ -308,7 +308,7 @@ CANT_BE_TOLD = {
         "timestamptz default clock_timestamp()",
         "",
     ),
-    "nextval": ("bigint DEFAULT nextval('ratings')", "bigint default nextval('ratings'::regclass)", ""),
+    "nextval": ("bigint DEFAULT nextval('ratings')", "bigint default nextval('public.ratings'::regclass)", ""),
     "identity": ("bigint GENERATED ALWAYS AS IDENTITY", "bigint not null generated always as identity", ""),
     "written anew": ("smallint DEFAULT 5", "smallint default 5", "VACUUM FULL drivers"),
 }
@@ -570,11 +570,11 @@ def before_the_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], A
         run_file = database_module.Session.run_file
         attempts: list[int] = []
 
-        def act_and_run(session: database_module.Session, *args: Any) -> list[list[Any]]:
+        def act_and_run(session: database_module.Session, *args: Any, **kwargs: Any) -> list[list[Any]]:
             attempts.append(len(attempts))
             if len(attempts) == 1:
                 action()
-            return run_file(session, *args)
+            return run_file(session, *args, **kwargs)
 
         monkeypatch.setattr(database_module.Session, "run_file", act_and_run)
         return attempts
