@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
-from database import HistoryBusy, LockNotAvailable, NotAsExpected
+from database import ArrivedLate, HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import compare_all, differing
 from prisma import SHOW_ALL_ROWS
@@ -41,9 +41,14 @@ class Altered:
 @dataclass(frozen=True)
 class Busy:
     """A lock was not to be had, or things are no longer as they were looked at: the tables, or Prisma's history. All is
-    rolled back. `stalled_ms` is how long others may have waited behind the attempt."""
+    rolled back. `stalled_ms` is how long others may have waited behind the attempt. It was `hidden` if the attempt held
+    its own locks and failed on a further one, of which the server `said` something; it was `late` if the message came
+    too late to begin."""
 
-    stalled_ms: float
+    stalled_ms: float = 0.0
+    hidden: bool = False
+    said: str = ""
+    late: bool = False
 
 
 class Replaced(Exception):  # noqa: N818 - never leaves this module
@@ -96,7 +101,11 @@ def alter_and_prove(
         stalled_ms = elapsed_ms(started) if session.lock_held and not before.is_done else 0.0
         session.roll_back()
         return Busy(stalled_ms)
-    except (LockNotAvailable, Replaced):
+    except ArrivedLate:
+        session.roll_back()
+        session.read_clock()
+        return Busy(late=True)
+    except (LockNotAvailable, Replaced) as error:
         # Of several tables or partitions the first are locked while it waits for the next.
         alone = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
             column.has_children for column in before.columns
@@ -104,6 +113,8 @@ def alter_and_prove(
         harmless = before.is_done or (alone and not patience_ms and not session.lock_held)
         stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
+        if isinstance(error, LockNotAvailable) and session.lock_held:
+            return Busy(stalled_ms, hidden=True, said=error.said)
         return Busy(stalled_ms)
     recorded = recording is not None and rows[-1] == [1]
     if before.is_done:
@@ -206,14 +217,16 @@ def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
 
 def lock_tables_sql(before: Look, *, nowait: bool) -> str:
     """Takes the lock by a statement of its own: in the order of the oids, so that two runs come to no deadlock, and
-    before any statement of the file has run. Partitions and inheritance children are locked, too.
+    before any statement of the file has run. Partitions and inheritance children are locked, too, and so is what a
+    foreign key refers to that goes with a column: DROP COLUMN would take that lock with the others in its hand.
 
     https://www.postgresql.org/docs/current/sql-lock.html
     """
     tables = {
         column.relation_oid: column.expectation.table_in_sql
-        for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
+        for column in before.columns
         # A way back drops by IF EXISTS what may come meanwhile.
         if before.reverting or not before.is_as_wanted(column)
     }
+    tables = dict(sorted((tables | before.referenced).items(), key=lambda table: table[0] or 0))
     return f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE{' NOWAIT' if nowait else ''}"

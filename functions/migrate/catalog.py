@@ -307,6 +307,38 @@ def describe_column(
     return " ".join(part for part in parts if part)
 
 
+def columns_tree_sql(expectations: Sequence[Expectation]) -> str:
+    """Two recursive CTEs: `tree (oid)` is the expectations' tables with all their partitions and children, `going
+    (relation, number)` the expected columns there, by attnum."""
+    values = ", ".join(
+        f"({literal(one.schema)}::name, {literal(one.table)}::name, {literal(one.column)}::name)"
+        for one in expectations
+    )
+    return f"""expected (schema, relation, attribute) AS (VALUES {values}), tree (oid, attribute) AS (
+    SELECT c.oid, e.attribute FROM expected e
+    JOIN pg_catalog.pg_namespace n ON n.nspname = e.schema
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = e.relation
+    UNION SELECT i.inhrelid, tree.attribute FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
+), going (relation, number) AS (
+    SELECT a.attrelid, a.attnum FROM tree JOIN pg_catalog.pg_attribute a
+        ON a.attrelid = tree.oid AND a.attname = tree.attribute AND a.attnum > 0 AND NOT a.attisdropped
+)"""
+
+
+def find_referenced_tables(session: Session, hotfix: PackagedFile) -> dict[int | None, str]:
+    """By oid, the tables that foreign keys on the expected columns refer to, as SQL names them, if this role may lock
+    them. With a key ACCESS EXCLUSIVE is taken on the table it refers to: its triggers there are dropped, too."""
+    rows = session.query(f"""WITH RECURSIVE {columns_tree_sql(hotfix.expectations)}
+SELECT DISTINCT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+FROM going JOIN pg_catalog.pg_constraint k
+    ON k.conrelid = going.relation AND k.contype = 'f' AND going.number = ANY (k.conkey)
+JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
+    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')""")
+    return {int(oid): str(name) for oid, name in rows}
+
+
 def find_similar_tables(session: Session, expectation: Expectation) -> list[str]:
     """Tables of the same name in another schema, or that differ in upper and lower case only."""
     rows = session.query(

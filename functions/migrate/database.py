@@ -42,6 +42,7 @@ __all__ = [
     "HISTORY_BUSY",
     "IN_USE",
     "NOT_AS_EXPECTED",
+    "ArrivedLate",
     "HistoryBusy",
     "InUse",
     "LockNotAvailable",
@@ -105,7 +106,16 @@ scramp.core.hi = lambda hash_function, password, salt, count: salt_password(hash
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
-    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing."""
+    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing. `said` is all
+    that the server said of it: never to be shown, since it may quote SQL, but it may name the table."""
+
+    def __init__(self, sqlstate: str, said: str = "") -> None:
+        super().__init__(sqlstate)
+        self.said = said
+
+
+class ArrivedLate(Exception):  # noqa: N818 - never leaves the function
+    """The message came later than it may and has refused itself: no lock was taken. The transaction has failed."""
 
 
 class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
@@ -306,6 +316,11 @@ class Session:
         alone = self.facts.version_number >= 170000
         return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
 
+    def read_clock(self) -> None:
+        """The server's clock is known as it is now: somebody may have set it."""
+        ((server_clock,),) = self.query(f"SELECT {SERVER_CLOCK}")
+        self.note_clock(server_clock)
+
     def note_clock(self, server_clock: float) -> None:
         """The server's clock was read and has come here: it is ahead of ours by the difference, or by more."""
         self.server_clock_ahead = max(self.server_clock_ahead, server_clock - time.monotonic())
@@ -333,8 +348,8 @@ class Session:
         Only the file's SQL runs under the session's own settings, with `schemas` first in its search_path.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, NotAsExpected, InUse,
-            and the errors of the contract: the transaction has failed, so nothing was changed.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, ArrivedLate, HistoryBusy,
+            NotAsExpected, InUse, and the errors of the contract: the transaction has failed, so nothing was changed.
         """
         own = self.own_settings | {"search_path": ", ".join([*map(errors.quoted, schemas), *self.own_search_path])}
         prefix = f"{before};{set_sql(own)};\n"
@@ -348,7 +363,7 @@ class Session:
             if sqlstate == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
                 raise LockNotAvailable("57014") from error
             if sqlstate == DIVISION_BY_ZERO and not self.lock_held:
-                raise errors.arrived_late(self.target.address) from error
+                raise ArrivedLate from error
             if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
                 wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
                 raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
@@ -394,7 +409,8 @@ class Session:
         if hotfix and not is_free_of_row_data(sqlstate, fields, sql):
             message = WITHHELD
         if sqlstate in LOCK_NOT_AVAILABLE:
-            return LockNotAvailable(sqlstate)
+            # Its message, detail and context, and the query inside a function.
+            return LockNotAvailable(sqlstate, " ".join(fields.get(field, "") for field in "MDWq"))
         if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
             return HistoryBusy()
         if sqlstate == RAISED and fields.get("M", "").startswith(IN_USE):

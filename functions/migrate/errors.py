@@ -225,8 +225,9 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
 
 def arrived_late(address: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
-        f"What was sent to the database {address} arrived so late that it refused itself: the network was held up, or "
-        "the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+        f"Every message to the database {address} arrived more than half a second late and was refused for that, until "
+        "the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was held. "
+        "Run the same request again."
     )
 
 
@@ -605,17 +606,25 @@ def lock_busy(
     records: bool = False,
     alone: bool = False,
     reverting: bool = False,
+    hidden: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
-    run, at most. `records`: a row was to be written to Prisma's history as well, or `alone`."""
+    run, at most. `records`: a row was to be written to Prisma's history as well, or `alone`. `hidden`: an attempt held
+    its locks and failed on a further one."""
     undone = "recorded" if alone else "reverted" if reverting else "applied"
     tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
     state = f"Nothing was changed, and {behind}."
-    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not {undone}. {state}"]
+    seconds = f"{waited_ms / 1000:.0f} s"
+    locked = f"{tables} stayed locked for {seconds}"
+    if hidden:
+        locked = f"{tables} could be locked, but a further lock that {hotfix} needs was not free within {seconds}"
+    lines = [f"{locked}, so {'it' if hidden else hotfix} was not {undone}. {state}"]
     lines += name_blockers(blockers, count)
-    if not blockers:
+    if hidden and not blockers:
+        lines += ["pg-hotfix cannot see who holds that lock: look for a table that an event trigger or a trigger uses."]
+    elif not blockers:
         elsewhere = "" if alone else "; another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment{elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]

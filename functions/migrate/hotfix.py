@@ -165,6 +165,7 @@ def revert(
                 history = read_history(session, hotfix, before)
                 return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
             refuse_what_cannot_work(session, hotfix, before)
+            turn.touches_others = hotfix.touches_others or bool(before.referenced)
             if not force:  # Each time: it may be a deploy that was waited for.
                 turn.recording = plan_absence(hotfix, before)
                 refuse_recorded(hotfix, before, read_history(session, hotfix, before, turn.recording))
@@ -255,7 +256,7 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
     outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
     if isinstance(outcome, Altered):
         return outcome
-    turn.wait(outcome.stalled_ms)
+    turn.wait(outcome)
     return None
 
 

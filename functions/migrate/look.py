@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import catalog
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Look:
     """What was there at one moment: the expected columns, their types as the server understands them, and where Prisma
-    keeps its history, if it does."""
+    keeps its history, if it does. `referenced`: by oid, the tables that the foreign keys refer to which would go with
+    the columns, as SQL names them."""
 
     columns: tuple[Column, ...]
     types: tuple[ColumnType | None, ...]
     history: HistoryTable | None = None
     reverting: bool = False
+    referenced: dict[int | None, str] = field(default_factory=dict)
 
     @property
     def matches(self) -> bool:
@@ -63,7 +65,8 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
     _, rows = catalog.parse_columns(text)
-    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting)
+    referenced = catalog.find_referenced_tables(session, hotfix) if hotfix.reverting else {}
+    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting, referenced)
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 import locks
+from alter import Busy
 from blockers import Blocker
 from errors import LockBusyError
 from limits import derive_limits
@@ -87,7 +88,7 @@ def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_turn: C
 def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(make_turn: Callable[..., Turn]) -> None:
     turn = make_turn()
     began = time.monotonic()
-    turn.wait(stalled_ms=100)
+    turn.wait(Busy(stalled_ms=100))
     assert time.monotonic() - began >= 0.3
     assert turn.longest_stall_ms == 100
 
