@@ -235,9 +235,8 @@ class Session:
         settings = ", ".join(f"{literal(name)}, pg_catalog.current_setting({literal(name)}, true)" for name in names)
         *_, (text,) = self.query(
             f"{PIN};"
-            "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
-            f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
-            " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
+            "SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN"
+            f" pg_catalog.set_config('transaction_timeout', '{self.limits.transaction_timeout_ms}ms', false) END;"
             f"SELECT pg_catalog.json_build_object('limits', pg_catalog.json_build_object({settings}),"
             f" 'clock', {SERVER_CLOCK}, 'name', d.datname, 'user', current_user,"
             " 'server_version', pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
