@@ -96,8 +96,8 @@ def find_blockers(session: Session, hotfix: PackagedFile, recording: Recording |
 
 def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
     """As `find_blockers`, on tables that the file does not name, when an attempt held its locks and failed on a further
-    one: what foreign keys of its tables refer to, and from where; what the functions of event triggers name; and what
-    the server `said` of it.
+    one: what foreign keys of its tables refer to, and from where; what the server `said` of it; and what the functions
+    of event triggers name, and those that the server named.
 
     https://www.postgresql.org/docs/current/event-triggers.html
     """
@@ -109,10 +109,11 @@ def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
     SELECT other.oid, {IN_THE_WAY_OF_ALTER} FROM pg_catalog.pg_constraint k
         JOIN own ON own.oid IN (k.conrelid, k.confrelid)
         JOIN pg_catalog.pg_class other ON other.oid IN (k.conrelid, k.confrelid) WHERE k.contype = 'f'
-    UNION SELECT c.oid, {IN_THE_WAY_OF_WRITERS} FROM pg_catalog.pg_event_trigger e
-        JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid AND e.evtenabled <> 'D'
+    UNION SELECT c.oid, {IN_THE_WAY_OF_WRITERS} FROM pg_catalog.pg_proc p
         JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p') AND c.oid >= {FIRST_OWN_OID}
             AND c.relname = ANY (pg_catalog.regexp_split_to_array(p.prosrc, '[^[:alnum:]_$]+'))
+        WHERE p.oid >= {FIRST_OWN_OID} AND (p.proname = ANY (ARRAY[{words}]::text[])
+            OR p.oid IN (SELECT evtfoid FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'))
     UNION SELECT c.oid, {IN_THE_WAY_OF_ALTER} FROM pg_catalog.pg_class c
         WHERE c.relkind IN ('r', 'p') AND c.oid >= {FIRST_OWN_OID}
             AND (c.oid IN ({oids}) OR c.relname = ANY (ARRAY[{words}]::text[]))
