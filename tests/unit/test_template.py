@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from samcli.cli.types import CfnParameterOverridesType  # type: ignore[import-untyped]
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 from app import COUNTED_RESULTS
@@ -104,6 +106,8 @@ ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_SECRETS_MANAGER"
 # `sam remote invoke` invokes a second time after about this long without an answer.
 REINVOKED_AFTER_SECONDS = 60
 LONGEST_STACK_NAME = 64 - len("-migrate")
+# arn:aws:cloudformation:REGION:ACCOUNT:stack/NAME/ID
+STACKS_OWN_ID = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}
 
 
 WHOLE = transform(yaml_parse(TEXT))
@@ -213,6 +217,162 @@ def test_description_states_how_long_the_name_of_a_stack_may_be() -> None:
     assert properties("MigrateFunction")["FunctionName"] == {"Fn::Sub": "${AWS::StackName}-migrate"}
 
 
+# What is refused before anything is created
+
+GIVEN: dict[str, Any] = {
+    "VpcId": "vpc-ours",
+    "SubnetIds": ["subnet-a", "subnet-b"],
+    **{name: parameter["Default"] for name, parameter in PARAMETERS.items() if "Default" in parameter},
+}
+SUBNETS = {"subnet-a": "vpc-ours", "subnet-b": "vpc-ours", "subnet-of-another": "vpc-other"}
+
+
+def judge_rule(value: Any, given: dict[str, Any]) -> Any:
+    """What CloudFormation makes of a rule's functions, in an account with these subnets.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference-rules.html
+    """
+    if isinstance(value, list):
+        return [judge_rule(one, given) for one in value]
+    if not isinstance(value, dict):
+        return value
+    ((function, argument),) = value.items()
+    if function == "Fn::ValueOf":
+        parameter, attribute = argument
+        assert (PARAMETERS[parameter]["Type"], attribute) == ("List<AWS::EC2::Subnet::Id>", "VpcId")
+        return [SUBNETS[subnet] for subnet in given[parameter]]
+    found = judge_rule(argument, given)
+    match function:
+        case "Ref":
+            return given[found]
+        case "Fn::RefAll" | "Fn::ValueOfAll":
+            return sorted(set(SUBNETS.values()))  # all that the account has, whatever was given
+        case "Fn::Not":
+            return not found[0]
+        case "Fn::Equals":
+            return found[0] == found[1]
+        case "Fn::EachMemberEquals":
+            return all(one == found[1] for one in found[0])
+        case "Fn::EachMemberIn":
+            return all(one in found[1] for one in found[0])
+    raise AssertionError(function)
+
+
+def refusals(**given: Any) -> list[str]:
+    values = GIVEN | given
+    return [
+        f"{name}: {assertion['AssertDescription']}"
+        for name, rule in TEMPLATE["Rules"].items()
+        if judge_rule(rule.get("RuleCondition", True), values)
+        for assertion in rule["Assertions"]
+        if not judge_rule(assertion["Assert"], values)
+    ]
+
+
+OF_ANOTHER_VPC = "SubnetsInVpc: Every subnet in SubnetIds must be in the VPC given as VpcId."
+WITHOUT_TOKEN = (
+    "EndpointNeedsToken: EndpointUrl needs EndpointTokenSecretArn, since Step Functions calls nothing without a header."
+)
+WITHOUT_STAGE = "PipelineNeedsStageAndHotfix: PipelineName needs PipelineStage."
+WITHOUT_HOTFIX = "PipelineNeedsStageAndHotfix: PipelineName needs PipelineHotfix."
+WITHOUT_GITHUB = "ApplicationNeedsGitHub: ApplicationRepository needs GitHubRepository, whose role it shares."
+REFUSED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"SubnetIds": ["subnet-a", "subnet-of-another"]}, [OF_ANOTHER_VPC]),
+    ({"SubnetIds": ["subnet-of-another"]}, [OF_ANOTHER_VPC]),
+    ({"VpcId": "vpc-other"}, [OF_ANOTHER_VPC]),
+    ({"EndpointUrl": "https://api.example"}, [WITHOUT_TOKEN]),
+    ({"PipelineName": "backend"}, [WITHOUT_STAGE, WITHOUT_HOTFIX]),
+    ({"PipelineName": "backend", "PipelineHotfix": "20260212092000_add"}, [WITHOUT_STAGE]),
+    ({"PipelineName": "backend", "PipelineStage": "Build"}, [WITHOUT_HOTFIX]),
+    ({"ApplicationRepository": "octo/app"}, [WITHOUT_GITHUB]),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED)
+def test_what_can_not_work_together_is_refused(given: dict[str, Any], said: list[str]) -> None:
+    assert refusals(**given) == said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"VpcId": "vpc-other", "SubnetIds": ["subnet-of-another"]},
+        {"EndpointUrl": "https://api.example", "EndpointTokenSecretArn": "arn"},
+        {"PipelineName": "backend", "PipelineStage": "Build", "PipelineHotfix": "20260212092000_add"},
+        {"GitHubRepository": "octo/hotfix", "ApplicationRepository": "octo/app"},
+    ],
+)
+def test_what_works_together_is_not_refused(given: dict[str, Any]) -> None:
+    assert refusals(**given) == []
+
+
+def test_no_rule_holds_whatever_is_given() -> None:
+    can_fail = {description for _, said in REFUSED for description in said}
+    assert can_fail == {
+        f"{name}: {assertion['AssertDescription']}"
+        for name, rule in TEMPLATE["Rules"].items()
+        for assertion in rule["Assertions"]
+    }
+
+
+INSTANCE = "kaviar.c1a2b3.sa-east-1.rds.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "host", ["", INSTANCE, "kaviar.cluster-c1a2b3.sa-east-1.rds.amazonaws.com", "proxy-less.example"]
+)
+def test_the_name_of_a_database_is_a_host(host: str) -> None:
+    assert re.fullmatch(PARAMETERS["DatabaseHost"]["AllowedPattern"], host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "kaviar.proxy-c1a2b3.sa-east-1.rds.amazonaws.com",
+        "kaviar-ro.endpoint.proxy-c1a2b3.sa-east-1.rds.amazonaws.com",
+        f"{INSTANCE}:5432",
+        f"postgres://{INSTANCE}",
+    ],
+)
+def test_the_name_of_a_proxy_or_no_name_is_no_host(host: str) -> None:
+    assert not re.fullmatch(PARAMETERS["DatabaseHost"]["AllowedPattern"], host)
+
+
+def test_nothing_invites_the_host_of_a_proxy() -> None:
+    texts = {name: parameter["Description"] for name, parameter in PARAMETERS.items()}
+    proxied = {name for name, text in texts.items() if re.search("proxy|pooler", text, re.IGNORECASE)}
+    assert proxied == {"DatabaseHost", "DatabaseSecurityGroupId"}
+    assert "not that of an RDS Proxy or of another pooler" in texts["DatabaseHost"]
+    assert "not of a proxy" in texts["DatabaseSecurityGroupId"]
+    readme = (PROJECT / "README.md").read_text()
+    assert "- No RDS Proxy, pgbouncer or other pooler: " in readme
+
+
+REPOSITORIES = {
+    "octo-org/octo.repo_1": True,
+    "octo-org@123456/octo.repo_1@456789": True,
+    "": True,
+    "octo-org": False,
+    "octo-org@123456/octo.repo_1": False,  # One id alone is in no token.
+    "octo-org/octo.repo_1@456789": False,
+    "octo-org@/octo.repo_1@": False,
+    "octo-org@12x/octo.repo_1@456789": False,
+    "octo-org/*": False,
+    "octo-org/octo/repo": False,
+    "octo-org/octo:environment:prod": False,
+}
+
+
+@pytest.mark.parametrize("parameter", ["GitHubRepository", "ApplicationRepository"])
+@pytest.mark.parametrize("repository", REPOSITORIES)
+def test_a_repository_is_named_with_both_ids_or_with_none(parameter: str, repository: str) -> None:
+    found = re.fullmatch(PARAMETERS[parameter]["AllowedPattern"], repository)
+    assert bool(found) is REPOSITORIES[repository]
+    # The longest that GitHub has: 39 and 100 characters, and two numbers.
+    assert PARAMETERS[parameter]["MaxLength"] >= len("@/@") + 39 + 100 + 2 * 19
+
+
 # The function
 
 
@@ -260,10 +420,21 @@ def test_forgotten_asynchronous_requests_do_not_run_later() -> None:
     assert config["Properties"]["MaximumRetryAttempts"] <= 2
 
 
+def test_nothing_is_reserved_unless_asked_for_because_a_new_account_has_too_little() -> None:
+    assert PARAMETERS["ReservedConcurrency"]["Default"] == 0
+    assert "still 10" in PARAMETERS["ReservedConcurrency"]["Description"]
+    others = {name for name, function in of_type("AWS::Lambda::Function").items() if name != "MigrateFunction"}
+    assert not [name for name in others if "ReservedConcurrentExecutions" in properties(name)]
+    assert not [name for name in others if "ProvisionedConcurrencyConfig" in json.dumps(RESOURCES[name])]
+
+
 def test_reservation_of_0_means_none_because_lambda_would_take_it_for_off() -> None:
     reserved = properties("MigrateFunction")["ReservedConcurrentExecutions"]
     assert reserved == {"Fn::If": ["ReserveConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
-    assert 2 <= PARAMETERS["ReservedConcurrency"]["Default"] <= PARAMETERS["ReservedConcurrency"]["MaxValue"] <= 5
+    assert TEMPLATE["Conditions"]["ReserveConcurrency"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "ReservedConcurrency"}, "0"]}]
+    }
+    assert 2 <= PARAMETERS["ReservedConcurrency"]["MaxValue"] <= 5
 
 
 def test_layer_is_the_folder_of_reviewed_sql_and_nothing_else() -> None:
@@ -285,8 +456,25 @@ def test_log_group_is_kept_for_a_stated_time_and_outlives_the_stack(name: str) -
     assert PARAMETERS["LogRetentionDays"]["Default"] >= 365
     assert TRANSFORMED[name]["DeletionPolicy"] == "RetainExceptOnCreate"
     assert TRANSFORMED[name]["UpdateReplacePolicy"] == "Retain"
-    # A new stack finds none in its way.
-    assert "LogGroupName" not in properties(name)
+    # A new stack finds none in its way: a name is left to CloudFormation, or ends with the stack's own id.
+    given = properties(name).get("LogGroupName")
+    assert given is None or (given["Fn::Sub"][0].endswith("-${Id}") and given["Fn::Sub"][1] == {"Id": STACKS_OWN_ID})
+
+
+def test_log_that_a_service_delivers_takes_no_room_in_the_accounts_resource_policy() -> None:
+    delivered = {
+        name
+        for machine in of_type("AWS::StepFunctions::StateMachine").values()
+        for name in names_of(machine["Properties"]["LoggingConfiguration"]["Destinations"])
+    }
+    assert delivered == {"StateMachineLogGroup"}
+    for name in delivered:
+        assert properties(name)["LogGroupName"]["Fn::Sub"][0].startswith("/aws/vendedlogs/states/${AWS::StackName}-")
+    # What writes to its group by its own role needs no such policy: Lambda's functions do, and nothing else logs here.
+    others = set(of_type("AWS::Logs::LogGroup")) - delivered
+    functions = of_type("AWS::Lambda::Function").values()
+    assert others == {function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] for function in functions}
+    assert not of_type("AWS::Logs::ResourcePolicy")
 
 
 def test_everything_that_logs_has_a_log_group_of_its_own() -> None:
@@ -351,6 +539,8 @@ def test_role_is_assumed_by_one_service_and_only_for_this_account(role: str) -> 
         assert own == {"Fn::Sub": "repo:${GitHubRepository}:environment:${EnvironmentName}"}
         asked = {"Fn::Sub": "repo:${ApplicationRepository}:environment:${EnvironmentName}"}
         assert application == {"Fn::If": ["TrustApplication", asked, {"Ref": "AWS::NoValue"}]}
+        # To the letter: a pattern would trust whoever takes over a name, or any environment.
+        assert set(statement["Condition"]) == {"StringEquals"}
         return
     (service,) = statement["Principal"].values()
     assert service.endswith(".amazonaws.com")
@@ -834,6 +1024,34 @@ def test_placeholders_are_refused_before_anything_is_created(environment: str) -
     for name in ("VpcId", "SubnetIds", "DatabaseSecurityGroupId"):
         assert values[name].endswith("-fill-me-in")
         assert PARAMETERS[name]["Type"].removeprefix("List<").startswith("AWS::EC2::")
+
+
+def test_what_is_left_out_keeps_its_value_and_people_are_told_how_to_switch_it_off() -> None:
+    comment = SAMCONFIG_TEXT[: SAMCONFIG_TEXT.index("version = ")]
+    readme = (PROJECT / "README.md").read_text()
+    for text in (comment, readme):
+        assert "keeps the value of the deployment before, not its default" in text.replace("\n# ", " ").replace(
+            "\n", " "
+        )
+    told = re.findall(r"'(\w+=\"\")'", comment + readme)
+    assert len(told) == 4
+    for line in told:
+        # So it stands in samconfig.toml; without the quotation marks SAM refuses all of them.
+        assert CfnParameterOverridesType().convert([line], None, None) == {line.partition("=")[0]: ""}
+        assert PARAMETERS[line.partition("=")[0]]["Default"] == ""
+    with pytest.raises(click.BadParameter):
+        CfnParameterOverridesType().convert(["EndpointUrl="], None, None)
+
+
+def test_what_nothing_switches_off_can_be_given_with_nothing_in_it() -> None:
+    for name, parameter in PARAMETERS.items():
+        if parameter.get("Default") == "":
+            assert re.fullmatch(parameter["AllowedPattern"], ""), name
+            assert "MinLength" not in parameter, name
+    refused = {
+        name for name, parameter in PARAMETERS.items() if parameter.get("Default") and parameter["Type"] == "String"
+    }
+    assert not [name for name in refused if re.fullmatch(PARAMETERS[name].get("AllowedPattern", "^.+$"), "")]
 
 
 def test_samconfig_names_no_account_region_or_secret() -> None:
