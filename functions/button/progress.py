@@ -34,9 +34,7 @@ def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[Step], 
     facts = [f"took {say_duration(seconds_of(execution, now))}", *filter(None, asked), execution.name]
     if execution.is_running:
         facts[0] = f"running for {say_duration(seconds_of(execution, now))}"
-    link = on_click(
-        button("Look again", "btn btn-primary"), viewer.endpoint, {"execution": execution.arn}, display="popup"
-    )
+    link = on_click(button("Look again", "btn-primary"), viewer.endpoint, {"execution": execution.arn}, display="popup")
     return frame(
         viewer,
         head(viewer, f"{text_of(request.get('action'))} {text_of(request.get('hotfix'))}"),

@@ -580,6 +580,23 @@ def test_a_theme_reaches_neither_another_widget_nor_an_older_popup() -> None:
         assert f'class="pgh-{root} ' in show_notice(replace(VIEWER, dark=root == "dark"), "", "").source
 
 
+def test_whatever_is_pressed_is_a_button_within_the_link_that_an_action_follows() -> None:
+    """CloudWatch binds an action to the element right before it; in AWS's samples that is always such a link."""
+    running = make_execution("apply", "RUNNING")
+    bound = ("a", ["class"]), ("button", ["type"]), "/button", "/a"
+    titled = ("a", ["class"]), ("button", ["type", "title"]), "/button", "/a"
+    for page in (overview(missing(), make_execution("apply")), overview(missing(), running), progress(running)):
+        found = [at for at, part in enumerate(page.skeleton) if part[0] == "cwdb-action"]
+        assert len(found) == len(page.actions) > 0
+        assert all(tuple(page.skeleton[at - 4 : at]) in (bound, titled) for at in found)
+        # Without an href a click leads nowhere by itself.
+        pressed = [part[0] for part in page.skeleton if part[0] in ("a", "button")]
+        assert pressed == ["a", "button"] * len(found)
+        assert [value for value in page.values if value.startswith("btn ")] == [
+            value for value in page.values if value in ("btn btn-primary", "btn pgh-link")
+        ]
+
+
 def test_nothing_needs_a_script() -> None:
     pages = [overview(missing(blockers=[BLOCKER])), overview(there()), progress(make_execution("apply", "RUNNING"))]
     tags = {part[0] for page in pages for part in page.skeleton if isinstance(part, tuple)}
