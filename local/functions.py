@@ -12,7 +12,8 @@ import executions
 import logline
 import report
 import request
+import results
 import run
 import words
 
-__all__ = ["button", "errors", "executions", "logline", "report", "request", "run", "words"]
+__all__ = ["button", "errors", "executions", "logline", "report", "request", "results", "run", "words"]

@@ -10,7 +10,7 @@ from parts import button, choose, frame, head, heading, marked, muted, state, ta
 from progress import list_steps, say_failure
 from words import (
     database_of,
-    has_succeeded,
+    has_failed,
     objects_of,
     say_cause,
     say_doing,
@@ -101,7 +101,7 @@ def show_look(seen: Seen) -> Html:
         waited = f"The look takes long: {say_duration(seconds_of(look, seen.now))} so far."
         told = element("p", f"{waited} Refresh to see how it ends.")
         return state("busy", "Looking", name, told, list_steps(seen.steps), *say_failure(seen.steps))
-    if not has_succeeded(look):
+    if has_failed(look):
         problem = f"{look.error or say_state(look)}: {say_cause(look)}"
         return state("bad", "The look failed", name, element("pre", problem))
     return state(tone_of(look), say_state(look), name, element("p", text_of(look.output.get("summary"))))
