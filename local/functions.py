@@ -4,9 +4,10 @@ import sys
 
 from local.places import PROJECT
 
-sys.path += [str(PROJECT / "functions" / name) for name in ("button", "migrate", "report")]
+sys.path += [str(PROJECT / "functions" / name) for name in ("button", "endpoint", "migrate", "report")]
 
 import button
+import endpoint
 import errors
 import executions
 import logline
@@ -16,4 +17,4 @@ import results
 import run
 import words
 
-__all__ = ["button", "errors", "executions", "logline", "report", "request", "results", "run", "words"]
+__all__ = ["button", "endpoint", "errors", "executions", "logline", "report", "request", "results", "run", "words"]

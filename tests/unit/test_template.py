@@ -59,11 +59,13 @@ RIGHTS = {
         ("lambda:InvokeFunction", "MigrateFunction"),
         ("lambda:InvokeFunction", "ReportFunction"),
         ("sns:Publish", "HotfixTopic"),
-        ("states:InvokeHTTPEndpoint", "stateMachine:pg-hotfix-hotfix"),
-        ("events:RetrieveConnectionCredentials", "EndpointConnection"),
-        ("secretsmanager:DescribeSecret", "EndpointConnection"),
-        ("secretsmanager:GetSecretValue", "EndpointConnection"),
+        ("lambda:InvokeFunction", "EndpointFunction"),
         ("logs:FilterLogEvents", "log-group:name:*"),
+    },
+    "EndpointRole": {
+        ("secretsmanager:GetSecretValue", "EndpointTokenSecretArn"),
+        # Whichever encrypts that secret: the conditions bind it.
+        ("kms:Decrypt", "key/*"),
     },
     "ReportRole": set(),
     "EventsRole": {("states:StartExecution", MACHINE)},
@@ -271,7 +273,7 @@ def refusals(**given: Any) -> list[str]:
 
 OF_ANOTHER_VPC = "SubnetsInVpc: Every subnet in SubnetIds must be in the VPC given as VpcId."
 WITHOUT_TOKEN = (
-    "EndpointNeedsToken: EndpointUrl needs EndpointTokenSecretArn, since Step Functions calls nothing without a header."
+    "EndpointNeedsToken: EndpointUrl needs EndpointTokenSecretArn, the secret with its Authorization header."
 )
 WITHOUT_STAGE = "PipelineNeedsStageAndHotfix: PipelineName needs PipelineStage."
 WITHOUT_HOTFIX = "PipelineNeedsStageAndHotfix: PipelineName needs PipelineHotfix."
@@ -407,8 +409,8 @@ def test_safety_limits_have_the_defaults_of_the_contract() -> None:
 def test_environment_carries_no_secret() -> None:
     variables = properties("MigrateFunction")["Environment"]["Variables"]
     assert not [name for name in variables if re.search("PASS|TOKEN|CREDENTIAL|DATABASE_URL|USER|_KEY", name)]
-    # CloudFormation itself reads one secret, the endpoint's, and hands it to EventBridge.
-    assert TEXT.count("{{resolve:") == 1
+    # CloudFormation reads none: each function reads its own.
+    assert "{{resolve:" not in TEXT
     assert not [name for name, parameter in PARAMETERS.items() if "NoEcho" in parameter]
     for name in ENVIRONMENT:
         assert isinstance(variables[name], str) or set(variables[name]) == {"Ref"}, name
@@ -481,6 +483,7 @@ def test_everything_that_logs_has_a_log_group_of_its_own() -> None:
     assert properties("MigrateFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "MigrateLogGroup"}
     assert properties("ButtonFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ButtonLogGroup"}
     assert properties("ReportFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ReportLogGroup"}
+    assert properties("EndpointFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "EndpointLogGroup"}
     logging = properties("HotfixStateMachine")["LoggingConfiguration"]
     assert names_of(logging) == {"StateMachineLogGroup"}
     assert (logging["Level"], logging["IncludeExecutionData"]) == ("ALL", False)
@@ -504,6 +507,7 @@ def test_everything_has_a_role_of_its_own_and_sam_adds_no_managed_policy() -> No
     assert properties("MigrateFunction")["Role"] == {"Fn::GetAtt": ["MigrateRole", "Arn"]}
     assert properties("ButtonFunction")["Role"] == {"Fn::GetAtt": ["ButtonRole", "Arn"]}
     assert properties("ReportFunction")["Role"] == {"Fn::GetAtt": ["ReportRole", "Arn"]}
+    assert properties("EndpointFunction")["Role"] == {"Fn::GetAtt": ["EndpointRole", "Arn"]}
     assert properties("HotfixStateMachine")["RoleArn"] == {"Fn::GetAtt": ["StateMachineRole", "Arn"]}
 
 
@@ -519,7 +523,7 @@ def test_role_may_do_exactly_this(role: str) -> None:
     logs = {(action, resource) for action, resource in found if action in ("logs:CreateLogStream", "logs:PutLogEvents")}
     network = {(action, resource) for action, resource in found if action.startswith("ec2:")}
     assert found - logs - network == RIGHTS[role]
-    assert bool(logs) == (role in ("MigrateRole", "ReportRole", "ButtonRole"))
+    assert bool(logs) == (role in ("MigrateRole", "ReportRole", "ButtonRole", "EndpointRole"))
     assert bool(network) == (role == "MigrateRole")
 
 
@@ -550,10 +554,26 @@ def test_role_is_assumed_by_one_service_and_only_for_this_account(role: str) -> 
 
 
 def test_only_that_url_is_called_and_only_in_that_way() -> None:
-    (statement,) = allowing("states:InvokeHTTPEndpoint", "StateMachineRole")
-    assert statement["Condition"] == {
-        "StringEquals": {"states:HTTPEndpoint": {"Ref": "EndpointUrl"}, "states:HTTPMethod": {"Ref": "EndpointMethod"}}
+    assert properties("EndpointFunction")["Environment"]["Variables"] == {
+        "ENDPOINT_URL": {"Ref": "EndpointUrl"},
+        "ENDPOINT_METHOD": {"Ref": "EndpointMethod"},
+        "ENDPOINT_TOKEN_SECRET_ARN": {"Ref": "EndpointTokenSecretArn"},
     }
+    # The machine hands over nothing that could be another URL, and no task of it calls one itself.
+    definition = yaml_parse((PROJECT / "statemachine" / "hotfix.asl.yaml").read_text())
+    assert definition["States"]["CallEndpoint"]["Parameters"]["Payload"] == {}
+    assert not [name for name, state in definition["States"].items() if "http:invoke" in state.get("Resource", "")]
+
+
+def test_endpoints_token_is_read_by_one_function_whatever_key_encrypts_it() -> None:
+    (statement,) = allowing("kms:", "EndpointRole")
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "kms:ViaService": {"Fn::Sub": "secretsmanager.${AWS::Region}.amazonaws.com"},
+            "kms:EncryptionContext:SecretARN": {"Ref": "EndpointTokenSecretArn"},
+        }
+    }
+    assert "VpcConfig" not in properties("EndpointFunction")
 
 
 def test_no_statement_allows_an_action_by_wildcard() -> None:
@@ -698,10 +718,11 @@ def test_what_the_definition_gets_breaks_no_json_text() -> None:
 
 
 def test_checks_after_the_fix_are_there_only_if_asked_for() -> None:
-    assert TRANSFORMED["EndpointConnection"]["Condition"] == "CallEndpoint"
+    for name in ("EndpointFunction", "EndpointRole", "EndpointLogGroup"):
+        assert TRANSFORMED[name]["Condition"] == "CallEndpoint"
     assert TRANSFORMED["ApplicationErrorFilter"]["Condition"] == "WatchLog"
     assert PARAMETERS["EndpointUrl"]["Default"] == PARAMETERS["ApplicationLogGroup"]["Default"] == ""
-    # Without a body nobody's data comes into the execution's history.
+    # Without a body nobody's data leave the application.
     assert PARAMETERS["EndpointMethod"]["Default"] == "HEAD"
 
 
