@@ -1,4 +1,4 @@
-"""One verified connection to PostgreSQL. The only module that knows pg8000.
+"""One verified connection to PostgreSQL. With login.py the only module that knows pg8000.
 
 Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a
 file unchanged.
@@ -14,24 +14,25 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
-import scramp.core
 from pg8000.converters import PG_TYPES
 from pg8000.exceptions import DatabaseError, InterfaceError
-from pg8000.native import Connection, literal
+from pg8000.native import literal
 from scramp import ScramException
 
 import errors
 import transport
 from limits import MARGIN_MS, elapsed_ms
+from login import LibpqConnection
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
+
+    from pg8000.native import Connection
 
     from credentials import Target
     from limits import Limits
@@ -85,18 +86,6 @@ SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 HISTORY_BUSY = "pg-hotfix-prisma:"
 IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
-
-
-@lru_cache(maxsize=2)
-def salt_password(*parts: Any) -> bytes:
-    """The password with the server's salt, thousands of hashes later: 3 ms for a whole processor. A warm function
-    remembers it, as it remembers the password. https://datatracker.ietf.org/doc/html/rfc5802#section-3"""
-    salted: bytes = hash_again_and_again(*parts)
-    return salted
-
-
-hash_again_and_again = scramp.core.hi
-scramp.core.hi = lambda hash_function, password, salt, count: salt_password(hash_function, password, salt, int(count))
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -413,7 +402,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str =
     """
     encrypted = transport.encrypt(transport.connect_socket(target, limits), target, ca_bundle)
     try:
-        connection = Connection(
+        connection = LibpqConnection(
             target.user,
             host=target.host,
             port=target.port,

@@ -283,9 +283,9 @@ def database_refused(address: str, user: str, sqlstate: str, message: str) -> Lo
 
 def scram_failed(address: str, user: str) -> LoginError:
     return LoginError(
-        f"The login of {user} to the database {address} failed: the server did not prove that it knows the password, "
-        f"or the password holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits "
-        "for the role, and store it in the secret."
+        f"The server of the database {address} did not prove that it knows the password of {user}, so the login was "
+        f"broken off. {UNCHANGED} Find out who answers at this address; if it is the right server, set the password of "
+        f"the secret for the role once more:  ALTER ROLE {quoted(user)} PASSWORD '...';"
     )
 
 

@@ -548,14 +548,3 @@ def test_a_role_whose_own_settings_turn_limits_off_is_limited_all_the_same(
     with database.connect() as other:
         other.run("BEGIN; SELECT * FROM public.drivers")
         assert invoke("apply", HOTFIX).error_name == "LockBusyError"
-
-
-def test_a_warm_function_salts_its_password_once(invoke: Invoke, database: Database) -> None:
-    database_module.salt_password.cache_clear()
-    assert [invoke("check").result, invoke("check").result] == ["ready", "ready"]
-    found = database_module.salt_password.cache_info()
-    assert (found.misses, found.hits) == (1, 1)
-    # A new password comes with a new salt.
-    password = new_password()
-    database.run(f"ALTER ROLE {database.user} PASSWORD '{password}'")
-    assert invoke("check").error_name == "LoginError"
