@@ -15,8 +15,11 @@ SASL = struct.pack("!i", 10)
 ANYBODY = b"*"
 
 
-class LibpqConnection(Connection):
+class LibpqConnection(Connection):  # type: ignore[misc]
     """A connection that logs in with every password that psql logs in with, and under every role's name."""
+
+    user: bytes
+    password: bytes
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802 - pg8000's name
         """scramp raises where SASLprep forbids a character. So it begins with a password that nobody forbids, and has
