@@ -24,15 +24,13 @@ from scramp import ScramException
 import errors
 import transport
 from limits import MARGIN_MS, elapsed_ms
-from login import LibpqConnection
+from login import LibpqConnection, is_from_pooler
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
-
-    from pg8000.native import Connection
 
     from credentials import Target
     from limits import Limits
@@ -72,6 +70,9 @@ NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
 # Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
 MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
 WITHHELD = "its text may quote row data and is withheld"
+
+# Which function of the server refuses one connection too many, and so whose limit it is.
+LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
 
 EXCERPT_CHARACTERS = 120
 
@@ -115,11 +116,12 @@ class HistoryBusy(Exception):  # noqa: N818 - never leaves the function
 
 
 class LoginRefused(Exception):  # noqa: N818 - never leaves the function
-    """The server refused the credentials (28xxx). The secret may have been rotated since it was read."""
+    """The server refused the credentials (28xxx), or a pooler did. The secret may have been rotated since it was
+    read."""
 
-    def __init__(self, sqlstate: str) -> None:
+    def __init__(self, sqlstate: str, message: str, *, by_pooler: bool = False) -> None:
         super().__init__(sqlstate)
-        self.sqlstate = sqlstate
+        self.sqlstate, self.message, self.by_pooler = sqlstate, message, by_pooler
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Session:
     is rolled back by that."""
 
     def __init__(
-        self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits, opening: str = ""
+        self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits, opening: str = ""
     ) -> None:
         self.connection = connection
         self.encrypted = encrypted
@@ -363,6 +365,8 @@ class Session:
         """The contract's error for pg8000's. The rest is given when it was the file that ran: `offset` is where it
         began in the message, and `statement_ms` its limit."""
         if not isinstance(error, DatabaseError):
+            if self.connection.last_words:
+                return errors.pooler_unavailable(self.target.address, f"08P01: {self.connection.last_words}")
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
         message = fields.get("M", "")
@@ -444,16 +448,40 @@ def hang_up(encrypted: ssl.SSLSocket) -> None:
 
 
 def translate_login(error: Exception, target: Target) -> Exception:
+    """The contract's error for a login that failed, or LoginRefused."""
     if not isinstance(error, DatabaseError):
         return errors.database_unavailable(target.address, reason_of(error))
-    sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
+    sqlstate, fields = sqlstate_of(error), error.args[0]
+    message, address, user = fields.get("M", ""), target.address, target.user
+    if is_from_pooler(fields):
+        return translate_pooler(message, target)
     if sqlstate.startswith("28"):
-        return LoginRefused(sqlstate)
-    if sqlstate in ("3D000", "42501"):
-        return errors.database_refused(target.address, target.user, sqlstate, message)
+        return LoginRefused(sqlstate, message)
+    if sqlstate == "3D000":
+        return errors.database_missing(address, user, sqlstate, message)
+    if sqlstate == "42501":
+        return errors.database_refused(address, target.database, user, sqlstate, message)
+    if sqlstate == "55000":
+        return errors.database_closed(address, target.database, sqlstate, message)
+    if sqlstate == "53300":
+        limit = LIMITED_BY.get(fields.get("R", ""))
+        return errors.no_connection_left(address, target.database, user, sqlstate, message, limit)
+    if sqlstate == "57P03":
+        return errors.server_not_ready(address, f"{sqlstate}: {message}")
     if sqlstate in ("42704", "22023", "08P01", "0A000"):
-        return errors.startup_refused(target.address, sqlstate, message)
-    return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
+        return errors.startup_refused(address, sqlstate, message)
+    return errors.database_unavailable(address, f"{sqlstate}: {message}")
+
+
+def translate_pooler(message: str, target: Target) -> Exception:
+    """The contract's error for PgBouncer's words, or LoginRefused."""
+    if re.search("authentication failed|no such user", message):
+        return LoginRefused("08P01", message, by_pooler=True)
+    if "no such database" in message:
+        return errors.database_missing(target.address, target.user, "08P01", message, by_pooler=True)
+    if re.search("^(?!unsupported).*(no more connections|_timeout|cannot connect|login has|shutting down)", message):
+        return errors.pooler_unavailable(target.address, f"08P01: {message}")
+    return errors.pooler_in_front(target.address, f"08P01: {message}")
 
 
 def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> bool:

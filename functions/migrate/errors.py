@@ -66,7 +66,7 @@ class TlsError(HotfixError):
 
 
 class LoginError(HotfixError):
-    """The server refused the login, also with a secret read afresh."""
+    """The server refused the login, also with the secret read again, or lets this role not into this database."""
 
 
 class NotOwnerError(HotfixError):
@@ -266,18 +266,112 @@ def tls_failed(host: str, port: int, reason: str) -> TlsError:
     )
 
 
-def login_refused(address: str, user: str, sqlstate: str, arn: str) -> LoginError:
+ENDPOINT = (
+    "put the instance's own endpoint into the secret or DB_HOST:  "
+    "aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
+)
+POOLER = f"A pooler (PgBouncer or the like) answers there, not PostgreSQL: {ENDPOINT}"
+
+
+def login_refused(
+    address: str, user: str, sqlstate: str, message: str, arn: str, *, by_pooler: bool = False
+) -> LoginError:
+    """`message` names role, host and database only. `by_pooler`: it is not PostgreSQL's."""
     return LoginError(
-        f"The database {address} refused the login of {user} ({sqlstate}), also with the secret read afresh. "
-        f"{UNCHANGED} Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id "
-        f"{arn}"
+        f"The database {address} refused the login of {user} ({sqlstate}: {message}), also with the secret read again. "
+        f"{UNCHANGED} {POOLER if by_pooler else advise_login(user, sqlstate, message, arn)}"
     )
 
 
-def database_refused(address: str, user: str, sqlstate: str, message: str) -> LoginError:
+def advise_login(user: str, sqlstate: str, message: str, arn: str) -> str:
+    """See auth_failed and ClientAuthentication in
+    https://github.com/postgres/postgres/blob/master/src/backend/libpq/auth.c, which translates no name of a method."""
+    compare = f"Compare its password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
+    if sqlstate == "28P01":
+        return (
+            "The role does not exist, has another password, or its password has expired:  "
+            f"SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = {string(user)};  {compare}"
+        )
+    if "pg_hba.conf" in message:
+        return (
+            "No line of the server's pg_hba.conf lets this role in from this host with TLS and a password. Correct the "
+            "file, and load it:  SELECT * FROM pg_catalog.pg_hba_file_rules;  SELECT pg_catalog.pg_reload_conf();"
+        )
+    if "PAM" in message:
+        return (
+            "RDS asks PAM where a role has rds_iam: it then takes an IAM token and no password. To log in with the "
+            f"secret's password:  REVOKE rds_iam FROM {quoted(user)};"
+        )
+    if "not permitted" in message:
+        return f"Let the role log in:  ALTER ROLE {quoted(user)} LOGIN;"
+    if "does not exist" in message:
+        return f"Correct username in the secret, or create the role:  CREATE ROLE {quoted(user)} LOGIN PASSWORD '...';"
+    return (
+        "The server's pg_hba.conf chooses how this role logs in; pg-hotfix sends the secret's password and has no "
+        f"client certificate. {compare}"
+    )
+
+
+def database_missing(address: str, user: str, sqlstate: str, message: str, *, by_pooler: bool = False) -> LoginError:
+    advice = "Correct dbname in the secret or DB_NAME. What there is:  SELECT datname FROM pg_catalog.pg_database;"
     return LoginError(
-        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} Correct dbname in the "
-        "secret or DB_NAME, or grant it:  GRANT CONNECT ON DATABASE ... TO ..."
+        f"{user} can't connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} "
+        f"{POOLER if by_pooler else advice}"
+    )
+
+
+def database_refused(address: str, database: str, user: str, sqlstate: str, message: str) -> LoginError:
+    return LoginError(
+        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} Grant it:  "
+        f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(user)};"
+    )
+
+
+def database_closed(address: str, database: str, sqlstate: str, message: str) -> LoginError:
+    return LoginError(
+        f"The database {address} lets nobody in ({sqlstate}: {message}). {UNCHANGED} Find out who closed it; "
+        "a database whose DROP was interrupted can only be dropped. To open it:  "
+        f"ALTER DATABASE {quoted(database)} WITH ALLOW_CONNECTIONS true;"
+    )
+
+
+def no_connection_left(
+    address: str, database: str, user: str, sqlstate: str, message: str, limit: str | None
+) -> DatabaseUnavailableError:
+    """`limit`: "role" or "database" for a limit of their own, None for the server's."""
+    advice = {
+        "role": f"raise the role's limit:  ALTER ROLE {quoted(user)} CONNECTION LIMIT -1;",
+        "database": f"raise the database's limit:  ALTER DATABASE {quoted(database)} CONNECTION LIMIT -1;",
+    }.get(
+        limit or "",
+        "see who holds the connections:  SELECT usename, application_name, state, count(*) FROM "
+        "pg_catalog.pg_stat_activity GROUP BY 1, 2, 3 ORDER BY 4 DESC;",
+    )
+    return DatabaseUnavailableError(
+        f"The database {address} has no connection left for {user} ({sqlstate}: {message}). {UNCHANGED} Run the same "
+        f"request again; if it keeps failing, {advice}"
+    )
+
+
+def server_not_ready(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The server of the database {address} takes no connections now ({reason}). {UNCHANGED} Run the same request "
+        "again; if it keeps failing, look at the instance's events:  aws rds describe-events --source-type db-instance"
+    )
+
+
+def pooler_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The pooler in front of the database {address} gave no connection ({reason}). {UNCHANGED} {POOLER}"
+    )
+
+
+def pooler_in_front(address: str, reason: str = "") -> ConfigurationError:
+    said = f" ({reason})" if reason else ""
+    return ConfigurationError(
+        f"A pooler (PgBouncer or the like) stands between pg-hotfix and the database {address}{said}: the limits of a "
+        "session do not reach the server, or stay behind in another client's session. "
+        f"{UNCHANGED} To connect without it, {ENDPOINT}"
     )
 
 
@@ -348,9 +442,9 @@ def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: int) ->
 
 def startup_refused(address: str, sqlstate: str, message: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The server of {address} refuses the limits that the session starts with ({sqlstate}: {message}). {UNCHANGED} "
-        "Supported are PostgreSQL 14 to 18, reached directly: put the instance's own endpoint, not a pooler's or an "
-        "older server's, into the secret or DB_HOST."
+        f"The server of {address} refuses the settings that the session starts with ({sqlstate}: {message}). "
+        f"{UNCHANGED} Supported are PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog."
+        "version(), pg_catalog.current_setting('server_encoding');"
     )
 
 

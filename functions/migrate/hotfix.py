@@ -314,17 +314,22 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
 
 
 def log_in(settings: Settings, remaining_ms: Callable[[], int], opening: str) -> Session:
-    """A session that has asked already what `opening` asks. The secret was read afresh once if the server refused the
+    """A session that has asked already what `opening` asks. The secret was read again once if the server refused the
     one that a warm function remembered."""
     target = read_target(settings)
     try:
         return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
-    except LoginRefused:
-        target = read_target(settings, afresh=True)
-    try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
     except LoginRefused as error:
-        raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
+        refused, refusal = target, error
+    try:
+        target = read_target(settings, afresh=True)
+        if target != refused:
+            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
+    except LoginRefused as error:
+        refusal = error
+    raise errors.login_refused(
+        target.address, target.user, refusal.sqlstate, refusal.message, settings.secret_arn, by_pooler=refusal.by_pooler
+    ) from refusal
 
 
 def refuse_too_late(session: Session, turn: Turn) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import stringprep
 import struct
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pg8000.native import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-AUTHENTICATIONSASL
 SASL = struct.pack("!i", 10)
@@ -20,6 +23,8 @@ class LibpqConnection(Connection):  # type: ignore[misc]
 
     user: bytes
     password: bytes
+    # What a pooler said before it hung up: pg8000 forgets it, since it waits for the server to be ready again.
+    last_words = ""
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802 - pg8000's name
         """scramp raises where SASLprep forbids a character. So it begins with a password that nobody forbids, and has
@@ -37,6 +42,18 @@ class LibpqConnection(Connection):  # type: ignore[misc]
         finally:
             self.user, self.password = user, password
         self.auth.password = prepare_password(password.decode())
+
+    def handle_ERROR_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802 - pg8000's name
+        super().handle_ERROR_RESPONSE(data, context)
+        fields = context.error.args[0]
+        if fields.get("S") == "FATAL" and is_from_pooler(fields):
+            self.last_words = fields.get("M", "")
+
+
+def is_from_pooler(fields: Mapping[str, str]) -> bool:
+    """PgBouncer says everything as 08P01 and, unlike PostgreSQL, without its place in the source.
+    https://github.com/pgbouncer/pgbouncer/blob/master/src/client.c"""
+    return fields.get("C") == "08P01" and "F" not in fields
 
 
 def prepare_password(password: str) -> bytes:

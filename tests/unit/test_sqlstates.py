@@ -4,6 +4,8 @@ What becomes of them in a file and at COMMIT needs a server."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from credentials import Target
@@ -18,7 +20,7 @@ TARGET = Target("db.example", 5432, "kaviar", "app", "secret")
 LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
 # Facts that only a server knows are read by none of these.
 SESSION = object.__new__(Session)
-SESSION.__dict__ |= {"target": TARGET, "limits": LIMITS, "statement_timeout_ms": 5000, "connection": None}
+SESSION.__dict__ |= {"target": TARGET, "limits": LIMITS, "connection": SimpleNamespace(last_words="")}
 
 
 def raised(sqlstate: str, message: str = "what PostgreSQL says") -> DatabaseError:
