@@ -69,10 +69,21 @@ IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
 # Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
 MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
+# Hints are shown that quote nothing but a setting, and hold no number but its value.
+HOLDS_NO_DATA = re.compile(r"""(?:[^"'«»„“”\d]|(?<=\w)'(?=s\b)|"max_\w+"|\(currently \d+kB\))+""")
+LOCK_TABLE = re.compile(r"max_(?:pred_)?locks_per_transaction")
+# The functions of the server that end a query for the sake of a replica's replay: both codes are mostly something else.
+CANCELLED_IN = ("ProcessInterrupts", "ProcessRecoveryConflict")
 WITHHELD = "its text may quote row data and is withheld"
 
 # Which function of the server refuses one connection too many, and so whose limit it is.
 LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
+
+# In a line of an error's context: of PL/pgSQL with its arguments, of other languages in quotes.
+FUNCTION = re.compile(
+    r"""(?:[ .]|^)(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'().]+))\([^()]*\)(?= )"""
+    """|(?<= )"(?P<other>[^"]+)"$"""
+)
 
 EXCERPT_CHARACTERS = 120
 
@@ -256,10 +267,11 @@ class Session:
         Raises:
             LockNotAvailable, InUse, and the errors of the contract; nothing was changed by this.
         """
+        started = time.monotonic()
         try:
             return self.connection.run(sql) or []
         except (DatabaseError, *LOST) as error:
-            raise self.translate(error) from error
+            raise self.translate(error, took_ms=elapsed_ms(started)) from error
 
     def ask(self, sql: str) -> Answer:
         """As `query`, with the type modifiers; what was asked with the login is not asked again."""
@@ -329,7 +341,8 @@ class Session:
             if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
                 wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
                 raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
-            raise self.translate(error, hotfix, sql, len(prefix), statement_ms) from error
+            took_ms = elapsed_ms(started)
+            raise self.translate(error, hotfix, sql, len(prefix), statement_ms, took_ms=took_ms) from error
         except LOST as error:
             # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
             # the file, since the server's own limits are shorter: the network has fallen silent.
@@ -360,10 +373,17 @@ class Session:
             self.close()
 
     def translate(
-        self, error: Exception, hotfix: str | None = None, sql: str = "", offset: int = 0, statement_ms: int = 0
+        self,
+        error: Exception,
+        hotfix: str | None = None,
+        sql: str = "",
+        offset: int = 0,
+        statement_ms: int = 0,
+        *,
+        took_ms: float = math.inf,
     ) -> Exception:
-        """The contract's error for pg8000's. The rest is given when it was the file that ran: `offset` is where it
-        began in the message, and `statement_ms` its limit."""
+        """The contract's error for pg8000's, after `took_ms`. The rest is given when it was the file that ran: `offset`
+        is where it began in the message, and `statement_ms` its limit."""
         if not isinstance(error, DatabaseError):
             if self.connection.last_words:
                 return errors.pooler_unavailable(self.target.address, f"08P01: {self.connection.last_words}")
@@ -372,6 +392,8 @@ class Session:
         message = fields.get("M", "")
         if hotfix and not is_free_of_row_data(sqlstate, fields, sql):
             message = WITHHELD
+        if sqlstate in ("40001", "40P01") and fields.get("R", "").startswith(CANCELLED_IN):
+            return errors.cancelled_by_replay(self.target.address, f"{sqlstate}: {message}")
         if sqlstate in LOCK_NOT_AVAILABLE:
             return LockNotAvailable(sqlstate)
         if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
@@ -381,19 +403,32 @@ class Session:
             return InUse(int(position), why)
         if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
+        hint = fields.get("H", "")
+        if sqlstate == "53200" and (setting := LOCK_TABLE.search(hint)) and not is_made_up(fields):
+            return errors.lock_table_full(hotfix or "a catalog query of pg-hotfix", message, setting[0])
         if IN_TROUBLE.fullmatch(sqlstate):
             return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
-            return errors.statement_timeout(
-                hotfix or "a look", message, statement_ms or self.limits.statement_timeout_ms
-            )
+            return self.translate_cancelled(hotfix, message, took_ms, statement_ms or self.limits.statement_timeout_ms)
         if sqlstate == "25006":
             return errors.read_only(self.target.address, message)
         if sqlstate == "42501":
             return errors.permission_denied(self.target.user, message)
+        hint = hint if HOLDS_NO_DATA.fullmatch(hint) and not is_made_up(fields) else ""
         if hotfix is None:
-            return errors.query_refused(sqlstate, message)
-        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset))
+            return errors.query_refused(sqlstate, message, hint)
+        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset), hint)
+
+    def translate_cancelled(
+        self, hotfix: str | None, message: str, took_ms: float, limit_ms: int
+    ) -> errors.StatementTimeoutError:
+        """The server's own limit never ends a statement before its time, whatever language the message is in."""
+        if took_ms < limit_ms:
+            what = hotfix or "a catalog query of pg-hotfix"
+            return errors.cancelled_by_somebody(what, message, round(took_ms), limit_ms)
+        if hotfix:
+            return errors.statement_timeout(hotfix, message, limit_ms)
+        return errors.catalog_too_slow(self.target.address, message, round(took_ms), limit_ms)
 
 
 def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str = "") -> Session:
@@ -491,13 +526,31 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     message = fields.get("M", "")
     if message in sql:
         return True
-    if MADE_UP_BY.fullmatch(fields.get("F", "")):
+    if is_made_up(fields):
         return False
     if NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
         return True
     if sqlstate.startswith(("42", "3F")):
         return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
     return False
+
+
+def find_raisers(error: BaseException | None) -> tuple[str, list[str]]:
+    """The SQLSTATE, and the names of the functions whose code made up the error, the innermost first and without
+    schema. They are to be looked up in the catalog and not to be shown: the context may quote row data.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    if not isinstance(error, DatabaseError) or not is_made_up(error.args[0]):
+        return "", []
+    found = [FUNCTION.search(line) for line in error.args[0].get("W", "").splitlines()]
+    names = [name["quoted"] or name["plain"] or name["other"] for name in found if name]
+    return sqlstate_of(error), [name.replace('""', '"') for name in names]
+
+
+def is_made_up(fields: Mapping[str, str]) -> bool:
+    """Whether the words are those of a function or a remote server."""
+    return bool(MADE_UP_BY.fullmatch(fields.get("F", "")))
 
 
 def parse_ms(shown: str) -> int:

@@ -776,9 +776,36 @@ WHY_IT_STAYS = {
 }
 
 
-def statement_timeout(what: str, message: str, limit_ms: int) -> StatementTimeoutError:
+def statement_timeout(hotfix: str, message: str, limit_ms: int) -> StatementTimeoutError:
     return StatementTimeoutError(
-        f"PostgreSQL cancelled {what} (57014: {message}; the limit is {limit_ms} ms). {UNCHANGED} {HINT_OF_TIME}"
+        f"PostgreSQL cancelled {hotfix} (57014: {message}; the limit is {limit_ms} ms). {UNCHANGED} {HINT_OF_TIME}"
+    )
+
+
+def catalog_too_slow(address: str, message: str, took_ms: int, limit_ms: int) -> StatementTimeoutError:
+    return StatementTimeoutError(
+        f"PostgreSQL cancelled a catalog query of pg-hotfix after {took_ms} ms (57014: {message}; the limit is "
+        f"{limit_ms} ms). {UNCHANGED} The hotfix file is not the cause: the server of {address} is overloaded, or its "
+        "catalog is bloated or very large. See the catalog's dead rows, and raise STATEMENT_TIMEOUT_MS if there are "
+        "few:  SELECT relname, n_dead_tup, last_autovacuum FROM pg_catalog.pg_stat_sys_tables ORDER BY n_dead_tup DESC "
+        "LIMIT 5;"
+    )
+
+
+def cancelled_by_somebody(what: str, message: str, took_ms: int, limit_ms: int) -> StatementTimeoutError:
+    """Before its own limit could do it."""
+    return StatementTimeoutError(
+        f"Somebody cancelled {what} after {took_ms} ms, before its limit of {limit_ms} ms (57014: {message}). "
+        f"{UNCHANGED} Find out who calls pg_cancel_backend there, such as a monitor of long queries, then run the same "
+        "request again."
+    )
+
+
+def cancelled_by_replay(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The replica {address} cancelled a query to go on with what it receives from the writer ({reason}). "
+        f"{UNCHANGED} Put the writer's endpoint into the secret or DB_HOST:  aws rds describe-db-clusters --query "
+        "'DBClusters[].Endpoint'"
     )
 
 
@@ -795,20 +822,66 @@ HINT_OF_TIME = (
 )
 
 
-def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str) -> SqlRefusedError:
+def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str, hint: str = "") -> SqlRefusedError:
+    """`hint`: the server's, if it holds no data."""
     where = f"\n{excerpt}\n" if excerpt else " "
     return SqlRefusedError(
-        f"PostgreSQL refused {hotfix} ({sqlstate}: {message}). {UNCHANGED}{where}Correct sql/{hotfix}.sql, have it "
-        "reviewed, deploy, and run it again."
+        f"PostgreSQL refused {hotfix} ({reason_with(sqlstate, message, hint)}). {UNCHANGED}{where}Correct "
+        f"sql/{hotfix}.sql, have it reviewed, deploy, and run it again."
     )
 
 
-def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
-    reason = f"{sqlstate}: {message}"
+WITHHELD_HERE = "what it says is in the server's log and withheld here, since it may quote row data"
+
+
+def refused_by_trigger(
+    error: HotfixError, hotfix: str, sqlstate: str, trigger: str, function: str, switch: tuple[str, str] | None
+) -> HotfixError:
+    """The same error, with the trigger that raised it. `switch`: SQL that switches an event trigger off and on."""
+    code = f"SELECT pg_catalog.pg_get_functiondef({string(function)}::pg_catalog.regprocedure);"
+    off, on = switch or ("", "")
+    advice = (
+        f"Read what it asks for:  {code}  If its owner agrees to switch it off for this run:  {off}  and then  {on}"
+        if switch
+        else f"Read what it asks for, and correct sql/{hotfix}.sql:  {code}"
+    )
+    return type(error)(
+        f"The {trigger} refused {hotfix} ({sqlstate} from its function {function}; {WITHHELD_HERE}). "
+        f"{UNCHANGED} {advice}",
+        trigger=trigger,
+    )
+
+
+def refused_by_function(error: HotfixError, hotfix: str, sqlstate: str, function: str) -> HotfixError:
+    """The same error, with the function that raised it."""
+    return type(error)(
+        f"The function {function}, which {hotfix} runs, refused it ({sqlstate}; {WITHHELD_HERE}). {UNCHANGED} Read "
+        f"what it asks for, and correct sql/{hotfix}.sql:  "
+        f"SELECT pg_catalog.pg_get_functiondef({string(function)}::pg_catalog.regprocedure);"
+    )
+
+
+def query_refused(sqlstate: str, message: str, hint: str = "") -> SqlRefusedError:
+    reason = reason_with(sqlstate, message, hint)
     return SqlRefusedError(
-        f"PostgreSQL refused a look into its catalog ({reason}). {UNCHANGED} "
+        f"PostgreSQL refused a catalog query of pg-hotfix ({reason}). {UNCHANGED} "
         "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog.",
         refusal=reason,
+    )
+
+
+def reason_with(sqlstate: str, message: str, hint: str) -> str:
+    return f"{sqlstate}: {message}" + (f"; hint: {hint.rstrip('.')}" if hint else "")
+
+
+def lock_table_full(what: str, message: str, setting: str) -> SqlRefusedError:
+    """Another try meets the same limit, unless many other sessions end first."""
+    return SqlRefusedError(
+        f"PostgreSQL refused {what}, because its lock table is full (53200: {message}; {setting} is too low). "
+        f"{UNCHANGED} Each table, partition and index that is altered needs a lock, and all sessions share the room. "
+        "Raise the setting in the instance's parameter group, reboot, and run the same request again:  aws rds "
+        "modify-db-parameter-group --db-parameter-group-name <group> --parameters "
+        f"ParameterName={setting},ParameterValue=1024,ApplyMethod=pending-reboot"
     )
 
 

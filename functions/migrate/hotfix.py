@@ -29,6 +29,7 @@ from prisma import RECORDED, read_history
 from recording import plan_absence, plan_recording, refuse_unrecordable
 from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
+from triggers import name_trigger
 from usage import explain, guard_sql, refuse_used
 
 if TYPE_CHECKING:
@@ -252,7 +253,10 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
         return None
     refuse_too_late(turn.session, turn)
     turn.begin_attempt()
-    outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    try:
+        outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    except errors.HotfixError as error:
+        raise name_trigger(turn.session, turn.hotfix.id, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
     turn.wait(outcome.stalled_ms)

@@ -166,9 +166,11 @@ ENCRYPTED_CASES = {
     "falls silent": (say_and_wait(b""), no_connection("timed out")),
     "is starting up": (
         say(STARTING_UP),
-        "DatabaseUnavailableError: The server of the database kaviar at localhost:PORT takes no connections now"
-        " (57P03: the database system is starting up). Nothing was changed. Run the same request again; if it keeps"
-        " failing, look at the instance's events:  aws rds describe-events --source-type db-instance",
+        (
+            "DatabaseUnavailableError: The server of the database kaviar at localhost:PORT takes no connections now"
+            " (57P03: the database system is starting up). Nothing was changed. Run the same request again; if it keeps"
+            " failing, look at the instance's events:  aws rds describe-events --source-type db-instance"
+        ),
     ),
     "wants a login that nobody knows": (
         say(message(b"R", struct.pack("!i", 7))),

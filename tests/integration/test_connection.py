@@ -541,9 +541,11 @@ ADDRESS_AND_ROLE = 'for host "127.0.0.1", user "{user}", database "{name}", SSL 
             "hostssl all {user} 127.0.0.1/32 ident",
             True,
             'Ident authentication failed for user "{user}"',
-            "The server's pg_hba.conf chooses how this role logs in; pg-hotfix sends the secret's password and has no"
-            " client certificate. Compare its password with the secret: "
-            " aws secretsmanager describe-secret --secret-id {arn}",
+            (
+                "The server's pg_hba.conf chooses how this role logs in; pg-hotfix sends the secret's password and has"
+                " no client certificate. Compare its password with the secret: "
+                " aws secretsmanager describe-secret --secret-id {arn}"
+            ),
         ),
     ],
     ids=["rejected", "no entry", "another method"],

@@ -147,10 +147,12 @@ def test_a_database_that_the_pooler_does_not_know_is_a_login_error(
 def test_a_full_pooler_is_worth_a_retry(
     check: Callable[..., Outcome], database: Database, settings: dict[str, int], said: str
 ) -> None:
-    with running_bouncer(database, ignore_startup_parameters=IGNORED, **settings) as bouncer:
-        with bouncer.connect() as other:
-            other.run("BEGIN; SELECT 1")
-            outcome = check(bouncer)
+    with (
+        running_bouncer(database, ignore_startup_parameters=IGNORED, **settings) as bouncer,
+        bouncer.connect() as other,
+    ):
+        other.run("BEGIN; SELECT 1")
+        outcome = check(bouncer)
     assert outcome.error_name == "DatabaseUnavailableError"
     assert outcome.text == (
         f"The pooler in front of the database {database.name} at localhost:{bouncer.port} gave no connection"
