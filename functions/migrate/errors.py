@@ -409,12 +409,20 @@ def relation_of_other_kind(table: str, kind: str) -> RelationError:
     )
 
 
-def not_owner(table: str, table_in_sql: str, owner: str, user: str) -> NotOwnerError:
+def not_owner(table: str, owner: str, user: str, line: str, *, is_member: bool) -> NotOwnerError:
+    """`line`: SQL that gives the role the owner's rights. `is_member`: it is one, and inherits nothing."""
+    though = f"; {user} is a member of {owner}, but does not inherit its rights" if is_member else ""
     return NotOwnerError(
-        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} Unless "
-        "the owner is an administrator, make the role a member of it:  "
-        f"GRANT {quoted(owner)} TO {quoted(user)};  Else give the table to a role of the application:  "
-        f"ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};"
+        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner's rights{though}. {UNCHANGED} "
+        f"Give them to the role, as an administrator:  {line}"
+    )
+
+
+def owned_by_other(table: str, table_in_sql: str, owner: str, user: str, why: str) -> NotOwnerError:
+    """`why` no role of the application can be a member of the owner."""
+    return NotOwnerError(
+        f"{user} does not own {table}: {owner} does, which {why}, and ALTER TABLE needs the owner's rights. "
+        f"{UNCHANGED} Give the table to a role of the application:  ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};"
     )
 
 
@@ -684,7 +692,7 @@ def lock_busy(
     blockers: Sequence[Mapping[str, Any]],
     *,
     count: int,
-    user: str,
+    see: str,
     waited_ms: int,
     attempts: int,
     stalled_ms: int,
@@ -693,7 +701,8 @@ def lock_busy(
     reverting: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
-    run, at most. `records`: a row was to be written to Prisma's history as well, or `alone`."""
+    run, at most. `see`: SQL that lets the role see what others do. `records`: a row was to be written to Prisma's
+    history as well, or `alone`."""
     undone = "recorded" if alone else "reverted" if reverting else "applied"
     tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
@@ -705,7 +714,7 @@ def lock_busy(
         elsewhere = "" if alone else "; another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment{elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]
-    lines += [line for line in [grant_to_see(blockers, user)] if line]
+    lines += [line for line in [grant_to_see(blockers, see)] if line]
     return LockBusyError(
         "\n".join(lines),
         blockers=list(blockers),
@@ -743,9 +752,9 @@ def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
     return f" To end it now:  {'  '.join(lines)}" if lines else ""
 
 
-def grant_to_see(blockers: Sequence[Mapping[str, Any]], user: str) -> str:
+def grant_to_see(blockers: Sequence[Mapping[str, Any]], see: str) -> str:
     hidden = any(blocker["pid"] and blocker["state"] is None and not blocker["autovacuum"] for blocker in blockers)
-    return f"To see what they do and since when:  GRANT pg_read_all_stats TO {quoted(user)};" if hidden else ""
+    return f"To see what they do and since when:  {see}" if hidden else ""
 
 
 def describe_blocker(blocker: Mapping[str, Any]) -> str:

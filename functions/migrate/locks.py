@@ -16,6 +16,7 @@ import errors
 from blockers import AUTOVACUUM, describe_blockers, find_blockers
 from database import LockNotAvailable
 from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
+from membership import line_that_shows_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -181,7 +182,7 @@ class Turn:
             alone=self.recording is not None and self.recording.alone,
             reverting=self.hotfix.reverting,
             count=len(self.blockers),
-            user=self.session.facts.user,
+            see=line_that_shows_sessions(self.session),
             waited_ms=round(elapsed_ms(self.started)),
             attempts=self.attempts,
             stalled_ms=math.ceil(self.longest_stall_ms),

@@ -3,7 +3,7 @@ has the name of what happened."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -94,8 +94,7 @@ def settings_of_the_next_client(bouncer: Bouncer) -> list[object]:
         for name in ("search_path", "lock_timeout", "statement_timeout")
     )
     with bouncer.connect() as connection:
-        ((*found,),) = connection.run(f"SELECT pg_backend_pid(), {shown}")
-        return found
+        return list(connection.run(f"SELECT pg_backend_pid(), {shown}")[0])
 
 
 def test_a_wrong_password_is_a_login_error_that_names_the_pooler(
@@ -145,7 +144,7 @@ def test_a_database_that_the_pooler_does_not_know_is_a_login_error(
     ids=["too many clients", "no connection in the pool"],
 )
 def test_a_full_pooler_is_worth_a_retry(
-    check: Callable[..., Outcome], database: Database, settings: dict[str, int], said: str
+    check: Callable[..., Outcome], database: Database, settings: dict[str, Any], said: str
 ) -> None:
     with (
         running_bouncer(database, ignore_startup_parameters=IGNORED, **settings) as bouncer,

@@ -48,7 +48,7 @@ def lock_busy(
         "public.drivers",
         blockers,
         count=len(blockers) if count is None else count,
-        user="kaviar_app",
+        see='GRANT "pg_read_all_stats" TO "kaviar_app" WITH INHERIT TRUE;',
         waited_ms=waited_ms,
         attempts=7,
         stalled_ms=stalled_ms,
@@ -191,7 +191,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
             " and a prepared transaction and pid 1 and pid 2 and pid 3 and 196 more, ACCESS SHARE on public.drivers.\n"
             "and 298 more.\n"
             "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);\n"
-            'To see what they do and since when:  GRANT pg_read_all_stats TO "kaviar_app";'
+            'To see what they do and since when:  GRANT "pg_read_all_stats" TO "kaviar_app" WITH INHERIT TRUE;'
         ),
     ),
     (
