@@ -29,6 +29,7 @@ from prisma import RECORDED, read_history
 from recording import plan_absence, plan_recording, refuse_unrecordable
 from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
+from triggers import name_trigger
 from usage import explain, guard_sql, refuse_used
 
 if TYPE_CHECKING:
@@ -253,7 +254,10 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
         return None
     refuse_too_late(turn.session, turn)
     turn.begin_attempt()
-    outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    try:
+        outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    except errors.HotfixError as error:
+        raise name_trigger(turn.session, turn.hotfix.id, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
     turn.wait(outcome)
@@ -319,12 +323,17 @@ def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
     target = read_target(settings)
     try:
         return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
-    except LoginRefused:
-        target = read_target(settings, afresh=True)
-    try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:
-        raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
+        refused, refusal = target, error
+    try:
+        target = read_target(settings, afresh=True)
+        if target != refused:
+            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused as error:
+        refusal = error
+    raise errors.login_refused(
+        target.address, target.user, refusal.sqlstate, refusal.message, settings.secret_arn, by_pooler=refusal.by_pooler
+    ) from refusal
 
 
 def refuse_too_late(session: Session, turn: Turn) -> None:

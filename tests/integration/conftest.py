@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import database as database_module
+from login import LibpqConnection
 from tests.integration.aftermath import new_lanes, with_secret
 from tests.integration.own_sql import judge_session
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Each takes up to five of the server's hundred connections.
 LANES = 16
-CONNECTION: Any = vars(database_module)["Connection"]
+CONNECTION: Any = LibpqConnection
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def every_statement_is_safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
             self.messages.append(sql)
             return super().run(sql, *args, **kwargs)
 
-    monkeypatch.setattr(database_module, "Connection", Recorded)
+    monkeypatch.setattr("database.LibpqConnection", Recorded)
     yield sessions
     for messages in sessions:
         judge_session(messages)

@@ -20,7 +20,7 @@ from database import parse_ms
 from local.postgres import running_server
 from request import parse_request
 from settings import read_settings
-from tests.conftest import HOTFIX, PASSWORDS, call_later
+from tests.conftest import HOTFIX, PASSWORDS, call_later, grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +167,7 @@ def test_what_the_role_may_not_see_is_null_and_the_grant_is_named(
         " Nothing was changed, and nobody waited behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
         f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});\n"
-        f'To see what they do and since when:  GRANT pg_read_all_stats TO "{database.user}";'
+        f"To see what they do and since when:  {grant(database, 'pg_read_all_stats')}"
     )
     assert (planned["state"], planned["application_name"], planned["transaction_seconds"]) == (None, None, None)
 
