@@ -32,6 +32,7 @@ def make_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turn]:
     def make(*looks: list[str], lock_wait_ms: int = 30_000) -> Turn:
         script = iter(looks)
         monkeypatch.setattr(locks, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
+        monkeypatch.setattr(locks, "line_that_shows_sessions", lambda _: "")
         monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
         settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
         limits = replace(derive_limits(settings, 55_000), lock_wait_ms=lock_wait_ms)
