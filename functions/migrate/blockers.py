@@ -46,7 +46,8 @@ WRAPAROUND = "autovacuum to prevent wraparound"
 @dataclass(frozen=True)
 class Blocker:
     """A transaction that holds or awaits a lock on one of the tables, or Prisma's lock, for which `table` is None; of
-    several locks the strongest.
+    several locks the strongest. Of a parallel query it is the leader; without pg_read_all_stats nobody can tell the
+    workers of another role from sessions, so they are listed as well.
 
     `pid` is None for a prepared transaction, which `prepared_transaction` names; `autovacuum` is None for all others.
     `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. Whether it is
@@ -196,6 +197,8 @@ LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
     AND own.virtualtransaction = b.virtualtransaction
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
+-- A query's workers hold no lock that their leader does not hold. A subscription's workers have their own transactions.
+WHERE a.leader_pid IS NULL OR a.backend_type <> 'parallel worker'
 ORDER BY waiting, age DESC NULLS LAST, b.pid"""
     return [Blocker(*row) for row in session.query_prepared(sql)]
 

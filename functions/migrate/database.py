@@ -75,6 +75,8 @@ HOLDS_NO_DATA = re.compile(r"""(?:[^"'«»„“”\d]|(?<=\w)'(?=s\b)|"max_\w+"
 LOCK_TABLE = re.compile(r"max_(?:pred_)?locks_per_transaction")
 # The functions of the server that end a query for the sake of a replica's replay: both codes are mostly something else.
 CANCELLED_IN = ("ProcessInterrupts", "ProcessRecoveryConflict")
+# A character has no equivalent in UTF8, or bytes are no characters.
+NOT_CONVERTED = ("22P05", "22021")
 WITHHELD = "its text may quote row data and is withheld"
 
 # Which function of the server refuses one connection too many, and so whose limit it is.
@@ -208,6 +210,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def encoding(self) -> str:
+        """The database's, as the server says at each login."""
+        return str(self.connection.parameter_statuses.get("server_encoding", "UTF8"))
 
     def close(self) -> None:
         with suppress(*LOST):  # It is gone already, and so is everything it held.
@@ -370,7 +377,8 @@ class Session:
                 wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
                 raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
             took_ms = elapsed_ms(started)
-            raise self.translate(error, hotfix, sql, len(prefix), statement_ms, took_ms=took_ms) from error
+            offset = len(prefix.encode()) if self.encoding == "SQL_ASCII" else len(prefix)
+            raise self.translate(error, hotfix, sql, offset, statement_ms, took_ms=took_ms) from error
         except LOST as error:
             # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
             # the file, since the server's own limits are shorter: the network has fallen silent.
@@ -444,9 +452,15 @@ class Session:
         if sqlstate == "42501":
             return errors.permission_denied(self.target.user, message)
         hint = hint if HOLDS_NO_DATA.fullmatch(hint) and not is_made_up(fields) else ""
+        if hotfix is None and sqlstate in NOT_CONVERTED and self.encoding != "UTF8":
+            reason = f"{sqlstate}: {message}"
+            return errors.catalog_not_readable(self.target.database, self.encoding, reason)
         if hotfix is None:
             return errors.query_refused(sqlstate, message, hint)
-        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset), hint)
+        position = int(fields.get("P", 0)) - offset
+        if self.encoding == "SQL_ASCII" and position > 0:  # It counts bytes.
+            position = len(sql.encode()[: position - 1].decode(errors="ignore")) + 1
+        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, position), hint)
 
     def translate_cancelled(
         self, hotfix: str | None, message: str, took_ms: float, limit_ms: int

@@ -151,6 +151,16 @@ def bad_type(file: str, column: str, column_type: str, reason: str) -> HotfixFil
     )
 
 
+def character_missing(file: str, sign: str, line: int, database: str, encoding: str) -> HotfixFileError:
+    code = f"U+{ord(sign):04X}"
+    shown = f'"{sign}" ({code})' if sign.isprintable() else code
+    return HotfixFileError(
+        f"sql/{file} holds {shown} in line {line}, and the encoding {encoding} of the database {database} has no such "
+        f"character. {UNCHANGED} Write that line without it (a comment may keep it), have it reviewed, deploy, and run "
+        "the same request again."
+    )
+
+
 def file_ended_transaction(hotfix: str) -> HotfixFileError:
     return HotfixFileError(
         f"sql/{hotfix}.sql ended the transaction that it ran in. What it did before that is committed, without proof. "
@@ -883,6 +893,15 @@ def query_refused(sqlstate: str, message: str, hint: str = "") -> SqlRefusedErro
     return SqlRefusedError(
         f"PostgreSQL refused a catalog query of pg-hotfix ({reason}). {UNCHANGED} "
         "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog.",
+        refusal=reason,
+    )
+
+
+def catalog_not_readable(database: str, encoding: str, reason: str) -> SqlRefusedError:
+    return SqlRefusedError(
+        f"The catalog of the database {database} holds a name or a default that can't be read as UTF-8 ({reason}); "
+        f"the encoding of the database is {encoding}. {UNCHANGED} Find it among the columns that the file expects, and "
+        "set it again:  SET client_encoding = 'UTF8'; ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ...;",
         refusal=reason,
     )
 

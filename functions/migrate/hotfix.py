@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
+from characters import fit_hotfix, fit_schema
 from credentials import read_target
 from database import InUse, LockNotAvailable, LoginRefused, Session, open_session
 from gate import compare_schema
@@ -81,7 +82,9 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     with log_in(settings, remaining_ms) as session:
         try:
             if schema:
+                fit_schema(session, schema)
                 return gate(session, schema)
+            hotfixes = [fit_hotfix(session, hotfix) for hotfix in hotfixes]
             return fulfil(request, session, hotfixes, settings, remaining_ms)
         except errors.HotfixError as error:
             error.facts["limits"] = session.facts.limits

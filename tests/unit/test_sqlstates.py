@@ -21,7 +21,11 @@ TARGET = Target("db.example", 5432, "kaviar", "app", "secret")
 LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
 # Facts that only a server knows are read by none of these.
 SESSION = object.__new__(Session)
-SESSION.__dict__ |= {"target": TARGET, "limits": LIMITS, "connection": SimpleNamespace(last_words="")}
+SESSION.__dict__ |= {
+    "target": TARGET,
+    "limits": LIMITS,
+    "connection": SimpleNamespace(last_words="", parameter_statuses={}),
+}
 
 
 def raised(sqlstate: str, message: str = "what PostgreSQL says") -> DatabaseError:
