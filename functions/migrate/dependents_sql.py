@@ -41,9 +41,9 @@ def dependents_sql(hotfix: Hotfix) -> str:
     UNION SELECT e.* FROM reached r CROSS JOIN LATERAL (
         SELECT d.classid, d.objid, d.objsubid, d.deptype FROM pg_catalog.pg_depend d
         WHERE d.refclassid = r.classid AND d.refobjid = r.objid AND (r.objsubid = 0 OR d.refobjsubid = r.objsubid)
-        -- What the rule of a view needs the view needs.
-        UNION ALL SELECT d.refclassid, d.refobjid, d.refobjsubid, r.deptype FROM pg_catalog.pg_depend d
-        WHERE r.classid = {classid("pg_rewrite")} AND r.deptype <> 'i' AND d.classid = r.classid AND d.objid = r.objid
+        -- Without CASCADE no part is dropped of a whole that is to stay: the rule of a view, the index of a constraint.
+        UNION ALL SELECT d.refclassid, d.refobjid, d.refobjsubid, 'n' FROM pg_catalog.pg_depend d
+        WHERE r.deptype IN ('n', 'a') AND d.classid = r.classid AND d.objid = r.objid AND d.objsubid = r.objsubid
             AND d.deptype = 'i'
     ) AS e
 ), part AS (

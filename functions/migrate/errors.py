@@ -498,8 +498,8 @@ def counted(count: int, noun: str) -> str:
 
 # The way back
 
-# A text is read at 3 a.m.; the log line has them all.
-NAMED_DEPENDENTS = 20
+# A text is read at 3 a.m.; the log line has more.
+NAMED_DEPENDENTS, LOGGED_DEPENDENTS = 20, 200
 
 
 def column_used(hotfix: str, column: str) -> RevertRefusedError:
@@ -520,7 +520,9 @@ def left_behind(
         lines += [f"  -- revert: {statement}" for statement in droppable]
     if others:
         lines += [f"Change or drop {'the others' if droppable else 'them'} by a migration, then revert again."]
-    return RevertRefusedError("\n".join([*lines, "Force does not get past this."]), staying=list(staying))
+    return RevertRefusedError(
+        "\n".join([*lines, "Force does not get past this."]), staying=list(staying[:LOGGED_DEPENDENTS])
+    )
 
 
 def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequence[str]) -> RevertRefusedError:
@@ -529,7 +531,8 @@ def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequen
         lines += ["What the file does not make would go along:", *(f"  {one}" for one in first_few(going))]
     if guessed:
         lines += ["What names the column may fail without it:", *(f"  {one}" for one in first_few(guessed))]
-    return RevertRefusedError("\n".join([*lines, force(hotfix)]), going=list(going), guessed=list(guessed))
+    logged = {"going": list(going[:LOGGED_DEPENDENTS]), "guessed": list(guessed[:LOGGED_DEPENDENTS])}
+    return RevertRefusedError("\n".join([*lines, force(hotfix)]), **logged)
 
 
 def dependents_changed(hotfix: str, columns: str) -> RevertRefusedError:
