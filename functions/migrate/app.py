@@ -89,6 +89,7 @@ def respond(report: Report) -> dict[str, Any]:
         "plan_hash": report.plan_hash,
         "hotfixes": list(report.hotfixes),
         "prisma": report.history.describe() if report.history else None,
+        "notes": list(report.notes),
     }
 
 

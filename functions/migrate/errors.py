@@ -602,12 +602,53 @@ def counted(count: int, noun: str) -> str:
 
 # The way back
 
+# A text is read at 3 a.m.; the log line has more.
+NAMED_DEPENDENTS, LOGGED_DEPENDENTS = 20, 200
+
 
 def column_used(hotfix: str, column: str) -> RevertRefusedError:
     return RevertRefusedError(
         f"{column} is in use: at least one row no longer holds what the column was added with, so {hotfix} was not "
         f"reverted. {UNCHANGED} {force(hotfix)}"
     )
+
+
+def left_behind(
+    hotfix: str, columns: str, staying: Sequence[str], droppable: Sequence[str], *, others: bool
+) -> RevertRefusedError:
+    """`droppable`: statements for what the file itself makes of these; `others`: there are more."""
+    what = f"What needs {columns} would stay behind, so {hotfix} was not reverted: PostgreSQL would refuse to drop it, "
+    lines = [f"{what}or writes to its table would fail. {UNCHANGED}", *(f"  {one}" for one in first_few(staying))]
+    if droppable:
+        lines += [f"Let sql/{hotfix}.sql drop what it makes before the column, have it reviewed, and deploy:"]
+        lines += [f"  -- revert: {statement}" for statement in droppable]
+    if others:
+        lines += [f"Change or drop {'the others' if droppable else 'them'} by a migration, then revert again."]
+    return RevertRefusedError(
+        "\n".join([*lines, "Force does not get past this."]), staying=list(staying[:LOGGED_DEPENDENTS])
+    )
+
+
+def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequence[str]) -> RevertRefusedError:
+    lines = [f"More than {columns} would be lost, so {hotfix} was not reverted. {UNCHANGED}"]
+    if going:
+        lines += ["What the file does not make would go along:", *(f"  {one}" for one in first_few(going))]
+    if guessed:
+        lines += ["What names the column may fail without it:", *(f"  {one}" for one in first_few(guessed))]
+    logged = {"going": list(going[:LOGGED_DEPENDENTS]), "guessed": list(guessed[:LOGGED_DEPENDENTS])}
+    return RevertRefusedError("\n".join([*lines, force(hotfix)]), **logged)
+
+
+def dependents_changed(hotfix: str, columns: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"What depends on {columns} has changed since it was looked at, so {hotfix} was not reverted. {UNCHANGED} Look "
+        f'again, and revert again:  {{"hotfix": "{hotfix}", "action": "revert", "reason": "<why it may go>"}}'
+    )
+
+
+def first_few(texts: Sequence[str]) -> list[str]:
+    hidden = len(texts) - NAMED_DEPENDENTS
+    return [*texts[:NAMED_DEPENDENTS], *([f"and {hidden} more"] if hidden > 0 else [])]
 
 
 def usage_not_told(hotfix: str, column: str) -> RevertRefusedError:

@@ -9,12 +9,14 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import catalog
 import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
 from characters import fit_hotfix, fit_schema
 from credentials import read_target
 from database import InUse, LockNotAvailable, LoginRefused, Session, open_session
+from dependents import find_dependents, refuse_dependents
 from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
@@ -43,11 +45,14 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
+type Notes = tuple[dict[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Report:
     """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
     for this run longer than `longest_stall_ms`. `limits` are those in force. `revert` is the file's way back, and
-    `history` Prisma's, as it was seen at the end."""
+    `history` Prisma's, as it was seen at the end. `notes`: what may surprise somebody later, as code and text."""
 
     result: str
     columns: tuple[Column, ...]
@@ -65,6 +70,7 @@ class Report:
     hotfixes: tuple[str, ...] = ()
     history: History | None = None
     forced: bool = False
+    notes: Notes = ()
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
@@ -169,6 +175,8 @@ def revert(
                 history = read_history(session, hotfix, before)
                 return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
             refuse_what_cannot_work(session, hotfix, before)
+            dependents = find_dependents(session, hotfix)
+            refuse_dependents(hotfix, dependents, force=force)
             turn.touches_others = hotfix.touches_others or bool(before.referenced)
             if not force:  # Each time: it may be a deploy that was waited for.
                 turn.recording = plan_absence(hotfix, before)
@@ -180,11 +188,12 @@ def revert(
             turn.wait()
             continue
         try:
-            outcome = attempt(turn, before, guard)
-        except InUse as found:  # Somebody has written since.
+            outcome = attempt(turn, before, f"{dependents.guard}{guard}")
+        except InUse as found:  # Somebody has written since, or made what needs the column.
             raise explain(hotfix, found) from found
         if outcome:
-            return replace(finish(turn, before, outcome, settings, remaining_ms), forced=force)
+            done = finish(turn, before, outcome, settings, remaining_ms)
+            return replace(done, forced=force, notes=dependents.notes(done=True))
 
 
 def plan(session: Session, hotfix: Hotfix) -> Report:
@@ -195,10 +204,19 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     seen = look(session, hotfix)
     history = read_history(session, hotfix, seen)
     if seen.matches:
-        return report("already_applied", session, hotfix, seen, history)
+        already = report("already_applied", session, hotfix, seen, history)
+        return replace(already, notes=note_way_back(session, hotfix, seen))
     refuse_what_cannot_work(session, hotfix, seen)
     blockers = describe_blockers(session, find_blockers(session, hotfix))
-    return replace(report("would_apply", session, hotfix, seen, history), blockers=blockers, sql=hotfix.sql)
+    would = report("would_apply", session, hotfix, seen, history)
+    return replace(would, blockers=blockers, sql=hotfix.sql, notes=note_way_back(session, hotfix, seen))
+
+
+def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
+    """What the file's way back would meet now, if it has one and there is a column to drop."""
+    if hotfix.revert is None or all(column.actual == catalog.MISSING for column in seen.columns):
+        return ()
+    return find_dependents(session, hotfix).notes()
 
 
 def verify(session: Session, hotfix: Hotfix) -> Report:
