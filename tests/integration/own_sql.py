@@ -9,9 +9,9 @@ from typing import Any
 from pglast import ast, parse_sql
 from pglast.visitors import Visitor
 
-from pinned import PIN, READ_OWN
+from pinned import END_OF_FILE, PIN, READ_OWN
 
-# The session's own settings, set right before a file's statements; and PIN, right after them.
+# The session's own settings, set right before a file's statements; and END_OF_FILE, right after them.
 OWN_SETTINGS = re.compile(r";SELECT pg_catalog\.set_config\('search_path', [^;]*, false\);\n")
 
 
@@ -38,7 +38,7 @@ def split_ours(message: str, pinned: bool) -> tuple[list[str], bool]:
             raise UnsafeError(f"runs before the settings are pinned: {message}")
         judge_unpinned(PIN)
         return [message.removeprefix(f"{PIN};")], True
-    before, of_file, after = message.partition(f"\n;{PIN};")
+    before, of_file, after = message.partition(f"\n;{END_OF_FILE};")
     if not of_file:
         return [message], True
     own = OWN_SETTINGS.search(before)
