@@ -18,7 +18,7 @@ from local.build import build_if_changed
 from local.dashboard import running_dashboard
 from local.emulator import emulated_function
 from local.laptop import local_environment
-from tests.conftest import require_or_skip
+from tests.conftest import PATIENCE_SECONDS, require_or_skip, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,13 +71,15 @@ class Dashboard:
     def press_until(self, name: str, text: str) -> None:
         """Presses the popup's button until the popup says so."""
         popup = self.page.get_by_role("dialog")
-        for _ in range(30):
+
+        def is_said() -> bool:
             self.page.wait_for_function("!document.querySelector('.calling')")
             if popup.get_by_text(text).count():
-                return
+                return True
             popup.get_by_role("button", name=name).click()
-            self.page.wait_for_timeout(500)
-        pytest.fail(f"{text!r} did not come; the popup says: {popup.inner_text()}")
+            return False
+
+        until(is_said, 0.5)
 
     def started(self, action: str) -> list[Execution]:
         names = [one for one in list_newest(self.client, self.machine_arn) if one["name"].startswith(f"{action}-")]
@@ -96,7 +98,7 @@ def dashboard(database: Database, chromium: str, no_secret_in_output: list[str])
         url = stack.enter_context(running_dashboard(aws, function, minute_seconds=2))
         client = stack.enter_context(contextlib.closing(aws.client("stepfunctions")))
         page = stack.enter_context(open_page(chromium))
-        page.set_default_timeout(60_000)  # A shared machine may be slow at any moment.
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)  # A shared machine may be slow at any moment.
         (machine,) = client.list_state_machines()["stateMachines"]
         dashboard = Dashboard(page, client, machine["stateMachineArn"], [], no_secret_in_output)
 
@@ -137,7 +139,8 @@ def test_the_incident_is_seen_and_fixed_by_a_click(dashboard: Dashboard, databas
     dashboard.press("Apply to local")
     where = f"local (database {database.name} on localhost)"
     assert dashboard.said == [f"Apply {HOTFIX} to {where}? It runs under a short lock, is proved, and committed."]
-    page.wait_for_timeout(500)
+    dashboard.press("Refresh")
+    page.wait_for_function("!document.querySelector('.calling')")
     assert dashboard.started("apply") == []
     assert page.get_by_role("dialog").count() == 0
 

@@ -34,7 +34,7 @@ from local.machine import Machine, running_machine, search_logs
 from local.places import BUILT_TEMPLATE
 from local.postgres import free_port
 from report import ReportTooLargeError
-from tests.conftest import HOTFIX, Database, create_database
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, Database, create_database, drop_database, until
 from tests.e2e.test_remote import clean_environment
 from tests.e2e.test_remote import run as run_command
 
@@ -55,7 +55,6 @@ WATCH = {
     "ErrorPatternBase64": base64.b64encode(PATTERN.encode()).decode(),
     "WatchMinutes": "3",
 }
-SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Stage:
         return arn
 
     def wait(self, arn: str) -> Ended:
-        execution = executions.wait_until_ended(self.states, arn, SECONDS)
+        execution = executions.wait_until_ended(self.states, arn, PATIENCE_SECONDS)
         history = self.states.get_execution_history(executionArn=arn, includeExecutionData=True)
         received = self.queues.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=10).get("Messages", [])
         messages = [json.loads(message["Body"]) for message in received]
@@ -116,10 +115,8 @@ class Stage:
         return self.wait(self.start(request))
 
     def wait_for_step(self, arn: str, step: str, times: int = 1) -> None:
-        deadline = time.monotonic() + SECONDS
-        while read_progress(self.states, arn).count(step) < times:
-            assert time.monotonic() < deadline, step
-            time.sleep(0.2)  # moto works hard to tell a history.
+        # moto works hard to tell a history.
+        until(lambda: read_progress(self.states, arn).count(step) >= times, 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +131,7 @@ def house(server: Server) -> Iterator[House]:
             emulated_function(environment) as fragile,
         ):
             yield House(aws, database, function, fragile)
-    with server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+    drop_database(database)
 
 
 @pytest.fixture
@@ -587,7 +582,7 @@ def test_a_function_that_never_answers_fails_under_a_name_of_our_own(
 def signal_during_apply(house: House, stage: Stage, arn: str, number: signal.Signals) -> None:
     """The signal was sent while the apply of that execution waited for the lock."""
     stage.wait_for_step(arn, "Apply")
-    time.sleep(0.3)
+    house.database.until_waited_for()
     send_to_runtime(house.fragile, number)
 
 
