@@ -46,7 +46,8 @@ WRAPAROUND = "autovacuum to prevent wraparound"
 @dataclass(frozen=True)
 class Blocker:
     """A transaction that holds or awaits a lock on one of the tables, or Prisma's lock, for which `table` is None; of
-    several locks the strongest.
+    several locks the strongest. Of a parallel query it is the leader; without pg_read_all_stats nobody can tell the
+    workers of another role from sessions, so they are listed as well.
 
     `pid` is None for a prepared transaction, which `prepared_transaction` names; `autovacuum` is None for all others.
     `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. Whether it is
@@ -96,8 +97,8 @@ def find_blockers(session: Session, hotfix: PackagedFile, recording: Recording |
 
 def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
     """As `find_blockers`, on tables that the file does not name, when an attempt held its locks and failed on a further
-    one: what foreign keys of its tables refer to, and from where; what the functions of event triggers name; and what
-    the server `said` of it.
+    one: what foreign keys of its tables refer to, and from where; what the server `said` of it; and what the functions
+    of event triggers name, and those that the server named.
 
     https://www.postgresql.org/docs/current/event-triggers.html
     """
@@ -109,10 +110,11 @@ def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
     SELECT other.oid, {IN_THE_WAY_OF_ALTER} FROM pg_catalog.pg_constraint k
         JOIN own ON own.oid IN (k.conrelid, k.confrelid)
         JOIN pg_catalog.pg_class other ON other.oid IN (k.conrelid, k.confrelid) WHERE k.contype = 'f'
-    UNION SELECT c.oid, {IN_THE_WAY_OF_WRITERS} FROM pg_catalog.pg_event_trigger e
-        JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid AND e.evtenabled <> 'D'
+    UNION SELECT c.oid, {IN_THE_WAY_OF_WRITERS} FROM pg_catalog.pg_proc p
         JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p') AND c.oid >= {FIRST_OWN_OID}
             AND c.relname = ANY (pg_catalog.regexp_split_to_array(p.prosrc, '[^[:alnum:]_$]+'))
+        WHERE p.oid >= {FIRST_OWN_OID} AND (p.proname = ANY (ARRAY[{words}]::text[])
+            OR p.oid IN (SELECT evtfoid FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'))
     UNION SELECT c.oid, {IN_THE_WAY_OF_ALTER} FROM pg_catalog.pg_class c
         WHERE c.relkind IN ('r', 'p') AND c.oid >= {FIRST_OWN_OID}
             AND (c.oid IN ({oids}) OR c.relname = ANY (ARRAY[{words}]::text[]))
@@ -195,6 +197,8 @@ LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
     AND own.virtualtransaction = b.virtualtransaction
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
+-- A query's workers hold no lock that their leader does not hold. A subscription's workers have their own transactions.
+WHERE a.leader_pid IS NULL OR a.backend_type <> 'parallel worker'
 ORDER BY waiting, age DESC NULLS LAST, b.pid"""
     return [Blocker(*row) for row in session.query_prepared(sql)]
 

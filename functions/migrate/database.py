@@ -1,4 +1,4 @@
-"""One verified connection to PostgreSQL. The only module that knows pg8000.
+"""One verified connection to PostgreSQL. With login.py the only module that knows pg8000.
 
 Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a
 file unchanged.
@@ -15,18 +15,17 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
-import scramp.core
 from pg8000.converters import PG_TYPES
 from pg8000.exceptions import DatabaseError, InterfaceError
-from pg8000.native import Connection, literal
+from pg8000.native import literal
 from scramp import ScramException
 
 import errors
 import transport
 from limits import MARGIN_MS, elapsed_ms
+from login import LibpqConnection, is_from_pooler
 from pinned import PIN, READ_OWN, set_sql
 
 if TYPE_CHECKING:
@@ -71,7 +70,23 @@ IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
 # Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
 MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
+# Hints are shown that quote nothing but a setting, and hold no number but its value.
+HOLDS_NO_DATA = re.compile(r"""(?:[^"'«»„“”\d]|(?<=\w)'(?=s\b)|"max_\w+"|\(currently \d+kB\))+""")
+LOCK_TABLE = re.compile(r"max_(?:pred_)?locks_per_transaction")
+# The functions of the server that end a query for the sake of a replica's replay: both codes are mostly something else.
+CANCELLED_IN = ("ProcessInterrupts", "ProcessRecoveryConflict")
+# A character has no equivalent in UTF8, or bytes are no characters.
+NOT_CONVERTED = ("22P05", "22021")
 WITHHELD = "its text may quote row data and is withheld"
+
+# Which function of the server refuses one connection too many, and so whose limit it is.
+LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
+
+# In a line of an error's context: of PL/pgSQL with its arguments, of other languages in quotes.
+FUNCTION = re.compile(
+    r"""(?:[ .]|^)(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'().]+))\([^()]*\)(?= )"""
+    """|(?<= )"(?P<other>[^"]+)"$"""
+)
 
 EXCERPT_CHARACTERS = 120
 
@@ -91,18 +106,6 @@ SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
 HISTORY_BUSY = "pg-hotfix-prisma:"
 IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
-
-
-@lru_cache(maxsize=2)
-def salt_password(*parts: Any) -> bytes:
-    """The password with the server's salt, thousands of hashes later: 3 ms for a whole processor. A warm function
-    remembers it, as it remembers the password. https://datatracker.ietf.org/doc/html/rfc5802#section-3"""
-    salted: bytes = hash_again_and_again(*parts)
-    return salted
-
-
-hash_again_and_again = scramp.core.hi
-scramp.core.hi = lambda hash_function, password, salt, count: salt_password(hash_function, password, salt, int(count))
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
@@ -141,11 +144,12 @@ class HistoryBusy(Exception):  # noqa: N818 - never leaves the function
 
 
 class LoginRefused(Exception):  # noqa: N818 - never leaves the function
-    """The server refused the credentials (28xxx). The secret may have been rotated since it was read."""
+    """The server refused the credentials (28xxx), or a pooler did. The secret may have been rotated since it was
+    read."""
 
-    def __init__(self, sqlstate: str) -> None:
+    def __init__(self, sqlstate: str, message: str, *, by_pooler: bool = False) -> None:
         super().__init__(sqlstate)
-        self.sqlstate = sqlstate
+        self.sqlstate, self.message, self.by_pooler = sqlstate, message, by_pooler
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class Session:
     """One connection with its time limits in force, and all its settings pinned but while a file's own statements run.
     Leaving it as a context manager closes it; an open transaction is rolled back by that."""
 
-    def __init__(self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
+    def __init__(self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
         self.connection = connection
         self.encrypted = encrypted
         self.target = target
@@ -206,6 +210,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def encoding(self) -> str:
+        """The database's, as the server says at each login."""
+        return str(self.connection.parameter_statuses.get("server_encoding", "UTF8"))
 
     def close(self) -> None:
         with suppress(*LOST):  # It is gone already, and so is everything it held.
@@ -235,9 +244,8 @@ class Session:
         settings = ", ".join(f"{literal(name)}, pg_catalog.current_setting({literal(name)}, true)" for name in names)
         *_, (text,) = self.query(
             f"{PIN};"
-            "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
-            f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
-            " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
+            "SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN"
+            f" pg_catalog.set_config('transaction_timeout', '{self.limits.transaction_timeout_ms}ms', false) END;"
             f"SELECT pg_catalog.json_build_object('limits', pg_catalog.json_build_object({settings}),"
             f" 'clock', {SERVER_CLOCK}, 'name', d.datname, 'user', current_user,"
             " 'server_version', pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
@@ -272,10 +280,11 @@ class Session:
         Raises:
             LockNotAvailable, InUse, and the errors of the contract; nothing was changed by this.
         """
+        started = time.monotonic()
         try:
             return self.connection.run(sql) or []
         except (DatabaseError, *LOST) as error:
-            raise self.translate(error) from error
+            raise self.translate(error, took_ms=elapsed_ms(started)) from error
 
     def type_modifiers(self) -> list[int]:
         """Those of the last query's columns: length, precision, scale, or -1.
@@ -367,7 +376,9 @@ class Session:
             if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
                 wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
                 raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
-            raise self.translate(error, hotfix, sql, len(prefix), statement_ms) from error
+            took_ms = elapsed_ms(started)
+            offset = len(prefix.encode()) if self.encoding == "SQL_ASCII" else len(prefix)
+            raise self.translate(error, hotfix, sql, offset, statement_ms, took_ms=took_ms) from error
         except LOST as error:
             # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
             # the file, since the server's own limits are shorter: the network has fallen silent.
@@ -398,16 +409,27 @@ class Session:
             self.close()
 
     def translate(
-        self, error: Exception, hotfix: str | None = None, sql: str = "", offset: int = 0, statement_ms: int = 0
+        self,
+        error: Exception,
+        hotfix: str | None = None,
+        sql: str = "",
+        offset: int = 0,
+        statement_ms: int = 0,
+        *,
+        took_ms: float = math.inf,
     ) -> Exception:
-        """The contract's error for pg8000's. The rest is given when it was the file that ran: `offset` is where it
-        began in the message, and `statement_ms` its limit."""
+        """The contract's error for pg8000's, after `took_ms`. The rest is given when it was the file that ran: `offset`
+        is where it began in the message, and `statement_ms` its limit."""
         if not isinstance(error, DatabaseError):
+            if self.connection.last_words:
+                return errors.pooler_unavailable(self.target.address, f"08P01: {self.connection.last_words}")
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
         message = fields.get("M", "")
         if hotfix and not is_free_of_row_data(sqlstate, fields, sql):
             message = WITHHELD
+        if sqlstate in ("40001", "40P01") and fields.get("R", "").startswith(CANCELLED_IN):
+            return errors.cancelled_by_replay(self.target.address, f"{sqlstate}: {message}")
         if sqlstate in LOCK_NOT_AVAILABLE:
             # Its message, detail and context, and the query inside a function.
             return LockNotAvailable(sqlstate, " ".join(fields.get(field, "") for field in "MDWq"))
@@ -418,19 +440,38 @@ class Session:
             return InUse(int(position), why)
         if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
+        hint = fields.get("H", "")
+        if sqlstate == "53200" and (setting := LOCK_TABLE.search(hint)) and not is_made_up(fields):
+            return errors.lock_table_full(hotfix or "a catalog query of pg-hotfix", message, setting[0])
         if IN_TROUBLE.fullmatch(sqlstate):
             return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
-            return errors.statement_timeout(
-                hotfix or "a look", message, statement_ms or self.limits.statement_timeout_ms
-            )
+            return self.translate_cancelled(hotfix, message, took_ms, statement_ms or self.limits.statement_timeout_ms)
         if sqlstate == "25006":
             return errors.read_only(self.target.address, message)
         if sqlstate == "42501":
             return errors.permission_denied(self.target.user, message)
+        hint = hint if HOLDS_NO_DATA.fullmatch(hint) and not is_made_up(fields) else ""
+        if hotfix is None and sqlstate in NOT_CONVERTED and self.encoding != "UTF8":
+            reason = f"{sqlstate}: {message}"
+            return errors.catalog_not_readable(self.target.database, self.encoding, reason)
         if hotfix is None:
-            return errors.query_refused(sqlstate, message)
-        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset))
+            return errors.query_refused(sqlstate, message, hint)
+        position = int(fields.get("P", 0)) - offset
+        if self.encoding == "SQL_ASCII" and position > 0:  # It counts bytes.
+            position = len(sql.encode()[: position - 1].decode(errors="ignore")) + 1
+        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, position), hint)
+
+    def translate_cancelled(
+        self, hotfix: str | None, message: str, took_ms: float, limit_ms: int
+    ) -> errors.StatementTimeoutError:
+        """The server's own limit never ends a statement before its time, whatever language the message is in."""
+        if took_ms < limit_ms:
+            what = hotfix or "a catalog query of pg-hotfix"
+            return errors.cancelled_by_somebody(what, message, round(took_ms), limit_ms)
+        if hotfix:
+            return errors.statement_timeout(hotfix, message, limit_ms)
+        return errors.catalog_too_slow(self.target.address, message, round(took_ms), limit_ms)
 
 
 def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
@@ -442,7 +483,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
     """
     encrypted = transport.encrypt(transport.connect_socket(target, limits), target, ca_bundle)
     try:
-        connection = Connection(
+        connection = LibpqConnection(
             target.user,
             host=target.host,
             port=target.port,
@@ -484,16 +525,40 @@ def hang_up(encrypted: ssl.SSLSocket) -> None:
 
 
 def translate_login(error: Exception, target: Target) -> Exception:
+    """The contract's error for a login that failed, or LoginRefused."""
     if not isinstance(error, DatabaseError):
         return errors.database_unavailable(target.address, reason_of(error))
-    sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
+    sqlstate, fields = sqlstate_of(error), error.args[0]
+    message, address, user = fields.get("M", ""), target.address, target.user
+    if is_from_pooler(fields):
+        return translate_pooler(message, target)
     if sqlstate.startswith("28"):
-        return LoginRefused(sqlstate)
-    if sqlstate in ("3D000", "42501"):
-        return errors.database_refused(target.address, target.user, sqlstate, message)
+        return LoginRefused(sqlstate, message)
+    if sqlstate == "3D000":
+        return errors.database_missing(address, user, sqlstate, message)
+    if sqlstate == "42501":
+        return errors.database_refused(address, target.database, user, sqlstate, message)
+    if sqlstate == "55000":
+        return errors.database_closed(address, target.database, sqlstate, message)
+    if sqlstate == "53300":
+        limit = LIMITED_BY.get(fields.get("R", ""))
+        return errors.no_connection_left(address, target.database, user, sqlstate, message, limit)
+    if sqlstate == "57P03":
+        return errors.server_not_ready(address, f"{sqlstate}: {message}")
     if sqlstate in ("42704", "22023", "08P01", "0A000"):
-        return errors.startup_refused(target.address, sqlstate, message)
-    return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
+        return errors.startup_refused(address, sqlstate, message)
+    return errors.database_unavailable(address, f"{sqlstate}: {message}")
+
+
+def translate_pooler(message: str, target: Target) -> Exception:
+    """The contract's error for PgBouncer's words, or LoginRefused."""
+    if re.search("authentication failed|no such user", message):
+        return LoginRefused("08P01", message, by_pooler=True)
+    if "no such database" in message:
+        return errors.database_missing(target.address, target.user, "08P01", message, by_pooler=True)
+    if re.search("^(?!unsupported).*(no more connections|_timeout|cannot connect|login has|shutting down)", message):
+        return errors.pooler_unavailable(target.address, f"08P01: {message}")
+    return errors.pooler_in_front(target.address, f"08P01: {message}")
 
 
 def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> bool:
@@ -503,13 +568,31 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     message = fields.get("M", "")
     if message in sql:
         return True
-    if MADE_UP_BY.fullmatch(fields.get("F", "")):
+    if is_made_up(fields):
         return False
     if NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
         return True
     if sqlstate.startswith(("42", "3F")):
         return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
     return False
+
+
+def find_raisers(error: BaseException | None) -> tuple[str, list[str]]:
+    """The SQLSTATE, and the names of the functions whose code made up the error, the innermost first and without
+    schema. They are to be looked up in the catalog and not to be shown: the context may quote row data.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    if not isinstance(error, DatabaseError) or not is_made_up(error.args[0]):
+        return "", []
+    found = [FUNCTION.search(line) for line in error.args[0].get("W", "").splitlines()]
+    names = [name["quoted"] or name["plain"] or name["other"] for name in found if name]
+    return sqlstate_of(error), [name.replace('""', '"') for name in names]
+
+
+def is_made_up(fields: Mapping[str, str]) -> bool:
+    """Whether the words are those of a function or a remote server."""
+    return bool(MADE_UP_BY.fullmatch(fields.get("F", "")))
 
 
 def parse_ms(shown: str) -> int:

@@ -13,6 +13,7 @@ import catalog
 import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
+from characters import fit_hotfix, fit_schema
 from credentials import read_target
 from database import InUse, LockNotAvailable, LoginRefused, Session, open_session
 from dependents import find_dependents, refuse_dependents
@@ -31,6 +32,7 @@ from prisma import RECORDED, read_history
 from recording import plan_absence, plan_recording, refuse_unrecordable
 from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
+from triggers import name_trigger
 from usage import explain, guard_sql, refuse_used
 
 if TYPE_CHECKING:
@@ -86,7 +88,9 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     with log_in(settings, remaining_ms) as session:
         try:
             if schema:
+                fit_schema(session, schema)
                 return gate(session, schema)
+            hotfixes = [fit_hotfix(session, hotfix) for hotfix in hotfixes]
             return fulfil(request, session, hotfixes, settings, remaining_ms)
         except errors.HotfixError as error:
             error.facts["limits"] = session.facts.limits
@@ -271,7 +275,10 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
         return None
     refuse_too_late(turn.session, turn)
     turn.begin_attempt()
-    outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    try:
+        outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    except errors.HotfixError as error:
+        raise name_trigger(turn.session, turn.hotfix.id, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
     turn.wait(outcome)
@@ -337,12 +344,17 @@ def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
     target = read_target(settings)
     try:
         return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
-    except LoginRefused:
-        target = read_target(settings, afresh=True)
-    try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:
-        raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
+        refused, refusal = target, error
+    try:
+        target = read_target(settings, afresh=True)
+        if target != refused:
+            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused as error:
+        refusal = error
+    raise errors.login_refused(
+        target.address, target.user, refusal.sqlstate, refusal.message, settings.secret_arn, by_pooler=refusal.by_pooler
+    ) from refusal
 
 
 def refuse_too_late(session: Session, turn: Turn) -> None:

@@ -16,6 +16,7 @@ import errors
 from blockers import AUTOVACUUM, describe_blockers, find_blockers, find_suspects
 from database import LockNotAvailable
 from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
+from membership import line_that_shows_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -203,7 +204,7 @@ class Turn:
             reverting=self.hotfix.reverting,
             count=len(found),
             hidden=self.hidden_attempts > 0,
-            user=self.session.facts.user,
+            see=line_that_shows_sessions(self.session),
             waited_ms=round(elapsed_ms(self.started)),
             attempts=self.attempts,
             stalled_ms=math.ceil(self.longest_stall_ms),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import catalog
 import errors
 from look import hash_plan
+from membership import refuse_to_alter
 from prisma import UNREADABLE
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def refuse_missing_rights(session: Session, seen: Look) -> None:
         expectation, user = column.expectation, session.facts.user
         tables = expectation.qualified_table, expectation.table_in_sql
         if not column.owned:
-            raise errors.not_owner(*tables, column.owner or "nobody", user)
+            raise refuse_to_alter(session, *tables, column.owner or "")
         if not column.schema_usable:
             raise errors.no_usage(expectation.schema, user)
         if not column.lockable:

@@ -117,6 +117,7 @@ class ExpectedSchema:
 
     expectations: tuple[Expectation, ...]
     sha256: str
+    text: str = ""
 
     file: ClassVar = "schema.expect"
     named_tables: ClassVar[tuple[NamedTable, ...]] = ()
@@ -208,12 +209,12 @@ def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
 
 
 def parse_schema(content: bytes) -> ExpectedSchema:
-    _, found = cut_tokens(content)
+    text, found = cut_tokens(content)
     expectations, allowed, revert = read_directives(found)
     if allowed or revert is not None or any(token.kind not in ("space", "comment") for token in found):
         raise Unreadable("holds more than expect lines", "Write it anew:  make gate SCHEMA=schema.sql")
     refuse_none_or_twice(expectations)
-    return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest())
+    return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest(), text)
 
 
 def refuse_none_or_twice(expectations: Sequence[Expectation]) -> None:

@@ -367,9 +367,8 @@ def test_a_table_of_another_owner_is_refused_before_any_lock(invoke: Invoke, dat
     outcome = invoke(action)
     assert outcome.error_name == "NotOwnerError"
     assert outcome.text == (
-        f"{database.user} does not own public.drivers: postgres does, and ALTER TABLE needs the owner."
-        " Nothing was changed. Unless the owner is an administrator, make the role a member of it: "
-        f' GRANT "postgres" TO "{database.user}";  Else give the table to a role of the application: '
+        f"{database.user} does not own public.drivers: postgres does, which is an administrator, and ALTER TABLE needs"
+        " the owner's rights. Nothing was changed. Give the table to a role of the application: "
         f' ALTER TABLE "public"."drivers" OWNER TO "{database.user}";'
     )
 
