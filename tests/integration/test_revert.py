@@ -550,10 +550,12 @@ def test_a_view_of_the_column_is_not_dropped_with_it(
     hotfix_id = applied()
     database.run_as_owner("CREATE VIEW ratings AS SELECT rating FROM drivers")
     outcome = revert(invoke, hotfix_id)
-    assert outcome.error_name == "SqlRefusedError"
+    assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
-        f"PostgreSQL refused {NAME} (2BP01: cannot drop column rating of table drivers because other objects depend on"
-        f" it). Nothing was changed. Correct sql/{NAME}.sql, have it reviewed, deploy, and run it again."
+        f"What needs {RATING} would stay behind, so {NAME} was not reverted: PostgreSQL would refuse to drop it, or"
+        " writes to its table would fail. Nothing was changed.\n"
+        "  view public.ratings\n"
+        "Change or drop them by a migration, then revert again.\nForce does not get past this."
     )
     assert has_rating(database)
     assert database.run("SELECT count(*) FROM ratings") == [[3]]
@@ -862,8 +864,8 @@ def test_under_the_lock_there_is_no_round_trip(
     (locking,) = [number for number, sql in enumerate(sent) if "LOCK TABLE" in sql]
     assert sent[locking].endswith("COMMIT")
     assert "DROP COLUMN" in sent[locking]
-    # Two of the login, five of the look, and the rows; and the five of the look after COMMIT.
-    assert (locking, len(sent) - locking - 1) == (8, 5), [sql[:60] for sql in sent]
+    # Two of the login, five of the look, what depends, and the rows; and the five of the look after COMMIT.
+    assert (locking, len(sent) - locking - 1) == (9, 5), [sql[:60] for sql in sent]
 
 
 # Overlap
