@@ -84,6 +84,7 @@ def respond(report: Report) -> dict[str, Any]:
         "longest_stall_ms": report.longest_stall_ms,
         "limits": report.limits,
         "blockers": [blocker.describe() for blocker in report.blockers],
+        "notes": [note.describe() for note in report.notes],
         "sql": report.sql,
         "revert": report.revert,
         "sql_sha256": report.sql_sha256,
@@ -134,7 +135,7 @@ def summarise_result(report: Report) -> str:
             )
             return f"{missing} missing{unknown}; apply would run the file; {way}."
         case "verified":
-            return f"{names} as expected, and can be selected."
+            return f"{names} as expected, and can be selected by {report.database['user']}."
         case "passed":
             return f"As the application expects: {count_columns([column.expectation for column in report.columns])}."
         case _:

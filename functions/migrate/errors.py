@@ -96,7 +96,7 @@ class ColumnMismatchError(HotfixError):
 
 
 class RelationError(HotfixError):
-    """The table is missing, or the name is not a table's. Nothing was run."""
+    """The table is missing, the name is not a table's, or the table can't take the column. Nothing was run."""
 
 
 class PlanChangedError(HotfixError):
@@ -485,6 +485,109 @@ def describe_absent(table: Mapping[str, Any]) -> str:
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+# What ALTER TABLE would refuse
+
+# A table may have thousands of partitions.
+NAMED_TABLES = 5
+
+
+def system_table(table: str) -> RelationError:
+    return RelationError(
+        f"{table} is a table of PostgreSQL itself. Nothing was run. A hotfix changes the application's tables: correct "
+        "the name in the file."
+    )
+
+
+def partition_named(table: str, root: str) -> RelationError:
+    return RelationError(
+        f"{table} is a partition of {root}, whose columns it has. Nothing was run. Name {root} instead of {table} in "
+        "the file: ALTER TABLE changes all its partitions."
+    )
+
+
+def typed_table(table: str, row_type: str, type_in_sql: str, change: str) -> RelationError:
+    return RelationError(
+        f"{table} is a typed table: its columns are those of the type {row_type}. Nothing was run. Change the type, by "
+        f"a migration of its own:  ALTER TYPE {type_in_sql} {change} CASCADE;"
+    )
+
+
+def temporary_table(table: str, target: str, *, is_target: bool) -> RelationError:
+    below = "" if is_target else f" and inherits from {target}"
+    return RelationError(
+        f"{table} is a temporary table of another session{below}, and nobody else can alter it. Nothing was run. Run "
+        "the same request again when that session has ended or dropped its table."
+    )
+
+
+def no_room(table: str, attributes: int, needed: int, most: int) -> RelationError:
+    return RelationError(
+        f"{table} has no room for {counted(needed, 'more column')}: PostgreSQL counts {attributes} of at most {most}, "
+        "those that were dropped included (54011). Nothing was run. VACUUM FULL does not give these back: move the "
+        "rows to a new table (CREATE TABLE ... (LIKE ... INCLUDING ALL)), or put the column into a table beside it."
+    )
+
+
+def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str) -> RelationError:
+    return RelationError(
+        f"{table} can get no column that has a value in every row, since {stored_in} stores rows of its type (0A000). "
+        "Nothing was run. Add the column without a default, and set the default for later rows in a second statement:  "
+        f"ALTER TABLE {table_in_sql} ALTER COLUMN {quoted(column)} SET DEFAULT ...;"
+    )
+
+
+def children_not_owned(table: str, others: Sequence[tuple[str, str, str]], user: str) -> NotOwnerError:
+    """`others`: name, name in SQL and owner of each partition or inheritance child that is not the role's."""
+    names = [f"{name} (owner {owner})" for name, _, owner in others[:NAMED_TABLES]]
+    rest = f" and {len(others) - NAMED_TABLES} more" if len(others) > NAMED_TABLES else ""
+    grants = [f"GRANT {quoted(owner)} TO {quoted(user)};" for owner in dict.fromkeys(owner for *_, owner in others)]
+    given = [f"ALTER TABLE {in_sql} OWNER TO {quoted(user)};" for _, in_sql, _ in others[:NAMED_TABLES]]
+    return NotOwnerError(
+        f"{user} does not own {', '.join(names)}{rest} below {table}, and ALTER TABLE needs the owner of each. "
+        f"{UNCHANGED} Unless the owner is an administrator, make the role a member of it:  {'  '.join(grants)}  Else "
+        f"give the table to a role of the application:  {'  '.join(given)}"
+    )
+
+
+def child_differs(
+    hotfix: str, table: str, child: str, column: Mapping[str, Any], line_to_paste: str
+) -> ColumnMismatchError:
+    """`column`: the child's, as the response shows columns."""
+    return ColumnMismatchError(
+        f"{child} is below {table} and has a column of its own that is not what {hotfix} expects. {UNCHANGED}\n"
+        f"  {column['name']}\n    expected  {column['expected']}\n    actual    {column['actual']}\n"
+        "ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own, and run the same "
+        f"request again:  {line_to_paste}",
+        columns=[dict(column)],
+    )
+
+
+def type_not_usable(column: str, type_shown: str, type_in_sql: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} may not use the type {type_shown} of {column}. {UNCHANGED} Grant it:  "
+        f"GRANT USAGE ON TYPE {type_in_sql} TO {quoted(user)};"
+    )
+
+
+def bad_column(file: str, column: str, what: str, advice: str) -> HotfixFileError:
+    return HotfixFileError(f"sql/{file} expects {column} {what}. {UNCHANGED} {advice}")
+
+
+def bad_expression(file: str, column: str, what: str, column_type: str, refusal: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{file} expects {column} {what}, which PostgreSQL does not take for a column of the type {column_type} "
+        f"({refusal}). {UNCHANGED} Correct it in the file, each name with its schema unless it is PostgreSQL's own, "
+        "have it reviewed, and deploy."
+    )
+
+
+def null_in_rows(file: str, column: str, table: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{file} adds {column} as NOT NULL without a default, and {table} has rows: PostgreSQL refuses that "
+        f"(23502). {UNCHANGED} Give the column a default, or leave NOT NULL out, in the SQL and in the expect line."
+    )
 
 
 # The way back

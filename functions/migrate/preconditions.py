@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
+from definition import FIRST_NORMAL_OID, refuse_impossible
 from look import hash_plan
+from obstacles import refuse_obstacles
 from prisma import UNREADABLE
 
 if TYPE_CHECKING:
@@ -28,7 +30,16 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
     if wrong:
         raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
     if not seen.is_done:
-        refuse_missing_rights(session, seen)
+        refuse_what_alter_table_would(session, hotfix, seen)
+
+
+def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) -> None:
+    """What the server would refuse of the tables and of the columns that are missing."""
+    refuse_system_tables(seen)
+    refuse_missing_rights(session, seen)
+    refuse_obstacles(session, hotfix, seen)
+    if not hotfix.reverting:
+        refuse_impossible(session, hotfix, seen)
 
 
 def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
@@ -44,6 +55,13 @@ def refuse_read_only(session: Session) -> None:
         raise errors.read_only(session.target.address, "it is a replica, in recovery")
     if session.facts.read_only:
         raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
+
+
+def refuse_system_tables(seen: Look) -> None:
+    """Else the advice would be to give them to the role."""
+    for column in seen.columns:
+        if (column.relation_oid or 0) < FIRST_NORMAL_OID or column.expectation.schema == "pg_catalog":
+            raise errors.system_table(column.expectation.qualified_table)
 
 
 def refuse_missing_rights(session: Session, seen: Look) -> None:
