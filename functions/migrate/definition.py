@@ -179,7 +179,7 @@ def read_facts_sql(columns: Sequence[tuple[Column, ColumnType | None]]) -> str:
     )
     of_type, of_relation = ("'pg_catalog.pg_type'::pg_catalog.regclass", "'pg_catalog.pg_class'::pg_catalog.regclass")
     return f"""
-WITH RECURSIVE wanted (position, target, attribute, type, modifier, collation) AS (VALUES {values}),
+WITH RECURSIVE wanted (position, target, attribute, type, modifier, wanted_collation) AS (VALUES {values}),
 tree (target, oid) AS (
     SELECT target, target FROM wanted
     UNION SELECT tree.target, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
@@ -200,7 +200,7 @@ SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
     'usable', pg_catalog.has_type_privilege(t.oid, 'USAGE'),
     'is_builtin', coalesce(t.oid < {FIRST_NORMAL_OID} AND n.nspname = 'pg_catalog', false),
     'is_collatable', t.typcollation <> 0,
-    'collation_known', w.collation IS NULL OR pg_catalog.to_regcollation(w.collation) IS NOT NULL,
+    'collation_known', w.wanted_collation IS NULL OR pg_catalog.to_regcollation(w.wanted_collation) IS NOT NULL,
     'holds_row_of', (SELECT pg_catalog.format('%I.%I', cn.nspname, c.relname) FROM holders h
         JOIN pg_catalog.pg_class c ON c.oid = h.origin JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
         WHERE h.target = w.target AND h.type = t.oid LIMIT 1),

@@ -73,17 +73,17 @@ def read_column_grants_sql(columns: Sequence[Column]) -> str:
         for position, column in enumerate(columns)
     )
     return f"""
-SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(grantee, target, rights)
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
+    CASE WHEN grantee = 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(grantee) END, target, rights)
     ORDER BY target, grantee), '[]')::text
 FROM (SELECT grantee, target, pg_catalog.json_object_agg(privilege, lacking) AS rights
 FROM (SELECT g.grantee, e.target::bigint, g.privilege, pg_catalog.json_agg(e.attribute ORDER BY e.position) AS lacking
 FROM (VALUES {values}) AS e (position, target, attribute)
 JOIN pg_catalog.pg_class c ON c.oid = e.target
 CROSS JOIN LATERAL (SELECT DISTINCT x.privilege_type AS privilege,
-        coalesce(r.rolname, 'public') AS grantee
+        x.grantee
     FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) x
-    LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
-    WHERE (x.grantee = 0 OR r.oid IS NOT NULL) AND a.attrelid = e.target AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE a.attrelid = e.target AND a.attnum > 0 AND NOT a.attisdropped
         AND x.grantee <> c.relowner AND x.privilege_type IN ('SELECT', 'INSERT', 'UPDATE')) g
 LEFT JOIN pg_catalog.pg_attribute own
     ON own.attrelid = e.target AND own.attname = e.attribute AND own.attnum > 0 AND NOT own.attisdropped

@@ -167,7 +167,7 @@ def read_members_sql(seen: Look) -> str:
         for position, (column, known) in enumerate(zip(seen.columns, seen.types, strict=True))
     )
     return f"""
-WITH RECURSIVE wanted (position, target, attribute, type, modifier, collation, missing) AS (VALUES {values}),
+WITH RECURSIVE wanted (position, target, attribute, type, modifier, wanted_collation, missing) AS (VALUES {values}),
 tree (target, oid) AS (
     SELECT target, target FROM wanted
     UNION SELECT tree.target, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
@@ -187,10 +187,11 @@ FROM (SELECT tree.target::bigint, c.oid::bigint, {names_sql("c.oid")} AS names,
     (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
             'position', w.position,
             'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
-            'collation', CASE WHEN a.attcollation <> t.typcollation THEN (pg_catalog.pg_identify_object(
-                'pg_catalog.pg_collation'::pg_catalog.regclass, a.attcollation, 0)).identity END,
+            'collation', CASE WHEN a.attcollation <> t.typcollation THEN pg_catalog.regexp_replace(
+                (pg_catalog.pg_identify_object('pg_catalog.pg_collation'::pg_catalog.regclass, a.attcollation, 0))
+                .identity, '^pg_catalog[.]', '') END,
             'same_type', coalesce(a.atttypid = w.type AND a.atttypmod = w.modifier AND a.attcollation = CASE
-                WHEN w.collation IS NULL THEN t.typcollation ELSE pg_catalog.to_regcollation(w.collation)::oid
+                WHEN w.wanted_collation IS NULL THEN t.typcollation ELSE pg_catalog.to_regcollation(w.wanted_collation)::oid
                 END, false),
             'not_null', a.attnotnull,
             'clause', coalesce({worded("a.attidentity", IDENTITY)},
