@@ -514,8 +514,8 @@ def typed_table(table: str, row_type: str, type_in_sql: str, change: str) -> Rel
     )
 
 
-def temporary_table(table: str, target: str, *, is_target: bool) -> RelationError:
-    below = "" if is_target else f" and inherits from {target}"
+def temporary_table(table: str, target: str) -> RelationError:
+    below = "" if table == target else f" and inherits from {target}"
     return RelationError(
         f"{table} is a temporary table of another session{below}, and nobody else can alter it. Nothing was run. Run "
         "the same request again when that session has ended or dropped its table."

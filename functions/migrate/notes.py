@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import errors
 from catalog import MISSING
 from database import literal
+from expectation import written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,8 @@ def find_notes(session: Session, seen: Look) -> tuple[Note, ...]:
 def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[str, list[str]]) -> Note:
     """`rights`: SELECT, INSERT or UPDATE, each with the columns that the role lacks it on."""
     expectation = columns[0].expectation
-    names = " or ".join(dict.fromkeys(name for lacking in rights.values() for name in lacking))
+    lacked = {name for lacking in rights.values() for name in lacking}
+    names = " or ".join(written(one.expectation.column) for one in columns if one.expectation.column in lacked)
     grantee = errors.quoted(role) if role != "public" else "PUBLIC"
     when = "Grant it after apply" if any(column.actual == MISSING for column in columns) else "Grant it"
     granted = ", ".join(

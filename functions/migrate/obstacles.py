@@ -100,7 +100,7 @@ def refuse_obstacles(session: Session, hotfix: Hotfix, seen: Look) -> None:
             raise errors.typed_table(target.name, name_of(target.row_type), name_in_sql(target.row_type), change)
         for member in (target, *below):
             if member.is_temporary:
-                raise errors.temporary_table(member.name, target.name, is_target=member is target)
+                raise errors.temporary_table(member.name, target.name)
             if not hotfix.reverting:
                 refuse_full(target, member, undone)
                 refuse_differing_column(hotfix, target, member, seen.columns)
@@ -147,7 +147,7 @@ def refuse_differing_column(hotfix: Hotfix, target: Member, member: Member, colu
             change = f"ALTER COLUMN {name} SET NOT NULL"
         else:
             collation = f" COLLATE {expectation.collation}" if expectation.collation else ""
-            change = f"ALTER COLUMN {name} TYPE {expectation.type}{collation}"
+            change = f"ALTER COLUMN {name} TYPE {expectation.type}{collation} USING {name}::{expectation.type}"
         line = f"ALTER TABLE {member.in_sql} {change};"
         raise errors.child_differs(hotfix.id, target.name, member.name, column, line)
 

@@ -58,10 +58,14 @@ def refuse_read_only(session: Session) -> None:
 
 
 def refuse_system_tables(seen: Look) -> None:
-    """Else the advice would be to give them to the role."""
+    """Else the advice would be to give the role rights on them."""
     for column in seen.columns:
-        if (column.relation_oid or 0) < FIRST_NORMAL_OID or column.expectation.schema == "pg_catalog":
-            raise errors.system_table(column.expectation.qualified_table)
+        schema, table = column.expectation.schema, column.expectation.qualified_table
+        if schema.startswith("pg_temp_"):
+            raise errors.temporary_table(table, table)
+        # No other schema's name may begin so.
+        if (column.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
+            raise errors.system_table(table)
 
 
 def refuse_missing_rights(session: Session, seen: Look) -> None:

@@ -303,15 +303,15 @@ def test_a_child_may_be_the_one_without_room(
 @pytest.mark.parametrize(
     ("of_child", "expected", "sqlstate", "actual", "line"),
     [
-        ("note text", "int", "42804", "text null", "ALTER COLUMN {} TYPE int"),
-        ("note varchar(3)", "varchar(4)", "42804", "character varying(3) null", "ALTER COLUMN {} TYPE varchar(4)"),
-        ('note text COLLATE "C"', "text", "42P21", 'text collate "C" null', "ALTER COLUMN {} TYPE text"),
+        ("note text", "int", "42804", "text null", "ALTER COLUMN {0} TYPE int USING {0}::int"),
+        ("note varchar(3)", "varchar(4)", "42804", "character varying(3) null", "ALTER COLUMN {0} TYPE varchar(4) USING {0}::varchar(4)"),
+        ('note text COLLATE "C"', "text", "42P21", 'text collate "C" null', "ALTER COLUMN {0} TYPE text USING {0}::text"),
         (
             "note text",
             'text collate "C"',
             "42P21",
             "text null",
-            'ALTER COLUMN {} TYPE text COLLATE "C"',
+            'ALTER COLUMN {0} TYPE text COLLATE "C" USING {0}::text',
         ),
     ],
 )
