@@ -15,6 +15,8 @@ from expectation import Reader, Unreadable
 from lexer import tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from database import Session
     from definition import Facts
     from expectation import Expectation
@@ -39,7 +41,7 @@ def refuse_expression(session: Session, hotfix: Hotfix, wanted: Expectation, abo
     row = "" if wanted.default else f"(SELECT {about.row}) AS {errors.quoted(wanted.table)}, "
     try:
         session.query(
-            "SELECT pg_catalog.set_config('search_path', '', true); PREPARE pg_hotfix_expression AS SELECT FROM"
+            "PREPARE pg_hotfix_expression AS SELECT FROM"
             f" {row}XMLTABLE('/' PASSING (NULL::pg_catalog.xml) COLUMNS value {about.type_in_sql}"
             f" DEFAULT ({expression})); DEALLOCATE pg_hotfix_expression"
         )
@@ -56,7 +58,7 @@ def is_safe_to_parse(expression: str, about: Facts) -> bool:
     of an array of a domain calls what the domain checks. So constants must be of an enum, or of a type without a
     schema: since the search_path is empty, that is PostgreSQL's own. Tables are in queries only."""
     found = [token for token in tokens(expression) if token.kind != "space"]
-    if any(token.text == ";" or token.keyword in KEYWORDS_OF_QUERIES for token in found):
+    if not is_balanced(found) or any(token.text == ";" or token.keyword in KEYWORDS_OF_QUERIES for token in found):
         return False
     if len(found) == 1 and is_constant(found[0]):
         return about.is_builtin or about.type_kind == "e"
@@ -76,3 +78,13 @@ def is_safe_to_parse(expression: str, about: Facts) -> bool:
 
 def is_constant(token: Token) -> bool:
     return token.kind in ("string", "dollar")
+
+
+def is_balanced(found: Sequence[Token]) -> bool:
+    """Whether it ends where it is put between parentheses."""
+    depth = 0
+    for token in found:
+        depth += (token.text == "(") - (token.text == ")")
+        if depth < 0:
+            return False
+    return depth == 0

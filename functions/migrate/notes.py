@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import errors
@@ -19,18 +18,7 @@ if TYPE_CHECKING:
     from look import Look
 
 
-@dataclass(frozen=True)
-class Note:
-    """One fact, with the line to paste where there is one. Scripts match `code`."""
-
-    code: str
-    text: str
-
-    def describe(self) -> dict[str, str]:
-        return {"code": self.code, "text": self.text}
-
-
-def find_notes(session: Session, seen: Look) -> tuple[Note, ...]:
+def find_notes(session: Session, seen: Look) -> tuple[dict[str, str], ...]:
     """What others should know of the columns that are there or will be. Nothing was changed, and no table was locked.
     What can't be read is left out: a note is no reason to fail."""
     if seen.reverting:
@@ -46,7 +34,7 @@ def find_notes(session: Session, seen: Look) -> tuple[Note, ...]:
     return tuple(notes)
 
 
-def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[str, list[str]]) -> Note:
+def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[str, list[str]]) -> dict[str, str]:
     """`rights`: SELECT, INSERT or UPDATE, each with the columns that the role lacks it on."""
     expectation = columns[0].expectation
     lacked = {name for lacking in rights.values() for name in lacking}
@@ -56,12 +44,12 @@ def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[st
     granted = ", ".join(
         f"{right} ({', '.join(map(errors.quoted, lacking))})" for right, lacking in sorted(rights.items())
     )
-    return Note(
-        "column_grants",
+    text = (
         f"{role} has {' and '.join(sorted(rights))} on single columns of {expectation.qualified_table}, and not on "
         f"{names}: PostgreSQL refuses its statements that name it (42501). {when}:  "
-        f"GRANT {granted} ON {expectation.table_in_sql} TO {grantee};",
+        f"GRANT {granted} ON {expectation.table_in_sql} TO {grantee};"
     )
+    return {"code": "column_grants", "text": text}
 
 
 def read_column_grants_sql(columns: Sequence[Column]) -> str:

@@ -18,6 +18,7 @@ import errors
 from catalog import GENERATED, IDENTITY, MISSING, describe_column, worded
 from database import literal
 from expectation import written
+from membership import refuse_to_alter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def refuse_obstacles(session: Session, hotfix: Hotfix, seen: Look) -> None:
         target, *below = sorted(
             (member for member in members if member.target == oid), key=lambda member: member.oid != oid
         )
-        refuse_other_owners(target, below, session.facts.user)
+        refuse_other_owners(session, target, below)
         undone = [column for column in seen.columns if column.relation_oid == oid and is_undone(seen, column)]
         if not undone:
             continue
@@ -111,10 +112,19 @@ def is_undone(seen: Look, column: Column) -> bool:
     return seen.reverting is (column.actual != MISSING)
 
 
-def refuse_other_owners(target: Member, below: Sequence[Member], user: str) -> None:
-    others = [(member.name, member.in_sql, member.owner) for member in below if not member.owned]
+def refuse_other_owners(session: Session, target: Member, below: Sequence[Member]) -> None:
+    """Of several owners the first is told: the next look tells the next."""
+    others = [member for member in below if not member.owned]
     if others:
-        raise errors.children_not_owned(target.name, others, user)
+        owner = others[0].owner
+        owned = [member for member in others if member.owner == owner]
+        names = ", ".join(errors.first_few([member.name for member in owned]))
+        raise refuse_to_alter(
+            session,
+            f"{names} below {target.name}",
+            [member.in_sql for member in owned[: errors.NAMED_DEPENDENTS]],
+            owner,
+        )
 
 
 def refuse_full(target: Member, member: Member, missing: Sequence[Column]) -> None:
@@ -191,8 +201,8 @@ FROM (SELECT tree.target::bigint, c.oid::bigint, {names_sql("c.oid")} AS names,
                 (pg_catalog.pg_identify_object('pg_catalog.pg_collation'::pg_catalog.regclass, a.attcollation, 0))
                 .identity, '^pg_catalog[.]', '') END,
             'same_type', coalesce(a.atttypid = w.type AND a.atttypmod = w.modifier AND a.attcollation = CASE
-                WHEN w.wanted_collation IS NULL THEN t.typcollation ELSE pg_catalog.to_regcollation(w.wanted_collation)::oid
-                END, false),
+                WHEN w.wanted_collation IS NULL THEN t.typcollation
+                ELSE pg_catalog.to_regcollation(w.wanted_collation)::oid END, false),
             'not_null', a.attnotnull,
             'clause', coalesce({worded("a.attidentity", IDENTITY)},
                 'generated always as (...) ' || {worded("a.attgenerated", GENERATED)})

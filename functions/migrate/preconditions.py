@@ -8,6 +8,7 @@ import catalog
 import errors
 from definition import FIRST_NORMAL_OID, refuse_impossible
 from look import hash_plan
+from membership import refuse_to_alter
 from obstacles import refuse_obstacles
 from prisma import UNREADABLE
 
@@ -73,7 +74,7 @@ def refuse_missing_rights(session: Session, seen: Look) -> None:
         expectation, user = column.expectation, session.facts.user
         tables = expectation.qualified_table, expectation.table_in_sql
         if not column.owned:
-            raise errors.not_owner(*tables, column.owner or "nobody", user)
+            raise refuse_to_alter(session, tables[0], tables[1:], column.owner or "")
         if not column.schema_usable:
             raise errors.no_usage(expectation.schema, user)
         if not column.lockable:

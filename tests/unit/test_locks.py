@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 import locks
+from alter import Busy
 from blockers import Blocker
-from errors import LockBusyError
+from errors import DatabaseUnavailableError, LockBusyError
 from limits import derive_limits
 from locks import Turn
 from settings import read_settings
@@ -31,12 +32,14 @@ def make_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turn]:
     def make(*looks: list[str], lock_wait_ms: int = 30_000) -> Turn:
         script = iter(looks)
         monkeypatch.setattr(locks, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
+        monkeypatch.setattr(locks, "line_that_shows_sessions", lambda _: "")
         monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
         settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
         limits = replace(derive_limits(settings, 55_000), lock_wait_ms=lock_wait_ms)
         facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000)
         hotfix = SimpleNamespace(id="x", tables="public.t", touches_others=False, reverting=False)
-        return Turn(cast("Any", SimpleNamespace(limits=limits, facts=facts)), cast("Any", hotfix))
+        session = SimpleNamespace(limits=limits, facts=facts, target=SimpleNamespace(address="kaviar at db:5432"))
+        return Turn(cast("Any", session), cast("Any", hotfix))
 
     return make
 
@@ -87,9 +90,44 @@ def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_turn: C
 def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(make_turn: Callable[..., Turn]) -> None:
     turn = make_turn()
     began = time.monotonic()
-    turn.wait(stalled_ms=100)
+    turn.wait(Busy(stalled_ms=100))
     assert time.monotonic() - began >= 0.3
     assert turn.longest_stall_ms == 100
+
+
+def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_turn: Callable[..., Turn]) -> None:
+    turn = make_turn(lock_wait_ms=-1)
+    turn.wait(Busy(late=True))
+    with pytest.raises(DatabaseUnavailableError) as refused:
+        turn.wait(Busy(late=True))
+    assert refused.value.message == (
+        "Every message to the database kaviar at db:5432 arrived more than half a second late and was refused for that,"
+        " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was"
+        " held. Run the same request again."
+    )
+
+
+def test_a_further_lock_is_tried_for_after_2_and_4_and_ever_8_seconds(
+    make_turn: Callable[..., Turn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "find_suspects", lambda *_: [])
+    clock = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: clock, sleep=sleep))
+    turn = make_turn()
+    turn.begin_attempt()
+    paused = []
+    for _ in range(4):
+        began = clock
+        turn.wait(Busy(stalled_ms=20, hidden=True))
+        turn.begin_attempt()
+        paused.append(clock - began)
+    # Each look at the locks comes at most 1.5 s after the one before.
+    assert all(least <= took <= least + 1.5 for least, took in zip([2, 4, 8, 8], paused, strict=True)), paused
 
 
 def test_what_is_free_as_the_time_runs_out_is_tried_once(make_turn: Callable[..., Turn]) -> None:
