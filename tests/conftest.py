@@ -228,6 +228,12 @@ def database(server: Server) -> Iterator[Database]:
     drop_database(database)
 
 
+def grant(database: Database, role: str) -> str:
+    """What an error advises for a role that is a member of nothing, and inherits."""
+    new = database.run("SELECT current_setting('server_version_num')::int >= 160000") == [[True]]
+    return f'GRANT "{role}" TO "{database.user}"{" WITH INHERIT TRUE" if new else ""};'
+
+
 @pytest.fixture
 def sql_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in place of the layer."""

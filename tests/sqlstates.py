@@ -42,6 +42,7 @@ AT_LOGIN = {sqlstate[:2]: "DatabaseUnavailableError" for sqlstate in IN_A_LOOK} 
     "3D": "LoginError",
     "42501": "LoginError",
     "42704": "ConfigurationError",
+    "55000": "LoginError",
 }
 
 

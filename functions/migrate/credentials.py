@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import boto3
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
@@ -30,6 +30,14 @@ AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attem
 # A rotated password shows as 28P01 and is read afresh then. A changed host would not show, and no apply may go to the
 # database of before.
 SECRET_MAX_AGE_SECONDS = 60
+
+# Keys of a URL in JSON, in any case. The database's own address comes before DATABASE_URL, which may be a pooler's:
+# Prisma and Supabase, Vercel, and Neon. https://www.prisma.io/docs/orm/reference/prisma-schema-reference#fields
+URL_KEYS = ("DIRECT_URL", "POSTGRES_URL_NON_POOLING", "DATABASE_URL_UNPOOLED", "DATABASE_URL")
+# SQLAlchemy names its driver in the scheme: postgresql+psycopg2.
+SCHEME = re.compile(r"postgres(ql)?(\+(psycopg|psycopg2|asyncpg|pg8000))?", re.IGNORECASE)
+# What libpq lets override the part before the "?". https://www.postgresql.org/docs/current/libpq-connect.html
+MISPLACED = {"dbname", "host", "hostaddr", "password", "passfile", "port", "service", "user"}
 
 NO_ANSWER = {
     "InternalFailure",
@@ -113,6 +121,7 @@ def parse_secret(value: object, settings: Settings) -> Target:
     host = fields.get("host") or settings.db_host
     if not host:
         raise errors.secret_lacks(arn, "host", "DB_HOST")
+    refuse_other_addresses(fields.get("host", ""), arn)
     database = fields.get("dbname") or settings.db_name
     if not database:
         raise errors.secret_lacks(arn, "dbname", "DB_NAME")
@@ -124,6 +133,14 @@ def parse_secret(value: object, settings: Settings) -> Target:
     if any("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text) for text in fields.values()):
         raise errors.secret_unreadable(arn, "holds characters that no PostgreSQL login can have")
     return Target(host, read_port(fields.get("port"), settings), database, fields["username"], fields["password"])
+
+
+def refuse_other_addresses(host: str, arn: str) -> None:
+    """One host, reached over TCP: only then is there a certificate to verify, and only one server that is changed."""
+    if "," in host:
+        raise errors.secret_unreadable(arn, "names several hosts, and one is supported: the writer's endpoint")
+    if host.startswith(("/", "@")):
+        raise errors.secret_unreadable(arn, "names a Unix socket, and only TCP with TLS is supported")
 
 
 def read_port(text: str | None, settings: Settings) -> int:
@@ -145,16 +162,17 @@ def read_fields(value: object, arn: str) -> dict[str, str]:
     if not isinstance(value, str):
         raise errors.secret_unreadable(arn, "is empty")
     text = value.strip()
-    if text.startswith(("postgres://", "postgresql://")):
+    scheme, colon, _ = text.partition("://")
+    if colon and (SCHEME.fullmatch(scheme) or scheme.startswith("prisma")):
         return read_url(text, arn)
     document = load_json(text)
     if document is None:
         raise errors.secret_unreadable(arn, "is neither JSON nor a postgresql:// URL")
     if not isinstance(document, dict):
         raise errors.secret_unreadable(arn, "is JSON, but not an object")
-    url = document.get("DATABASE_URL")
-    if isinstance(url, str):
-        return read_url(url.strip(), arn)
+    if found := find_url(document):
+        key, url = found
+        return read_url(url, arn, key)
     fields = {
         name: document[name]
         for name in ("username", "password", "host", "port", "dbname", "engine")
@@ -165,6 +183,12 @@ def read_fields(value: object, arn: str) -> dict[str, str]:
     return {name: str(field) for name, field in fields.items()}
 
 
+def find_url(document: dict[str, Any]) -> tuple[str, str] | None:
+    """The first URL that is not empty, with its key as the secret writes it."""
+    found = {key.upper(): (key, url.strip()) for key, url in document.items() if isinstance(url, str) and url.strip()}
+    return next((found[key] for key in URL_KEYS if key in found), None)
+
+
 def load_json(text: str) -> Any:
     """What the text holds. None instead of an exception, whose context would quote the secret."""
     try:
@@ -173,33 +197,42 @@ def load_json(text: str) -> Any:
         return None
 
 
-def read_url(text: str, arn: str) -> dict[str, str]:
+def read_url(text: str, arn: str, key: str = "URL") -> dict[str, str]:
     """https://www.prisma.io/docs/orm/overview/databases/postgresql#connection-url"""
+    scheme = text.partition("://")[0].lower()
+    if scheme.startswith("prisma"):
+        raise errors.secret_unreadable(arn, f"holds a {key} of Prisma's proxy ({scheme}://), not of a database")
+    if not SCHEME.fullmatch(scheme):
+        raise errors.secret_unreadable(arn, f"holds a {key} that is not postgresql://")
     fields = split_url(text)
     if fields is None:
         raise errors.secret_unreadable(arn, "holds a URL that can't be read")
-    if fields.pop("scheme", "") not in ("postgres", "postgresql"):
-        raise errors.secret_unreadable(arn, "holds a DATABASE_URL that is not postgresql://")
     if fields.pop("cut", ""):
         raise errors.secret_unreadable(arn, "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)")
+    if misplaced := fields.pop("misplaced", ""):
+        what = f'holds a URL that names its {misplaced} behind the "?": write it before that'
+        raise errors.secret_unreadable(arn, what)
     return fields
 
 
 def split_url(text: str) -> dict[str, str] | None:
-    """The parts that are there, decoded; `cut` when a sign that nobody encoded has put half of a password elsewhere.
+    """The parts that are there, decoded; `cut` when a sign that nobody encoded has put half of a password elsewhere,
+    and `misplaced` for the name of a parameter that would override a part. Of several hosts all are the `host`.
     None instead of an exception, whose text and context would quote the URL."""
     if not text.isprintable():  # urlsplit would drop a line break in a password and go on.
         return None
     try:
-        url = urlsplit(text)
+        several = re.fullmatch(r"([^/?#]*@)?([^/?#@]*,[^/?#@]*)(.*)", text.partition("://")[2])
+        url = urlsplit(f"postgresql://{several[1] or ''}several{several[3]}" if several else text)
+        named = [name.lower() for name, _ in parse_qsl(url.query, keep_blank_values=True)]
         parts = {
-            "scheme": url.scheme,
             "username": url.username,
             "password": url.password,
-            "host": url.hostname,
+            "host": several[2] if several else url.hostname,
             "port": "" if url.port is None else str(url.port),
             "dbname": url.path.removeprefix("/"),
             "cut": url.fragment or "".join(re.findall("@|(?<=.)/", url.path) + re.findall("@", url.query)),
+            "misplaced": next((name for name in named if name in MISPLACED), ""),
         }
         return {name: unquote(part, errors="strict") for name, part in parts.items() if part}
     except ValueError:

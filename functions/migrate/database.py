@@ -1,4 +1,4 @@
-"""One verified connection to PostgreSQL. The only module that knows pg8000.
+"""One verified connection to PostgreSQL. With login.py the only module that knows pg8000.
 
 Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a
 file unchanged.
@@ -7,6 +7,7 @@ file unchanged.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import socket
@@ -14,22 +15,22 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
-import scramp.core
 from pg8000.converters import PG_TYPES
 from pg8000.exceptions import DatabaseError, InterfaceError
-from pg8000.native import Connection, literal
+from pg8000.native import literal
 from scramp import ScramException
 
 import errors
 import transport
 from limits import MARGIN_MS, elapsed_ms
+from login import LibpqConnection, is_from_pooler
+from pinned import END_OF_FILE, PIN, READ_OWN, set_sql
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -40,8 +41,7 @@ __all__ = [
     "HISTORY_BUSY",
     "IN_USE",
     "NOT_AS_EXPECTED",
-    "SERVER_CLOCK",
-    "Answer",
+    "ArrivedLate",
     "HistoryBusy",
     "InUse",
     "LockNotAvailable",
@@ -70,12 +70,33 @@ IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
 # Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
 MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
+# Hints are shown that quote nothing but a setting, and hold no number but its value.
+HOLDS_NO_DATA = re.compile(r"""(?:[^"'«»„“”\d]|(?<=\w)'(?=s\b)|"max_\w+"|\(currently \d+kB\))+""")
+LOCK_TABLE = re.compile(r"max_(?:pred_)?locks_per_transaction")
+# The functions of the server that end a query for the sake of a replica's replay: both codes are mostly something else.
+CANCELLED_IN = ("ProcessInterrupts", "ProcessRecoveryConflict")
+# A character has no equivalent in UTF8, or bytes are no characters.
+NOT_CONVERTED = ("22P05", "22021")
 WITHHELD = "its text may quote row data and is withheld"
+
+# Which function of the server refuses one connection too many, and so whose limit it is.
+LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
+
+# In a line of an error's context: of PL/pgSQL with its arguments, of other languages in quotes.
+FUNCTION = re.compile(
+    r"""(?:[ .]|^)(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'().]+))\([^()]*\)(?= )"""
+    """|(?<= )"(?P<other>[^"]+)"$"""
+)
 
 EXCERPT_CHARACTERS = 120
 
-# What `literal` and the reading of files rely on, whatever the role's own settings say.
-SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+# What `literal` and the reading of files rely on, whatever the role's own settings say. In a transaction that takes a
+# lock later statements must see what others have committed while it waited.
+SESSION_PARAMETERS = {
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+}
 # The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
@@ -87,20 +108,17 @@ HISTORY_BUSY = "pg-hotfix-prisma:"
 IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
 
 
-@lru_cache(maxsize=2)
-def salt_password(*parts: Any) -> bytes:
-    """The password with the server's salt, thousands of hashes later: 3 ms for a whole processor. A warm function
-    remembers it, as it remembers the password. https://datatracker.ietf.org/doc/html/rfc5802#section-3"""
-    salted: bytes = hash_again_and_again(*parts)
-    return salted
-
-
-hash_again_and_again = scramp.core.hi
-scramp.core.hi = lambda hash_function, password, salt, count: salt_password(hash_function, password, salt, int(count))
-
-
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
-    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing."""
+    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing. `said` is all
+    that the server said of it: never to be shown, since it may quote SQL, but it may name the table."""
+
+    def __init__(self, sqlstate: str, said: str = "") -> None:
+        super().__init__(sqlstate)
+        self.said = said
+
+
+class ArrivedLate(Exception):  # noqa: N818 - never leaves the function
+    """The message came later than it may and has refused itself: no lock was taken. The transaction has failed."""
 
 
 class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
@@ -126,17 +144,19 @@ class HistoryBusy(Exception):  # noqa: N818 - never leaves the function
 
 
 class LoginRefused(Exception):  # noqa: N818 - never leaves the function
-    """The server refused the credentials (28xxx). The secret may have been rotated since it was read."""
+    """The server refused the credentials (28xxx), or a pooler did. The secret may have been rotated since it was
+    read."""
 
-    def __init__(self, sqlstate: str) -> None:
+    def __init__(self, sqlstate: str, message: str, *, by_pooler: bool = False) -> None:
         super().__init__(sqlstate)
-        self.sqlstate = sqlstate
+        self.sqlstate, self.message, self.by_pooler = sqlstate, message, by_pooler
 
 
 @dataclass(frozen=True)
 class ServerFacts:
     """What the server says of itself and of us. `limits` are those in force, in ms, by the server's names for those
-    that it knows. `database_oid` tells a restored or recreated database of the same name apart."""
+    that it knows. `database_oid` tells a restored or recreated database of the same name apart. `schemas` are those of
+    the role's own search_path that exist."""
 
     host: str
     port: int
@@ -150,7 +170,7 @@ class ServerFacts:
     database_oid: int
     in_recovery: bool
     read_only: bool
-    search_path: str
+    schemas: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -163,39 +183,25 @@ class ServerFacts:
         }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The rows of a message's statements, one after another, and of the last one's columns the type modifiers: length,
-    precision, scale, or -1.
-
-    https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
-    """
-
-    rows: list[Row]
-    modifiers: list[int]
-
-
 class Session:
-    """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
-    is rolled back by that."""
+    """One connection with its time limits in force, and all its settings pinned but while a file's own statements run.
+    Leaving it as a context manager closes it; an open transaction is rolled back by that."""
 
-    def __init__(
-        self, connection: Connection, encrypted: ssl.SSLSocket, target: Target, limits: Limits, opening: str = ""
-    ) -> None:
+    def __init__(self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
         self.connection = connection
         self.encrypted = encrypted
         self.target = target
         self.limits = limits
         self.lock_held = False
         self.server_clock_ahead = -math.inf
-        self.answers: dict[str, Answer] = {}
+        self.own_settings: dict[str, str] = {}
         self.prepared: dict[str, str] = {}
         self.numbers = itertools.count(1)
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
         connection.register_in_adapter(XID8, self.note_lock)
-        self.facts = self.read_facts(encrypted.version() or "", opening)
+        self.facts = self.read_facts(encrypted.version() or "")
 
     def __enter__(self) -> Self:
         return self
@@ -204,6 +210,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def encoding(self) -> str:
+        """The database's, as the server says at each login."""
+        return str(self.connection.parameter_statuses.get("server_encoding", "UTF8"))
 
     def close(self) -> None:
         with suppress(*LOST):  # It is gone already, and so is everything it held.
@@ -215,41 +226,37 @@ class Session:
         self.lock_held = True
         return value
 
-    def read_facts(self, tls: str, opening: str = "") -> ServerFacts:
-        """The limit of whole transactions is set, and what is in force is read back. The statements of `opening` have
-        gone along and are answered in `answers`, unless they failed: then they are to be asked again.
+    def read_facts(self, tls: str) -> ServerFacts:
+        """The settings are pinned, the limit of whole transactions is set, and what is in force is read back.
 
         Raises:
-            ConfigurationError: a limit is not in force; nothing was changed.
+            ConfigurationError: a pooler stands in front of the server, or a limit is not in force; nothing was changed.
         """
+        ((text,),) = self.query(READ_OWN)
+        own = json.loads(text)
+        # A server tells its own process at the login. A pooler tells a number that it has made up, and may change the
+        # server's process between two transactions.
+        # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA
+        if own["pid"] != int.from_bytes((self.connection._backend_key_data or b"")[:4]):
+            raise errors.pooler_in_front(self.target.address)
+        self.own_settings = own["settings"]
         names = [*self.limits.server_limits(), "transaction_timeout", "deadlock_timeout"]
-        settings = ", ".join(f"pg_catalog.current_setting('{name}', true)" for name in names)
-        sql = (
-            "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
-            f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
-            " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
-            f"SELECT {SERVER_CLOCK},"
-            " pg_catalog.current_database(), current_user,"
-            " pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
-            " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
-            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'),"
-            f" {settings}"
+        settings = ", ".join(f"{literal(name)}, pg_catalog.current_setting({literal(name)}, true)" for name in names)
+        *_, (text,) = self.query(
+            f"{PIN};"
+            "SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN"
+            f" pg_catalog.set_config('transaction_timeout', '{self.limits.transaction_timeout_ms}ms', false) END;"
+            f"SELECT pg_catalog.json_build_object('limits', pg_catalog.json_build_object({settings}),"
+            f" 'clock', {SERVER_CLOCK}, 'name', d.datname, 'user', current_user,"
+            " 'server_version', pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
+            " 'version_number', pg_catalog.current_setting('server_version_num')::int, 'database_oid', d.oid::bigint,"
+            " 'in_recovery', pg_catalog.pg_is_in_recovery(),"
+            " 'read_only', pg_catalog.current_setting('transaction_read_only')::bool)"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
-        try:
-            rows = self.query(f"{sql}; {opening}")
-        except (LockNotAvailable, errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError):
-            if not opening:
-                raise
-            rows, opening = self.query(sql), ""
-        # The limit of transactions has a row of its own, where the server knows it.
-        facts_at = next(number for number, row in enumerate(rows) if len(row) > 1)
-        if opening:
-            self.answers[opening] = Answer(rows[facts_at + 1 :], self.type_modifiers())
-        server_clock, *row = rows[facts_at]
-        self.note_clock(server_clock)
-        shown = zip(names, row[8:], strict=True)
-        limits = {name: parse_ms(setting) for name, setting in shown if setting is not None}
+        facts = json.loads(text)
+        self.note_clock(facts.pop("clock"))
+        limits = {name: parse_ms(shown) for name, shown in facts.pop("limits").items() if shown is not None}
         deadlock_timeout_ms = limits.pop("deadlock_timeout")
         asked = self.limits.server_limits()
         if "transaction_timeout" in limits:
@@ -257,7 +264,15 @@ class Session:
         for name, asked_ms in asked.items():
             if not 0 < limits.get(name, 0) <= asked_ms:
                 raise errors.limit_not_in_force(self.target.address, name, asked_ms, limits.get(name, 0))
-        return ServerFacts(self.target.host, self.target.port, tls, limits, deadlock_timeout_ms, *row[:8])
+        return ServerFacts(
+            host=self.target.host,
+            port=self.target.port,
+            tls=tls,
+            limits=limits,
+            deadlock_timeout_ms=deadlock_timeout_ms,
+            schemas=tuple(own["schemas"]),
+            **facts,
+        )
 
     def query(self, sql: str) -> list[Row]:
         """The rows of all statements of `sql`, one after another, from one round trip.
@@ -265,17 +280,17 @@ class Session:
         Raises:
             LockNotAvailable, InUse, and the errors of the contract; nothing was changed by this.
         """
+        started = time.monotonic()
         try:
             return self.connection.run(sql) or []
         except (DatabaseError, *LOST) as error:
-            raise self.translate(error) from error
-
-    def ask(self, sql: str) -> Answer:
-        """As `query`, with the type modifiers; what was asked with the login is not asked again."""
-        return self.answers.pop(sql, None) or Answer(self.query(sql), self.type_modifiers())
+            raise self.translate(error, took_ms=elapsed_ms(started)) from error
 
     def type_modifiers(self) -> list[int]:
-        """Those of the last query's columns, as `Answer` has them."""
+        """Those of the last query's columns: length, precision, scale, or -1.
+
+        https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
+        """
         return [column["type_modifier"] for column in self.connection.columns or []]
 
     def query_prepared(self, sql: str) -> list[Row]:
@@ -299,11 +314,21 @@ class Session:
         """The same statement, by its name if it was prepared."""
         return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
 
+    @property
+    def own_search_path(self) -> list[str]:
+        path = self.own_settings["search_path"].strip()
+        return [path] if path else []
+
     def share_of_statements(self, count: int) -> int:
         """Returns what each of so many statements may take, in ms: their share before PostgreSQL 17, where nothing
         limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
         alone = self.facts.version_number >= 170000
         return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
+
+    def read_clock(self) -> None:
+        """The server's clock is known as it is now: somebody may have set it."""
+        ((server_clock,),) = self.query(f"SELECT {SERVER_CLOCK}")
+        self.note_clock(server_clock)
 
     def note_clock(self, server_clock: float) -> None:
         """The server's clock was read and has come here: it is ahead of ours by the difference, or by more."""
@@ -313,32 +338,47 @@ class Session:
         """SQL for the moment so far from now on, by the server's clock."""
         return f"pg_catalog.to_timestamp({time.monotonic() + self.server_clock_ahead + milliseconds / 1000:.3f})"
 
-    def run_file(self, hotfix: str, before: str, sql: str, after: str, locking_ms: int, statement_ms: int) -> list[Row]:
+    def run_file(
+        self,
+        hotfix: str,
+        before: str,
+        sql: str,
+        after: str,
+        *,
+        schemas: Sequence[str],
+        locking_ms: int,
+        statement_ms: int,
+    ) -> list[Row]:
         """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip. `before` begins
         the transaction, divides by zero if it comes too late, takes the lock by statements of at most `locking_ms`,
         and ends by selecting an xid8, which tells that the lock is held; from there on each statement has
         `statement_ms`. `after` may end with COMMIT.
 
+        Only the file's SQL runs under the session's own settings, with `schemas` first in its search_path.
+
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, NotAsExpected, InUse,
-            and the errors of the contract: the transaction has failed, so nothing was changed.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, ArrivedLate, HistoryBusy,
+            NotAsExpected, InUse, and the errors of the contract: the transaction has failed, so nothing was changed.
         """
-        prefix = f"{before};\n"
+        own = self.own_settings | {"search_path": ", ".join([*map(errors.quoted, schemas), *self.own_search_path])}
+        prefix = f"{before};{set_sql(own)};\n"
         self.lock_held = False
         started = time.monotonic()
         try:
             # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
-            return self.connection.run(f"{prefix}{sql}\n;{after}") or []
+            return self.connection.run(f"{prefix}{sql}\n;{END_OF_FILE};{after}") or []
         except DatabaseError as error:
             sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
             if sqlstate == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
                 raise LockNotAvailable("57014") from error
             if sqlstate == DIVISION_BY_ZERO and not self.lock_held:
-                raise errors.arrived_late(self.target.address) from error
+                raise ArrivedLate from error
             if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
                 wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
                 raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
-            raise self.translate(error, hotfix, sql, len(prefix), statement_ms) from error
+            took_ms = elapsed_ms(started)
+            offset = len(prefix.encode()) if self.encoding == "SQL_ASCII" else len(prefix)
+            raise self.translate(error, hotfix, sql, offset, statement_ms, took_ms=took_ms) from error
         except LOST as error:
             # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
             # the file, since the server's own limits are shorter: the network has fallen silent.
@@ -369,18 +409,30 @@ class Session:
             self.close()
 
     def translate(
-        self, error: Exception, hotfix: str | None = None, sql: str = "", offset: int = 0, statement_ms: int = 0
+        self,
+        error: Exception,
+        hotfix: str | None = None,
+        sql: str = "",
+        offset: int = 0,
+        statement_ms: int = 0,
+        *,
+        took_ms: float = math.inf,
     ) -> Exception:
-        """The contract's error for pg8000's. The rest is given when it was the file that ran: `offset` is where it
-        began in the message, and `statement_ms` its limit."""
+        """The contract's error for pg8000's, after `took_ms`. The rest is given when it was the file that ran: `offset`
+        is where it began in the message, and `statement_ms` its limit."""
         if not isinstance(error, DatabaseError):
+            if self.connection.last_words:
+                return errors.pooler_unavailable(self.target.address, f"08P01: {self.connection.last_words}")
             return errors.connection_lost(self.target.address, reason_of(error))
         sqlstate, fields = sqlstate_of(error), error.args[0]
         message = fields.get("M", "")
         if hotfix and not is_free_of_row_data(sqlstate, fields, sql):
             message = WITHHELD
+        if sqlstate in ("40001", "40P01") and fields.get("R", "").startswith(CANCELLED_IN):
+            return errors.cancelled_by_replay(self.target.address, f"{sqlstate}: {message}")
         if sqlstate in LOCK_NOT_AVAILABLE:
-            return LockNotAvailable(sqlstate)
+            # Its message, detail and context, and the query inside a function.
+            return LockNotAvailable(sqlstate, " ".join(fields.get(field, "") for field in "MDWq"))
         if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
             return HistoryBusy()
         if sqlstate == RAISED and fields.get("M", "").startswith(IN_USE):
@@ -388,24 +440,42 @@ class Session:
             return InUse(int(position), why)
         if ENDED_BY_SERVER.fullmatch(sqlstate):
             return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
+        hint = fields.get("H", "")
+        if sqlstate == "53200" and (setting := LOCK_TABLE.search(hint)) and not is_made_up(fields):
+            return errors.lock_table_full(hotfix or "a catalog query of pg-hotfix", message, setting[0])
         if IN_TROUBLE.fullmatch(sqlstate):
             return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
         if sqlstate == "57014":
-            return errors.statement_timeout(
-                hotfix or "a look", message, statement_ms or self.limits.statement_timeout_ms
-            )
+            return self.translate_cancelled(hotfix, message, took_ms, statement_ms or self.limits.statement_timeout_ms)
         if sqlstate == "25006":
             return errors.read_only(self.target.address, message)
         if sqlstate == "42501":
             return errors.permission_denied(self.target.user, message)
+        hint = hint if HOLDS_NO_DATA.fullmatch(hint) and not is_made_up(fields) else ""
+        if hotfix is None and sqlstate in NOT_CONVERTED and self.encoding != "UTF8":
+            reason = f"{sqlstate}: {message}"
+            return errors.catalog_not_readable(self.target.database, self.encoding, reason)
         if hotfix is None:
-            return errors.query_refused(sqlstate, message)
-        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, int(fields.get("P", 0)) - offset))
+            return errors.query_refused(sqlstate, message, hint)
+        position = int(fields.get("P", 0)) - offset
+        if self.encoding == "SQL_ASCII" and position > 0:  # It counts bytes.
+            position = len(sql.encode()[: position - 1].decode(errors="ignore")) + 1
+        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, position), hint)
+
+    def translate_cancelled(
+        self, hotfix: str | None, message: str, took_ms: float, limit_ms: int
+    ) -> errors.StatementTimeoutError:
+        """The server's own limit never ends a statement before its time, whatever language the message is in."""
+        if took_ms < limit_ms:
+            what = hotfix or "a catalog query of pg-hotfix"
+            return errors.cancelled_by_somebody(what, message, round(took_ms), limit_ms)
+        if hotfix:
+            return errors.statement_timeout(hotfix, message, limit_ms)
+        return errors.catalog_too_slow(self.target.address, message, round(took_ms), limit_ms)
 
 
-def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str = "") -> Session:
-    """A session whose server's certificate and name are verified, with the limits in force. What reads only can go
-    along as `opening`, to be had by `ask` without a round trip of its own.
+def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
+    """A session whose server's certificate and name are verified, with the limits in force and its settings pinned.
 
     Raises:
         LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
@@ -413,7 +483,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str =
     """
     encrypted = transport.encrypt(transport.connect_socket(target, limits), target, ca_bundle)
     try:
-        connection = Connection(
+        connection = LibpqConnection(
             target.user,
             host=target.host,
             port=target.port,
@@ -431,7 +501,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str =
         hang_up(encrypted)
         raise errors.scram_failed(target.address, target.user) from None
     try:
-        return Session(connection, encrypted, target, limits, opening)
+        return Session(connection, encrypted, target, limits)
     except BaseException:
         with suppress(*LOST):
             connection.close()
@@ -455,16 +525,40 @@ def hang_up(encrypted: ssl.SSLSocket) -> None:
 
 
 def translate_login(error: Exception, target: Target) -> Exception:
+    """The contract's error for a login that failed, or LoginRefused."""
     if not isinstance(error, DatabaseError):
         return errors.database_unavailable(target.address, reason_of(error))
-    sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
+    sqlstate, fields = sqlstate_of(error), error.args[0]
+    message, address, user = fields.get("M", ""), target.address, target.user
+    if is_from_pooler(fields):
+        return translate_pooler(message, target)
     if sqlstate.startswith("28"):
-        return LoginRefused(sqlstate)
-    if sqlstate in ("3D000", "42501"):
-        return errors.database_refused(target.address, target.user, sqlstate, message)
+        return LoginRefused(sqlstate, message)
+    if sqlstate == "3D000":
+        return errors.database_missing(address, user, sqlstate, message)
+    if sqlstate == "42501":
+        return errors.database_refused(address, target.database, user, sqlstate, message)
+    if sqlstate == "55000":
+        return errors.database_closed(address, target.database, sqlstate, message)
+    if sqlstate == "53300":
+        limit = LIMITED_BY.get(fields.get("R", ""))
+        return errors.no_connection_left(address, target.database, user, sqlstate, message, limit)
+    if sqlstate == "57P03":
+        return errors.server_not_ready(address, f"{sqlstate}: {message}")
     if sqlstate in ("42704", "22023", "08P01", "0A000"):
-        return errors.startup_refused(target.address, sqlstate, message)
-    return errors.database_unavailable(target.address, f"{sqlstate}: {message}")
+        return errors.startup_refused(address, sqlstate, message)
+    return errors.database_unavailable(address, f"{sqlstate}: {message}")
+
+
+def translate_pooler(message: str, target: Target) -> Exception:
+    """The contract's error for PgBouncer's words, or LoginRefused."""
+    if re.search("authentication failed|no such user", message):
+        return LoginRefused("08P01", message, by_pooler=True)
+    if "no such database" in message:
+        return errors.database_missing(target.address, target.user, "08P01", message, by_pooler=True)
+    if re.search("^(?!unsupported).*(no more connections|_timeout|cannot connect|login has|shutting down)", message):
+        return errors.pooler_unavailable(target.address, f"08P01: {message}")
+    return errors.pooler_in_front(target.address, f"08P01: {message}")
 
 
 def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> bool:
@@ -474,13 +568,31 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
     message = fields.get("M", "")
     if message in sql:
         return True
-    if MADE_UP_BY.fullmatch(fields.get("F", "")):
+    if is_made_up(fields):
         return False
     if NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
         return True
     if sqlstate.startswith(("42", "3F")):
         return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
     return False
+
+
+def find_raisers(error: BaseException | None) -> tuple[str, list[str]]:
+    """The SQLSTATE, and the names of the functions whose code made up the error, the innermost first and without
+    schema. They are to be looked up in the catalog and not to be shown: the context may quote row data.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    if not isinstance(error, DatabaseError) or not is_made_up(error.args[0]):
+        return "", []
+    found = [FUNCTION.search(line) for line in error.args[0].get("W", "").splitlines()]
+    names = [name["quoted"] or name["plain"] or name["other"] for name in found if name]
+    return sqlstate_of(error), [name.replace('""', '"') for name in names]
+
+
+def is_made_up(fields: Mapping[str, str]) -> bool:
+    """Whether the words are those of a function or a remote server."""
+    return bool(MADE_UP_BY.fullmatch(fields.get("F", "")))
 
 
 def parse_ms(shown: str) -> int:

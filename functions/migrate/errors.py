@@ -66,7 +66,7 @@ class TlsError(HotfixError):
 
 
 class LoginError(HotfixError):
-    """The server refused the login, also with a secret read afresh."""
+    """The server refused the login, also with the secret read again, or lets this role not into this database."""
 
 
 class NotOwnerError(HotfixError):
@@ -96,7 +96,7 @@ class ColumnMismatchError(HotfixError):
 
 
 class RelationError(HotfixError):
-    """The table is missing, or the name is not a table's. Nothing was run."""
+    """The table is missing, the name is not a table's, or the table can't take the column. Nothing was run."""
 
 
 class PlanChangedError(HotfixError):
@@ -148,6 +148,16 @@ def bad_type(file: str, column: str, column_type: str, reason: str) -> HotfixFil
     return HotfixFileError(
         f"sql/{file} expects {column} to have the type {column_type}, which is no column's type ({reason}). "
         f"{UNCHANGED} Write the type as in CREATE TABLE, such as timestamptz, numeric(10,2) or text[]."
+    )
+
+
+def character_missing(file: str, sign: str, line: int, database: str, encoding: str) -> HotfixFileError:
+    code = f"U+{ord(sign):04X}"
+    shown = f'"{sign}" ({code})' if sign.isprintable() else code
+    return HotfixFileError(
+        f"sql/{file} holds {shown} in line {line}, and the encoding {encoding} of the database {database} has no such "
+        f"character. {UNCHANGED} Write that line without it (a comment may keep it), have it reviewed, deploy, and run "
+        "the same request again."
     )
 
 
@@ -225,8 +235,9 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
 
 def arrived_late(address: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
-        f"What was sent to the database {address} arrived so late that it refused itself: the network was held up, or "
-        "the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+        f"Every message to the database {address} arrived more than half a second late and was refused for that, until "
+        "the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was held. "
+        "Run the same request again."
     )
 
 
@@ -266,26 +277,120 @@ def tls_failed(host: str, port: int, reason: str) -> TlsError:
     )
 
 
-def login_refused(address: str, user: str, sqlstate: str, arn: str) -> LoginError:
+ENDPOINT = (
+    "put the instance's own endpoint into the secret or DB_HOST:  "
+    "aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
+)
+POOLER = f"A pooler (PgBouncer or the like) answers there, not PostgreSQL: {ENDPOINT}"
+
+
+def login_refused(
+    address: str, user: str, sqlstate: str, message: str, arn: str, *, by_pooler: bool = False
+) -> LoginError:
+    """`message` names role, host and database only. `by_pooler`: it is not PostgreSQL's."""
     return LoginError(
-        f"The database {address} refused the login of {user} ({sqlstate}), also with the secret read afresh. "
-        f"{UNCHANGED} Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id "
-        f"{arn}"
+        f"The database {address} refused the login of {user} ({sqlstate}: {message}), also with the secret read again. "
+        f"{UNCHANGED} {POOLER if by_pooler else advise_login(user, sqlstate, message, arn)}"
     )
 
 
-def database_refused(address: str, user: str, sqlstate: str, message: str) -> LoginError:
+def advise_login(user: str, sqlstate: str, message: str, arn: str) -> str:
+    """See auth_failed and ClientAuthentication in
+    https://github.com/postgres/postgres/blob/master/src/backend/libpq/auth.c, which translates no name of a method."""
+    compare = f"Compare its password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
+    if sqlstate == "28P01":
+        return (
+            "The role does not exist, has another password, or its password has expired:  "
+            f"SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = {string(user)};  {compare}"
+        )
+    if "pg_hba.conf" in message:
+        return (
+            "No line of the server's pg_hba.conf lets this role in from this host with TLS and a password. Correct the "
+            "file, and load it:  SELECT * FROM pg_catalog.pg_hba_file_rules;  SELECT pg_catalog.pg_reload_conf();"
+        )
+    if "PAM" in message:
+        return (
+            "RDS asks PAM where a role has rds_iam: it then takes an IAM token and no password. To log in with the "
+            f"secret's password:  REVOKE rds_iam FROM {quoted(user)};"
+        )
+    if "not permitted" in message:
+        return f"Let the role log in:  ALTER ROLE {quoted(user)} LOGIN;"
+    if "does not exist" in message:
+        return f"Correct username in the secret, or create the role:  CREATE ROLE {quoted(user)} LOGIN PASSWORD '...';"
+    return (
+        "The server's pg_hba.conf chooses how this role logs in; pg-hotfix sends the secret's password and has no "
+        f"client certificate. {compare}"
+    )
+
+
+def database_missing(address: str, user: str, sqlstate: str, message: str, *, by_pooler: bool = False) -> LoginError:
+    advice = "Correct dbname in the secret or DB_NAME. What there is:  SELECT datname FROM pg_catalog.pg_database;"
     return LoginError(
-        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} Correct dbname in the "
-        "secret or DB_NAME, or grant it:  GRANT CONNECT ON DATABASE ... TO ..."
+        f"{user} can't connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} "
+        f"{POOLER if by_pooler else advice}"
+    )
+
+
+def database_refused(address: str, database: str, user: str, sqlstate: str, message: str) -> LoginError:
+    return LoginError(
+        f"{user} may not connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} Grant it:  "
+        f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(user)};"
+    )
+
+
+def database_closed(address: str, database: str, sqlstate: str, message: str) -> LoginError:
+    return LoginError(
+        f"The database {address} lets nobody in ({sqlstate}: {message}). {UNCHANGED} Find out who closed it; "
+        "a database whose DROP was interrupted can only be dropped. To open it:  "
+        f"ALTER DATABASE {quoted(database)} WITH ALLOW_CONNECTIONS true;"
+    )
+
+
+def no_connection_left(
+    address: str, database: str, user: str, sqlstate: str, message: str, limit: str | None
+) -> DatabaseUnavailableError:
+    """`limit`: "role" or "database" for a limit of their own, None for the server's."""
+    advice = {
+        "role": f"raise the role's limit:  ALTER ROLE {quoted(user)} CONNECTION LIMIT -1;",
+        "database": f"raise the database's limit:  ALTER DATABASE {quoted(database)} CONNECTION LIMIT -1;",
+    }.get(
+        limit or "",
+        "see who holds the connections:  SELECT usename, application_name, state, count(*) FROM "
+        "pg_catalog.pg_stat_activity GROUP BY 1, 2, 3 ORDER BY 4 DESC;",
+    )
+    return DatabaseUnavailableError(
+        f"The database {address} has no connection left for {user} ({sqlstate}: {message}). {UNCHANGED} Run the same "
+        f"request again; if it keeps failing, {advice}"
+    )
+
+
+def server_not_ready(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The server of the database {address} takes no connections now ({reason}). {UNCHANGED} Run the same request "
+        "again; if it keeps failing, look at the instance's events:  aws rds describe-events --source-type db-instance"
+    )
+
+
+def pooler_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The pooler in front of the database {address} gave no connection ({reason}). {UNCHANGED} {POOLER}"
+    )
+
+
+def pooler_in_front(address: str, reason: str = "") -> ConfigurationError:
+    said = f" ({reason})" if reason else ""
+    return ConfigurationError(
+        f"A pooler (PgBouncer or the like) stands between pg-hotfix and the database {address}{said}: the limits of a "
+        "session do not reach the server, or stay behind in another client's session. "
+        f"{UNCHANGED} To connect without it, {ENDPOINT}"
     )
 
 
 def scram_failed(address: str, user: str) -> LoginError:
     return LoginError(
-        f"The login of {user} to the database {address} failed: the server did not prove that it knows the password, "
-        f"or the password holds characters that SCRAM forbids. {UNCHANGED} Set a new password of letters and digits "
-        "for the role, and store it in the secret."
+        f"The server of the database {address} did not prove that it knows the password of {user}, so the login was "
+        f"broken off. {UNCHANGED} Find out who answers at this address; if it is the right server, set the password of "
+        f"the secret for the role once more:  ALTER ROLE {quoted(user)} PASSWORD '...';"
     )
 
 
@@ -315,12 +420,21 @@ def relation_of_other_kind(table: str, kind: str) -> RelationError:
     )
 
 
-def not_owner(table: str, table_in_sql: str, owner: str, user: str) -> NotOwnerError:
+def not_owner(table: str, owner: str, user: str, line: str, *, is_member: bool) -> NotOwnerError:
+    """`line`: SQL that gives the role the owner's rights. `is_member`: it is one, and inherits nothing."""
+    though = f"; {user} is a member of {owner}, but does not inherit its rights" if is_member else ""
     return NotOwnerError(
-        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner. {UNCHANGED} Unless "
-        "the owner is an administrator, make the role a member of it:  "
-        f"GRANT {quoted(owner)} TO {quoted(user)};  Else give the table to a role of the application:  "
-        f"ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};"
+        f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner's rights{though}. {UNCHANGED} "
+        f"Give them to the role, as an administrator:  {line}"
+    )
+
+
+def owned_by_other(table: str, tables_in_sql: Sequence[str], owner: str, user: str, why: str) -> NotOwnerError:
+    """`why` no role of the application can be a member of the owner."""
+    return NotOwnerError(
+        f"{user} does not own {table}: {owner} does, which {why}, and ALTER TABLE needs the owner's rights. "
+        f"{UNCHANGED} Give the {'table' if len(tables_in_sql) == 1 else 'tables'} to a role of the application:  "
+        + "  ".join(f"ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};" for table_in_sql in tables_in_sql)
     )
 
 
@@ -348,9 +462,9 @@ def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: int) ->
 
 def startup_refused(address: str, sqlstate: str, message: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The server of {address} refuses the limits that the session starts with ({sqlstate}: {message}). {UNCHANGED} "
-        "Supported are PostgreSQL 14 to 18, reached directly: put the instance's own endpoint, not a pooler's or an "
-        "older server's, into the secret or DB_HOST."
+        f"The server of {address} refuses the settings that the session starts with ({sqlstate}: {message}). "
+        f"{UNCHANGED} Supported are PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog."
+        "version(), pg_catalog.current_setting('server_encoding');"
     )
 
 
@@ -487,7 +601,97 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+# What ALTER TABLE would refuse
+
+
+def system_table(table: str) -> RelationError:
+    return RelationError(
+        f"{table} is a table of PostgreSQL itself. Nothing was run. A hotfix changes the application's tables: correct "
+        "the name in the file."
+    )
+
+
+def partition_named(table: str, root: str) -> RelationError:
+    return RelationError(
+        f"{table} is a partition of {root}, whose columns it has. Nothing was run. Name {root} instead of {table} in "
+        "the file: ALTER TABLE changes all its partitions."
+    )
+
+
+def typed_table(table: str, row_type: str, type_in_sql: str, change: str) -> RelationError:
+    return RelationError(
+        f"{table} is a typed table: its columns are those of the type {row_type}. Nothing was run. Change the type, by "
+        f"a migration of its own:  ALTER TYPE {type_in_sql} {change} CASCADE;"
+    )
+
+
+def temporary_table(table: str, target: str) -> RelationError:
+    below = "" if table == target else f" and inherits from {target}"
+    return RelationError(
+        f"{table} is a temporary table of another session{below}, and nobody else can alter it. Nothing was run. Run "
+        "the same request again when that session has ended or dropped its table."
+    )
+
+
+def no_room(table: str, attributes: int, needed: int, most: int) -> RelationError:
+    return RelationError(
+        f"{table} has no room for {counted(needed, 'more column')}: PostgreSQL counts {attributes} of at most {most}, "
+        "those that were dropped included (54011). Nothing was run. VACUUM FULL does not give these back: move the "
+        "rows to a new table (CREATE TABLE ... (LIKE ... INCLUDING ALL)), or put the column into a table beside it."
+    )
+
+
+def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str) -> RelationError:
+    return RelationError(
+        f"{table} can get no column that has a value in every row, since {stored_in} stores rows of its type (0A000). "
+        "Nothing was run. Add the column without a default, and set the default for later rows in a second statement:  "
+        f"ALTER TABLE {table_in_sql} ALTER COLUMN {quoted(column)} SET DEFAULT ...;"
+    )
+
+
+def child_differs(
+    hotfix: str, table: str, child: str, column: Mapping[str, Any], line_to_paste: str
+) -> ColumnMismatchError:
+    """`column`: the child's, as the response shows columns."""
+    return ColumnMismatchError(
+        f"{child} is below {table} and has a column of its own that is not what {hotfix} expects. {UNCHANGED}\n"
+        f"  {column['name']}\n    expected  {column['expected']}\n    actual    {column['actual']}\n"
+        "ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own, and run the same "
+        f"request again:  {line_to_paste}",
+        columns=[dict(column)],
+    )
+
+
+def type_not_usable(column: str, type_shown: str, type_in_sql: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} may not use the type {type_shown} of {column}. {UNCHANGED} Grant it:  "
+        f"GRANT USAGE ON TYPE {type_in_sql} TO {quoted(user)};"
+    )
+
+
+def bad_column(file: str, column: str, what: str, advice: str) -> HotfixFileError:
+    return HotfixFileError(f"sql/{file} expects {column} {what}. {UNCHANGED} {advice}")
+
+
+def bad_expression(file: str, column: str, what: str, column_type: str, refusal: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{file} expects {column} {what}, which PostgreSQL does not take for a column of the type {column_type} "
+        f"({refusal}). {UNCHANGED} Correct it in the file, each name with its schema unless it is PostgreSQL's own, "
+        "have it reviewed, and deploy."
+    )
+
+
+def null_in_rows(file: str, column: str, table: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{file} adds {column} as NOT NULL without a default, and {table} has rows: PostgreSQL refuses that "
+        f"(23502). {UNCHANGED} Give the column a default, or leave NOT NULL out, in the SQL and in the expect line."
+    )
+
+
 # The way back
+
+# A text is read at 3 a.m.; the log line has more.
+NAMED_DEPENDENTS, LOGGED_DEPENDENTS = 20, 200
 
 
 def column_used(hotfix: str, column: str) -> RevertRefusedError:
@@ -495,6 +699,44 @@ def column_used(hotfix: str, column: str) -> RevertRefusedError:
         f"{column} is in use: at least one row no longer holds what the column was added with, so {hotfix} was not "
         f"reverted. {UNCHANGED} {force(hotfix)}"
     )
+
+
+def left_behind(
+    hotfix: str, columns: str, staying: Sequence[str], droppable: Sequence[str], *, others: bool
+) -> RevertRefusedError:
+    """`droppable`: statements for what the file itself makes of these; `others`: there are more."""
+    what = f"What needs {columns} would stay behind, so {hotfix} was not reverted: PostgreSQL would refuse to drop it, "
+    lines = [f"{what}or writes to its table would fail. {UNCHANGED}", *(f"  {one}" for one in first_few(staying))]
+    if droppable:
+        lines += [f"Let sql/{hotfix}.sql drop what it makes before the column, have it reviewed, and deploy:"]
+        lines += [f"  -- revert: {statement}" for statement in droppable]
+    if others:
+        lines += [f"Change or drop {'the others' if droppable else 'them'} by a migration, then revert again."]
+    return RevertRefusedError(
+        "\n".join([*lines, "Force does not get past this."]), staying=list(staying[:LOGGED_DEPENDENTS])
+    )
+
+
+def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequence[str]) -> RevertRefusedError:
+    lines = [f"More than {columns} would be lost, so {hotfix} was not reverted. {UNCHANGED}"]
+    if going:
+        lines += ["What the file does not make would go along:", *(f"  {one}" for one in first_few(going))]
+    if guessed:
+        lines += ["What names the column may fail without it:", *(f"  {one}" for one in first_few(guessed))]
+    logged = {"going": list(going[:LOGGED_DEPENDENTS]), "guessed": list(guessed[:LOGGED_DEPENDENTS])}
+    return RevertRefusedError("\n".join([*lines, force(hotfix)]), **logged)
+
+
+def dependents_changed(hotfix: str, columns: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"What depends on {columns} has changed since it was looked at, so {hotfix} was not reverted. {UNCHANGED} Look "
+        f'again, and revert again:  {{"hotfix": "{hotfix}", "action": "revert", "reason": "<why it may go>"}}'
+    )
+
+
+def first_few(texts: Sequence[str]) -> list[str]:
+    hidden = len(texts) - NAMED_DEPENDENTS
+    return [*texts[:NAMED_DEPENDENTS], *([f"and {hidden} more"] if hidden > 0 else [])]
 
 
 def usage_not_told(hotfix: str, column: str) -> RevertRefusedError:
@@ -590,28 +832,36 @@ def lock_busy(
     blockers: Sequence[Mapping[str, Any]],
     *,
     count: int,
-    user: str,
+    see: str,
     waited_ms: int,
     attempts: int,
     stalled_ms: int,
     records: bool = False,
     alone: bool = False,
     reverting: bool = False,
+    hidden: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
-    run, at most. `records`: a row was to be written to Prisma's history as well, or `alone`."""
+    run, at most. `see`: SQL that lets the role see what others do. `records`: a row was to be written to Prisma's
+    history as well, or `alone`. `hidden`: an attempt held its locks and failed on a further one."""
     undone = "recorded" if alone else "reverted" if reverting else "applied"
     tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
     state = f"Nothing was changed, and {behind}."
-    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not {undone}. {state}"]
+    seconds = f"{waited_ms / 1000:.0f} s"
+    locked = f"{tables} stayed locked for {seconds}"
+    if hidden:
+        locked = f"{tables} could be locked, but a further lock that {hotfix} needs was not free within {seconds}"
+    lines = [f"{locked}, so {'it' if hidden else hotfix} was not {undone}. {state}"]
     lines += name_blockers(blockers, count)
-    if not blockers:
+    if hidden and not blockers:
+        lines += ["pg-hotfix cannot see who holds that lock: look for a table that an event trigger or a trigger uses."]
+    elif not blockers:
         elsewhere = "" if alone else "; another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment{elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]
-    lines += [line for line in [grant_to_see(blockers, user)] if line]
+    lines += [line for line in [grant_to_see(blockers, see)] if line]
     return LockBusyError(
         "\n".join(lines),
         blockers=list(blockers),
@@ -649,9 +899,9 @@ def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
     return f" To end it now:  {'  '.join(lines)}" if lines else ""
 
 
-def grant_to_see(blockers: Sequence[Mapping[str, Any]], user: str) -> str:
+def grant_to_see(blockers: Sequence[Mapping[str, Any]], see: str) -> str:
     hidden = any(blocker["pid"] and blocker["state"] is None and not blocker["autovacuum"] for blocker in blockers)
-    return f"To see what they do and since when:  GRANT pg_read_all_stats TO {quoted(user)};" if hidden else ""
+    return f"To see what they do and since when:  {see}" if hidden else ""
 
 
 def describe_blocker(blocker: Mapping[str, Any]) -> str:
@@ -682,9 +932,36 @@ WHY_IT_STAYS = {
 }
 
 
-def statement_timeout(what: str, message: str, limit_ms: int) -> StatementTimeoutError:
+def statement_timeout(hotfix: str, message: str, limit_ms: int) -> StatementTimeoutError:
     return StatementTimeoutError(
-        f"PostgreSQL cancelled {what} (57014: {message}; the limit is {limit_ms} ms). {UNCHANGED} {HINT_OF_TIME}"
+        f"PostgreSQL cancelled {hotfix} (57014: {message}; the limit is {limit_ms} ms). {UNCHANGED} {HINT_OF_TIME}"
+    )
+
+
+def catalog_too_slow(address: str, message: str, took_ms: int, limit_ms: int) -> StatementTimeoutError:
+    return StatementTimeoutError(
+        f"PostgreSQL cancelled a catalog query of pg-hotfix after {took_ms} ms (57014: {message}; the limit is "
+        f"{limit_ms} ms). {UNCHANGED} The hotfix file is not the cause: the server of {address} is overloaded, or its "
+        "catalog is bloated or very large. See the catalog's dead rows, and raise STATEMENT_TIMEOUT_MS if there are "
+        "few:  SELECT relname, n_dead_tup, last_autovacuum FROM pg_catalog.pg_stat_sys_tables ORDER BY n_dead_tup DESC "
+        "LIMIT 5;"
+    )
+
+
+def cancelled_by_somebody(what: str, message: str, took_ms: int, limit_ms: int) -> StatementTimeoutError:
+    """Before its own limit could do it."""
+    return StatementTimeoutError(
+        f"Somebody cancelled {what} after {took_ms} ms, before its limit of {limit_ms} ms (57014: {message}). "
+        f"{UNCHANGED} Find out who calls pg_cancel_backend there, such as a monitor of long queries, then run the same "
+        "request again."
+    )
+
+
+def cancelled_by_replay(address: str, reason: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"The replica {address} cancelled a query to go on with what it receives from the writer ({reason}). "
+        f"{UNCHANGED} Put the writer's endpoint into the secret or DB_HOST:  aws rds describe-db-clusters --query "
+        "'DBClusters[].Endpoint'"
     )
 
 
@@ -701,20 +978,75 @@ HINT_OF_TIME = (
 )
 
 
-def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str) -> SqlRefusedError:
+def sql_refused(hotfix: str, sqlstate: str, message: str, excerpt: str, hint: str = "") -> SqlRefusedError:
+    """`hint`: the server's, if it holds no data."""
     where = f"\n{excerpt}\n" if excerpt else " "
     return SqlRefusedError(
-        f"PostgreSQL refused {hotfix} ({sqlstate}: {message}). {UNCHANGED}{where}Correct sql/{hotfix}.sql, have it "
-        "reviewed, deploy, and run it again."
+        f"PostgreSQL refused {hotfix} ({reason_with(sqlstate, message, hint)}). {UNCHANGED}{where}Correct "
+        f"sql/{hotfix}.sql, have it reviewed, deploy, and run it again."
     )
 
 
-def query_refused(sqlstate: str, message: str) -> SqlRefusedError:
-    reason = f"{sqlstate}: {message}"
+WITHHELD_HERE = "what it says is in the server's log and withheld here, since it may quote row data"
+
+
+def refused_by_trigger(
+    error: HotfixError, hotfix: str, sqlstate: str, trigger: str, function: str, switch: tuple[str, str] | None
+) -> HotfixError:
+    """The same error, with the trigger that raised it. `switch`: SQL that switches an event trigger off and on."""
+    code = f"SELECT pg_catalog.pg_get_functiondef({string(function)}::pg_catalog.regprocedure);"
+    off, on = switch or ("", "")
+    advice = (
+        f"Read what it asks for:  {code}  If its owner agrees to switch it off for this run:  {off}  and then  {on}"
+        if switch
+        else f"Read what it asks for, and correct sql/{hotfix}.sql:  {code}"
+    )
+    return type(error)(
+        f"The {trigger} refused {hotfix} ({sqlstate} from its function {function}; {WITHHELD_HERE}). "
+        f"{UNCHANGED} {advice}",
+        trigger=trigger,
+    )
+
+
+def refused_by_function(error: HotfixError, hotfix: str, sqlstate: str, function: str) -> HotfixError:
+    """The same error, with the function that raised it."""
+    return type(error)(
+        f"The function {function}, which {hotfix} runs, refused it ({sqlstate}; {WITHHELD_HERE}). {UNCHANGED} Read "
+        f"what it asks for, and correct sql/{hotfix}.sql:  "
+        f"SELECT pg_catalog.pg_get_functiondef({string(function)}::pg_catalog.regprocedure);"
+    )
+
+
+def query_refused(sqlstate: str, message: str, hint: str = "") -> SqlRefusedError:
+    reason = reason_with(sqlstate, message, hint)
     return SqlRefusedError(
-        f"PostgreSQL refused a look into its catalog ({reason}). {UNCHANGED} "
+        f"PostgreSQL refused a catalog query of pg-hotfix ({reason}). {UNCHANGED} "
         "Supported are PostgreSQL 14 to 18: check the server's version and the role's rights on pg_catalog.",
         refusal=reason,
+    )
+
+
+def catalog_not_readable(database: str, encoding: str, reason: str) -> SqlRefusedError:
+    return SqlRefusedError(
+        f"The catalog of the database {database} holds a name or a default that can't be read as UTF-8 ({reason}); "
+        f"the encoding of the database is {encoding}. {UNCHANGED} Find it among the columns that the file expects, and "
+        "set it again:  SET client_encoding = 'UTF8'; ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ...;",
+        refusal=reason,
+    )
+
+
+def reason_with(sqlstate: str, message: str, hint: str) -> str:
+    return f"{sqlstate}: {message}" + (f"; hint: {hint.rstrip('.')}" if hint else "")
+
+
+def lock_table_full(what: str, message: str, setting: str) -> SqlRefusedError:
+    """Another try meets the same limit, unless many other sessions end first."""
+    return SqlRefusedError(
+        f"PostgreSQL refused {what}, because its lock table is full (53200: {message}; {setting} is too low). "
+        f"{UNCHANGED} Each table, partition and index that is altered needs a lock, and all sessions share the room. "
+        "Raise the setting in the instance's parameter group, reboot, and run the same request again:  aws rds "
+        "modify-db-parameter-group --db-parameter-group-name <group> --parameters "
+        f"ParameterName={setting},ParameterValue=1024,ApplyMethod=pending-reboot"
     )
 
 

@@ -9,26 +9,31 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import catalog
 import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
+from characters import fit_hotfix, fit_schema
 from credentials import read_target
 from database import InUse, LockNotAvailable, LoginRefused, Session, open_session
+from dependents import find_dependents, refuse_dependents
 from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
-from look import Look, differing, hash_plan, look, opening_sql
+from look import Look, differing, hash_plan, look
+from notes import find_notes
 from preconditions import (
-    refuse_missing_rights,
     refuse_read_only,
     refuse_recorded,
     refuse_stale_plan,
+    refuse_what_alter_table_would,
     refuse_what_cannot_work,
 )
 from prisma import RECORDED, read_history
 from recording import plan_absence, plan_recording, refuse_unrecordable
 from sqlfile import ExpectedSchema, Hotfix, list_hotfixes, load_hotfix, load_schema, tables_of, turn_back
 from transport import tls_context
+from triggers import name_trigger
 from usage import explain, guard_sql, refuse_used
 
 if TYPE_CHECKING:
@@ -41,11 +46,14 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
+type Notes = tuple[dict[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Report:
     """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
     for this run longer than `longest_stall_ms`. `limits` are those in force. `revert` is the file's way back, and
-    `history` Prisma's, as it was seen at the end."""
+    `history` Prisma's, as it was seen at the end. `notes`: what may surprise somebody later, as code and text."""
 
     result: str
     columns: tuple[Column, ...]
@@ -63,6 +71,7 @@ class Report:
     hotfixes: tuple[str, ...] = ()
     history: History | None = None
     forced: bool = False
+    notes: Notes = ()
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
@@ -77,10 +86,12 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
-    with log_in(settings, remaining_ms, opening_sql(hotfixes[0]) if hotfixes else "") as session:
+    with log_in(settings, remaining_ms) as session:
         try:
             if schema:
+                fit_schema(session, schema)
                 return gate(session, schema)
+            hotfixes = [fit_hotfix(session, hotfix) for hotfix in hotfixes]
             return fulfil(request, session, hotfixes, settings, remaining_ms)
         except errors.HotfixError as error:
             error.facts["limits"] = session.facts.limits
@@ -139,7 +150,9 @@ def apply(
             continue
         is_to_record = record is not None and history is not None and history.state != RECORDED
         if before.matches and history and not is_to_record:
-            return count_waiting(turn, report("already_applied", session, hotfix, before, history))
+            return count_waiting(
+                turn, report("already_applied", session, hotfix, before, history, find_notes(session, before))
+            )
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         if is_to_record and history:
@@ -165,6 +178,9 @@ def revert(
                 history = read_history(session, hotfix, before)
                 return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
             refuse_what_cannot_work(session, hotfix, before)
+            dependents = find_dependents(session, hotfix)
+            refuse_dependents(hotfix, dependents, force=force)
+            turn.touches_others = hotfix.touches_others or bool(before.referenced)
             if not force:  # Each time: it may be a deploy that was waited for.
                 turn.recording = plan_absence(hotfix, before)
                 refuse_recorded(hotfix, before, read_history(session, hotfix, before, turn.recording))
@@ -175,11 +191,12 @@ def revert(
             turn.wait()
             continue
         try:
-            outcome = attempt(turn, before, guard)
-        except InUse as found:  # Somebody has written since.
+            outcome = attempt(turn, before, f"{dependents.guard}{guard}")
+        except InUse as found:  # Somebody has written since, or made what needs the column.
             raise explain(hotfix, found) from found
         if outcome:
-            return replace(finish(turn, before, outcome, settings, remaining_ms), forced=force)
+            done = finish(turn, before, outcome, settings, remaining_ms)
+            return replace(done, forced=force, notes=dependents.notes(done=True))
 
 
 def plan(session: Session, hotfix: Hotfix) -> Report:
@@ -188,16 +205,26 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     Raises: what `apply` would raise for the same state.
     """
     seen = look(session, hotfix)
-    history = read_history(session, hotfix, seen)
+    history, notes = read_history(session, hotfix, seen), find_notes(session, seen)
     if seen.matches:
-        return report("already_applied", session, hotfix, seen, history)
+        already = report("already_applied", session, hotfix, seen, history)
+        return replace(already, notes=notes + note_way_back(session, hotfix, seen))
     refuse_what_cannot_work(session, hotfix, seen)
     blockers = describe_blockers(session, find_blockers(session, hotfix))
-    return replace(report("would_apply", session, hotfix, seen, history), blockers=blockers, sql=hotfix.sql)
+    would = report("would_apply", session, hotfix, seen, history)
+    notes += note_way_back(session, hotfix, seen)
+    return replace(would, blockers=blockers, sql=hotfix.sql, notes=notes)
+
+
+def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
+    """What the file's way back would meet now, if it has one and there is a column to drop."""
+    if hotfix.revert is None or all(column.actual == catalog.MISSING for column in seen.columns):
+        return ()
+    return find_dependents(session, hotfix).notes()
 
 
 def verify(session: Session, hotfix: Hotfix) -> Report:
-    """Every expectation holds and the columns can be selected. Nothing was changed.
+    """Every expectation holds, and the role that has logged in can select the columns. Nothing was changed.
 
     Raises:
         ColumnMismatchError: one is missing or differs.
@@ -209,7 +236,8 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     except errors.SqlRefusedError:
         look_for_match(session, hotfix)  # Most likely somebody has changed it since the look: then this says so.
         raise
-    return report("verified", session, hotfix, seen, read_history(session, hotfix, seen))
+    history = read_history(session, hotfix, seen)
+    return report("verified", session, hotfix, seen, history, find_notes(session, seen))
 
 
 def look_for_match(session: Session, hotfix: Hotfix) -> Look:
@@ -220,13 +248,16 @@ def look_for_match(session: Session, hotfix: Hotfix) -> Look:
 
 
 def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
-    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of
-    every table."""
+    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, the rights on every
+    table that ALTER TABLE reaches; and these can take the columns that are missing.
+
+    Raises: what `apply` would raise for a missing column. A column that is there and differs is `plan`'s to tell.
+    """
     refuse_read_only(session)
     columns: list[Column] = []
     for hotfix in hotfixes:
         seen = look(session, hotfix)
-        refuse_missing_rights(session, seen)
+        refuse_what_alter_table_would(session, hotfix, seen)
         columns += seen.columns
     ids = tuple(hotfix.id for hotfix in hotfixes)
     return Report("ready", tuple(columns), session.facts.describe(), limits=session.facts.limits, hotfixes=ids)
@@ -252,17 +283,20 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
         return None
     refuse_too_late(turn.session, turn)
     turn.begin_attempt()
-    outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    try:
+        outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    except errors.HotfixError as error:
+        raise name_trigger(turn.session, turn.hotfix.id, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
-    turn.wait(outcome.stalled_ms)
+    turn.wait(outcome)
     return None
 
 
 def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
     """The report of what was committed, after one more look."""
     lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
-    after, history = look_again(turn.session, turn.hotfix, settings, remaining_ms)
+    after, history, notes = look_again(turn.session, turn.hotfix, settings, remaining_ms)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
         for column, proved in zip(after.columns, outcome.proof, strict=True)
@@ -275,6 +309,7 @@ def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remai
             turn.hotfix,
             replace(after, columns=columns),
             replace(history, recorded_here=outcome.recorded),
+            notes,
         ),
         attempts=turn.attempts,
         lock_wait_ms=lock_wait_ms,
@@ -313,18 +348,22 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
     return [turn_back(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
 
 
-def log_in(settings: Settings, remaining_ms: Callable[[], int], opening: str) -> Session:
-    """A session that has asked already what `opening` asks. The secret was read afresh once if the server refused the
-    one that a warm function remembered."""
+def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
+    """An open session. The secret was read once more if the server refused the one that a warm function remembered."""
     target = read_target(settings)
     try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
-    except LoginRefused:
-        target = read_target(settings, afresh=True)
-    try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:
-        raise errors.login_refused(target.address, target.user, error.sqlstate, settings.secret_arn) from error
+        refused, refusal = target, error
+    try:
+        target = read_target(settings, afresh=True)
+        if target != refused:
+            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused as error:
+        refusal = error
+    raise errors.login_refused(
+        target.address, target.user, refusal.sqlstate, refusal.message, settings.secret_arn, by_pooler=refusal.by_pooler
+    ) from refusal
 
 
 def refuse_too_late(session: Session, turn: Turn) -> None:
@@ -338,7 +377,7 @@ def refuse_too_late(session: Session, turn: Turn) -> None:
 
 def look_again(
     session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]
-) -> tuple[Look, History]:
+) -> tuple[Look, History, Notes]:
     """What is there after COMMIT, seen over a fresh connection if this one has failed.
 
     Raises:
@@ -346,12 +385,12 @@ def look_again(
     """
     try:
         after = look(session, hotfix)
-        history = read_history(session, hotfix, after)
+        history, notes = read_history(session, hotfix, after), find_notes(session, after)
     except (errors.HotfixError, LockNotAvailable):
         try:
-            with log_in(settings, remaining_ms, opening_sql(hotfix)) as fresh:
+            with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
-                history = read_history(fresh, hotfix, after)
+                history, notes = read_history(fresh, hotfix, after), find_notes(fresh, after)
                 if not after.is_done:
                     refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
         except errors.RelationError as error:
@@ -363,10 +402,10 @@ def look_again(
             ) from error
     if not after.is_done:
         raise errors.changed_since(hotfix.id, differing(after), reverting=hotfix.reverting)
-    return after, history
+    return after, history, notes
 
 
-def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History) -> Report:
+def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History, notes: Notes = ()) -> Report:
     return Report(
         result,
         seen.columns,
@@ -377,4 +416,5 @@ def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: H
         limits=session.facts.limits,
         hotfixes=(hotfix.id,),
         history=history,
+        notes=notes,
     )

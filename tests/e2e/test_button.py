@@ -253,6 +253,20 @@ def test_it_fits_its_width(dashboard: Dashboard, database: Database, columns: st
         assert page.evaluate(f"{wide} getComputedStyle(e).display !== 'inline').map(e => e.outerHTML)") == []
 
 
+@pytest.mark.parametrize("pressed", ["a.btn", "a.btn button"])
+def test_the_link_and_the_button_in_it_do_the_same(dashboard: Dashboard, pressed: str) -> None:
+    """Whichever of the two CloudWatch leaves there or listens to."""
+    dashboard.accept = False
+    dashboard.see("Not applied yet")
+    apply = dashboard.page.locator(f"#widget {pressed}", has_text="Apply to local")
+    # By the mouse, in a corner of it, and as a click on that element alone.
+    apply.click(position={"x": 4, "y": 4})
+    assert len(dashboard.said) == 1
+    apply.dispatch_event("click")
+    assert len(dashboard.said) == 2
+    assert dashboard.started("apply") == []
+
+
 def test_the_keyboard_reaches_every_button(dashboard: Dashboard) -> None:
     dashboard.accept = False
     dashboard.see("Not applied yet")

@@ -155,7 +155,7 @@ def test_the_lines_are_those_of_prismas_own_introspection_for_every_type(server:
 
 def test_an_enum_comes_with_its_block(server: Server, tmp_path: Path) -> None:
     content = (
-        '-- expect: column public.drivers.how_it_is "Mood-ring" not null default \'so so\'::"Mood-ring"\n'
+        '-- expect: column public.drivers.how_it_is public."Mood-ring" not null default \'so so\'::public."Mood-ring"\n'
         "DO $$ BEGIN CREATE TYPE \"Mood-ring\" AS ENUM ('good', 'so so'); EXCEPTION WHEN duplicate_object THEN END"
         " $$;\n"
         "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS how_it_is \"Mood-ring\" NOT NULL DEFAULT 'so so';\n"

@@ -164,7 +164,14 @@ ENCRYPTED_CASES = {
     "answers half a message": (say(STARTING_UP[:20]), no_connection("the server closed it")),
     "never ends its message": (say_and_wait(b"E\x7f\xff\xff\xff" + b"S"), no_connection("timed out")),
     "falls silent": (say_and_wait(b""), no_connection("timed out")),
-    "is starting up": (say(STARTING_UP), no_connection("57P03: the database system is starting up")),
+    "is starting up": (
+        say(STARTING_UP),
+        (
+            "DatabaseUnavailableError: The server of the database kaviar at localhost:PORT takes no connections now"
+            " (57P03: the database system is starting up). Nothing was changed. Run the same request again; if it keeps"
+            " failing, look at the instance's events:  aws rds describe-events --source-type db-instance"
+        ),
+    ),
     "wants a login that nobody knows": (
         say(message(b"R", struct.pack("!i", 7))),
         no_connection("Authentication method 7 not supported by pg8000"),

@@ -374,8 +374,10 @@ def test_a_wrong_password_is_refused_after_one_fresh_read(
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
         f"The database {database.name} at localhost:{database.server.port} refused the login of {database.user}"
-        " (28P01), also with the secret read afresh. Nothing was changed."
-        f" Compare the role's password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
+        f' (28P01: password authentication failed for user "{database.user}"), also with the secret read again.'
+        " Nothing was changed. The role does not exist, has another password, or its password has expired:"
+        f"  SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = '{database.user}';"
+        f"  Compare its password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
     )
 
 
@@ -405,18 +407,161 @@ def test_a_database_that_does_not_exist_is_named(invoke: Invoke, database: Datab
     outcome = invoke("check")
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
-        f"{database.user} may not connect to the database nowhere at localhost:{database.server.port}"
+        f"{database.user} can't connect to the database nowhere at localhost:{database.server.port}"
         ' (3D000: database "nowhere" does not exist). Nothing was changed.'
-        " Correct dbname in the secret or DB_NAME, or grant it:  GRANT CONNECT ON DATABASE ... TO ..."
+        " Correct dbname in the secret or DB_NAME. What there is:  SELECT datname FROM pg_catalog.pg_database;"
     )
 
 
-def test_too_many_connections_are_worth_a_retry(invoke: Invoke, database: Database) -> None:
-    database.run(f"ALTER ROLE {database.user} CONNECTION LIMIT 0")
+def test_a_role_that_may_not_connect_gets_the_grant(invoke: Invoke, database: Database) -> None:
+    database.run(f"REVOKE CONNECT ON DATABASE {database.name} FROM PUBLIC, {database.user}")
+    outcome = invoke("check")
+    assert outcome.error_name == "LoginError"
+    assert outcome.text == (
+        f"{database.user} may not connect to the database {database.name} at localhost:{database.server.port}"
+        f' (42501: permission denied for database "{database.name}"). Nothing was changed. Grant it: '
+        f' GRANT CONNECT ON DATABASE "{database.name}" TO "{database.user}";'
+    )
+    paste(database, outcome.text)
+    assert invoke("check").result == "ready"
+
+
+def test_a_database_that_is_closed_gets_the_line_that_opens_it(invoke: Invoke, database: Database) -> None:
+    as_admin(database, f"ALTER DATABASE {database.name} WITH ALLOW_CONNECTIONS false")
+    outcome = invoke("check")
+    assert outcome.error_name == "LoginError"
+    assert outcome.text == (
+        f"The database {database.name} at localhost:{database.server.port} lets nobody in"
+        f' (55000: database "{database.name}" is not currently accepting connections). Nothing was changed.'
+        " Find out who closed it; a database whose DROP was interrupted can only be dropped. To open it: "
+        f' ALTER DATABASE "{database.name}" WITH ALLOW_CONNECTIONS true;'
+    )
+    paste(database, outcome.text)
+    assert invoke("check").result == "ready"
+
+
+def as_admin(database: Database, sql: str) -> None:
+    with database.server.connect() as admin:
+        admin.run(sql)
+
+
+def paste(database: Database, text: str) -> None:
+    """The administrator runs the text's last line of SQL."""
+    as_admin(database, text.rpartition("  ")[2])
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("ALTER ROLE {user} CONNECTION LIMIT 0", 'too many connections for role "{user}"'),
+        ("ALTER DATABASE {name} CONNECTION LIMIT 0", 'too many connections for database "{name}"'),
+    ],
+    ids=["role", "database"],
+)
+def test_too_many_connections_are_worth_a_retry_and_get_the_line_that_allows_more(
+    invoke: Invoke, database: Database, limit: str, message: str
+) -> None:
+    names = {"user": database.user, "name": database.name}
+    as_admin(database, limit.format(**names))
     outcome = invoke("apply")
+    of_whom = "database" if "DATABASE" in limit else "role"
+    name = database.name if "DATABASE" in limit else database.user
     assert outcome.error_name == "DatabaseUnavailableError"
-    assert f'(53300: too many connections for role "{database.user}")' in outcome.text
     assert outcome.line["retryable"] is True
+    assert outcome.text == (
+        f"The database {database.name} at localhost:{database.server.port} has no connection left for {database.user}"
+        f" (53300: {message.format(**names)}). Nothing was changed. Run the same request again; if it keeps failing,"
+        f' raise the {of_whom}\'s limit:  ALTER {of_whom.upper()} "{name}" CONNECTION LIMIT -1;'
+    )
+    paste(database, outcome.text)
+    assert invoke("check").result == "ready"
+
+
+def test_a_role_that_may_not_log_in_gets_the_line_that_lets_it(invoke: Invoke, database: Database) -> None:
+    as_admin(database, f"ALTER ROLE {database.user} NOLOGIN")
+    outcome = invoke("check")
+    assert outcome.error_name == "LoginError"
+    assert outcome.text == (
+        f"The database {database.name} at localhost:{database.server.port} refused the login of {database.user}"
+        f' (28000: role "{database.user}" is not permitted to log in), also with the secret read again.'
+        f' Nothing was changed. Let the role log in:  ALTER ROLE "{database.user}" LOGIN;'
+    )
+    paste(database, outcome.text)
+    assert invoke("check").result == "ready"
+
+
+def test_a_password_that_has_expired_is_among_what_to_look_at(invoke: Invoke, database: Database) -> None:
+    as_admin(database, f"ALTER ROLE {database.user} VALID UNTIL '2020-01-01'")
+    outcome = invoke("check")
+    assert outcome.error_name == "LoginError"
+    assert f'(28P01: password authentication failed for user "{database.user}")' in outcome.text
+    line = f"SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = '{database.user}';"
+    assert f"or its password has expired:  {line}" in outcome.text
+    assert str(database.run(line)[0][0]).startswith("2020-01-01")
+
+
+@contextmanager
+def host_based_access(database: Database, line: str, *, first: bool = True) -> Iterator[None]:
+    """The server's pg_hba.conf begins with the line, or holds nothing else."""
+    file = database.server.ca_bundle.parent / "pg_hba.conf"
+    before = file.read_text()
+    try:
+        file.write_text(f"{line}\n{before if first else ''}")
+        as_admin(database, "SELECT pg_reload_conf()")
+        yield
+    finally:
+        file.write_text(before)
+        as_admin(database, "SELECT pg_reload_conf()")
+
+
+NO_LINE = (
+    "No line of the server's pg_hba.conf lets this role in from this host with TLS and a password. Correct the file,"
+    " and load it:  SELECT * FROM pg_catalog.pg_hba_file_rules;  SELECT pg_catalog.pg_reload_conf();"
+)
+ADDRESS_AND_ROLE = 'for host "127.0.0.1", user "{user}", database "{name}", SSL encryption'
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "message", "advice"),
+    [
+        (
+            "hostssl all {user} 127.0.0.1/32 reject",
+            True,
+            f"pg_hba.conf rejects connection {ADDRESS_AND_ROLE}",
+            NO_LINE,
+        ),
+        (
+            "hostssl all postgres 127.0.0.1/32 scram-sha-256",
+            False,
+            f"no pg_hba.conf entry {ADDRESS_AND_ROLE}",
+            NO_LINE,
+        ),
+        (
+            "hostssl all {user} 127.0.0.1/32 ident",
+            True,
+            'Ident authentication failed for user "{user}"',
+            (
+                "The server's pg_hba.conf chooses how this role logs in; pg-hotfix sends the secret's password and has"
+                " no client certificate. Compare its password with the secret: "
+                " aws secretsmanager describe-secret --secret-id {arn}"
+            ),
+        ),
+    ],
+    ids=["rejected", "no entry", "another method"],
+)
+def test_what_pg_hba_says_is_shown_with_its_own_advice(
+    invoke: Invoke, database: Database, secrets_manager: Store, line: str, first: bool, message: str, advice: str
+) -> None:
+    arn = secrets_manager(database.secret())
+    names = {"user": database.user, "name": database.name, "arn": arn}
+    with host_based_access(database, line.format(**names), first=first):
+        outcome = invoke("check")
+    assert outcome.error_name == "LoginError"
+    assert outcome.text == (
+        f"The database {database.name} at localhost:{database.server.port} refused the login of {database.user}"
+        f" (28000: {message.format(**names)}), also with the secret read again."
+        f" Nothing was changed. {advice.format(**names)}"
+    )
 
 
 # Read-only servers
@@ -544,14 +689,3 @@ def test_a_role_whose_own_settings_turn_limits_off_is_limited_all_the_same(
     with database.connect() as other:
         other.run("BEGIN; SELECT * FROM public.drivers")
         assert invoke("apply", HOTFIX).error_name == "LockBusyError"
-
-
-def test_a_warm_function_salts_its_password_once(invoke: Invoke, database: Database) -> None:
-    database_module.salt_password.cache_clear()
-    assert [invoke("check").result, invoke("check").result] == ["ready", "ready"]
-    found = database_module.salt_password.cache_info()
-    assert (found.misses, found.hits) == (1, 1)
-    # A new password comes with a new salt.
-    password = new_password()
-    database.run(f"ALTER ROLE {database.user} PASSWORD '{password}'")
-    assert invoke("check").error_name == "LoginError"

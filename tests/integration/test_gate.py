@@ -260,7 +260,7 @@ def test_the_search_path_of_the_role_is_of_no_account(gate: Gate, database: Data
         " ('x'); CREATE TABLE app.t (a app.mood DEFAULT 'x', b other.mood DEFAULT 'x'); CREATE TABLE public.t (b"
         " other.mood)"
     )
-    columns = ("app.t.a mood null default 'x'::mood", "app.t.b other.mood null default 'x'::other.mood")
+    columns = ("app.t.a app.mood null default 'x'::app.mood", "app.t.b other.mood null default 'x'::other.mood")
     for search_path in ("public", "other, app", "''"):
         database.run(f"ALTER ROLE {database.user} SET search_path = {search_path}")
         assert gate(*columns, "public.t.b other.mood null").result == "passed"

@@ -17,6 +17,7 @@ from pg8000.native import Connection
 
 import alter
 import hotfix
+import prisma
 import recording
 from local.proxy import Fault, running_proxy
 from request import parse_request
@@ -270,6 +271,69 @@ def test_a_history_that_may_not_be_read_is_told_with_the_grant(
     }
 
 
+@pytest.mark.parametrize("forced", ["FORCE ROW LEVEL SECURITY", "OWNER TO postgres"])
+def test_a_history_behind_row_security_is_unreadable_and_never_empty(
+    invoke: Invoke, database: Database, history: PrismaHistory, forced: str
+) -> None:
+    history.add()
+    table = "ALTER TABLE public._prisma_migrations"
+    database.run(
+        f"{table} ENABLE ROW LEVEL SECURITY; {table} {forced}; GRANT ALL ON _prisma_migrations TO {database.user}"
+    )
+    line = f'ALTER ROLE "{database.user}" BYPASSRLS;'
+    told = prisma_of(invoke("plan"))
+    assert told["state"] == "unreadable"
+    assert told["next_deploy"] == (
+        "Not known: public._prisma_migrations could not be read. Row security may hide rows of it from"
+        f" {database.user}. Show it all:  {line}"
+    )
+    assert invoke("apply", record="prisma").error_name == "RelationError"
+    database.run(line)
+    assert prisma_of(invoke("plan"))["state"] == "recorded"
+
+
+def test_row_security_that_is_switched_on_after_the_look_hides_nothing(
+    invoke: Invoke, database: Database, history: PrismaHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.add()
+    find = prisma.find_history
+
+    def find_and_switch_on(*args: Any) -> Any:
+        found = find(*args)
+        table = "ALTER TABLE public._prisma_migrations"
+        database.run(f"{table} ENABLE ROW LEVEL SECURITY; {table} FORCE ROW LEVEL SECURITY")
+        return found
+
+    monkeypatch.setattr("look.find_history", find_and_switch_on)
+    assert prisma_of(invoke("plan"))["state"] == "unreadable"
+
+
+def test_a_history_of_another_role_is_neither_read_nor_written(invoke: Invoke, database: Database) -> None:
+    """Its policies and triggers would run with the rights of the tables' owner."""
+    role = f"{database.user}_team"
+    database.run(f"CREATE ROLE {role}")
+    database.run(
+        f"CREATE SCHEMA team AUTHORIZATION {role}; SET ROLE {role}; SET search_path = team;"
+        + CREATE.format(schema="team")
+        + "; CREATE SEQUENCE caught; GRANT ALL ON ALL TABLES IN SCHEMA team TO PUBLIC;"
+        "GRANT USAGE ON SCHEMA team TO PUBLIC; GRANT ALL ON SEQUENCE caught TO PUBLIC;"
+        "CREATE FUNCTION spring() RETURNS bool LANGUAGE sql AS $$ SELECT nextval('team.caught') > 0 $$;"
+        "ALTER TABLE _prisma_migrations ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY spring ON _prisma_migrations USING (spring())"
+    )
+    database.run(f"ALTER ROLE {database.user} SET search_path = team, public")
+    told = prisma_of(invoke("plan"))
+    assert told["state"] == "unreadable"
+    assert told["next_deploy"] == (
+        f"Not known: team._prisma_migrations could not be read. It belongs to {role}, whose policies and triggers"
+        f" would run with the rights of {database.user}. Give it to the owner of the application's tables:  ALTER TABLE"
+        ' "team"."_prisma_migrations" OWNER TO ...;'
+    )
+    assert invoke("apply", record="prisma").error_name == "RelationError"
+    assert database.run("SELECT is_called FROM team.caught") == [[False]]
+    database.run(f"DROP SCHEMA team CASCADE; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize(("action", "result"), [("plan", "would_apply"), ("apply", "applied")])
 def test_a_history_that_stays_locked_is_not_waited_for(
     invoke: Invoke, database: Database, history: PrismaHistory, action: str, result: str
@@ -302,14 +366,15 @@ def test_a_history_costs_one_round_trip_and_none_where_there_is_none(
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    # The session's facts with the search_path, the search for a history and the types; the columns; the blockers.
-    assert len(sent) == 3
+    # The session's own settings, its facts, the search for a history, the types and their lengths, the columns; and the
+    # blockers.
+    assert len(sent) == 7
     database.run_as_owner(CREATE.format(schema="public"))
     sent.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    assert len(sent) == 4
+    assert len(sent) == 8
 
 
 # Recording
@@ -391,7 +456,7 @@ def test_a_type_that_the_file_makes_is_proved_and_recorded(
 ) -> None:
     """The server can't judge that: COMMIT follows in a message of its own."""
     sql = "CREATE TYPE shift AS ENUM ('day'); ALTER TABLE drivers ADD COLUMN IF NOT EXISTS shift shift;"
-    hotfix_id = write_hotfix(sql, "public.drivers.shift shift")
+    hotfix_id = write_hotfix(sql, "public.drivers.shift public.shift")
     assert prisma_of(invoke("apply", hotfix_id, record="prisma"))["recorded_here"]
     ((name, *_),) = history.rows()
     assert name == hotfix_id

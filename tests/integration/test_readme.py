@@ -115,7 +115,7 @@ def test_the_errors_shown_are_real_texts() -> None:
     excerpt = "LINE 2: ALTER TABLE public.orders ADD COLUMN IF NOT EXISTS note txt\n" + " " * 64 + "^"
     texts = [
         errors.lock_busy(
-            HOTFIX, "public.drivers", [BLOCKER], count=1, user="kaviar_app", waited_ms=30_000, attempts=1, stalled_ms=0
+            HOTFIX, "public.drivers", [BLOCKER], count=1, see="", waited_ms=30_000, attempts=1, stalled_ms=0
         ),
         errors.column_mismatch(HOTFIX, [mismatch]),
         errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),

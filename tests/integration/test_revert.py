@@ -18,7 +18,7 @@ import locks
 import usage
 from request import parse_request
 from settings import read_settings
-from tests.conftest import HOTFIX, meanwhile, until
+from tests.conftest import HOTFIX, grant, meanwhile, until
 from tests.integration.aftermath import somebody_reading
 from tests.integration.test_apply import columns_of, end_session_after_commit, until_it_sleeps, when_it_sleeps
 from tests.integration.test_locks import holding, timeless, watching_the_queue
@@ -218,8 +218,8 @@ UNUSED = {
     "box": ("box DEFAULT '(1,1),(0,0)'", "box default '(1,1),(0,0)'::box"),
     "json": ("""json DEFAULT '{"a": 1}'""", """json default '{"a": 1}'::json"""),
     "jsonb": ("""jsonb NOT NULL DEFAULT '{}'""", "jsonb not null default '{}'::jsonb"),
-    "enum": ("mood DEFAULT 'ok'", "public.mood default 'ok'::mood"),
-    "composite": ("pair DEFAULT '(1,)'", "public.pair default '(1,)'::pair"),
+    "enum": ("mood DEFAULT 'ok'", "public.mood default 'ok'::public.mood"),
+    "composite": ("pair DEFAULT '(1,)'", "public.pair default '(1,)'::public.pair"),
     "domain": ("positive DEFAULT 3", "public.positive default 3"),
     "float": ("double precision DEFAULT 0.1", "double precision default 0.1"),
     "generated": (
@@ -308,7 +308,7 @@ CANT_BE_TOLD = {
         "timestamptz default clock_timestamp()",
         "",
     ),
-    "nextval": ("bigint DEFAULT nextval('ratings')", "bigint default nextval('ratings'::regclass)", ""),
+    "nextval": ("bigint DEFAULT nextval('ratings')", "bigint default nextval('public.ratings'::regclass)", ""),
     "identity": ("bigint GENERATED ALWAYS AS IDENTITY", "bigint not null generated always as identity", ""),
     "written anew": ("smallint DEFAULT 5", "smallint default 5", "VACUUM FULL drivers"),
 }
@@ -550,10 +550,12 @@ def test_a_view_of_the_column_is_not_dropped_with_it(
     hotfix_id = applied()
     database.run_as_owner("CREATE VIEW ratings AS SELECT rating FROM drivers")
     outcome = revert(invoke, hotfix_id)
-    assert outcome.error_name == "SqlRefusedError"
+    assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
-        f"PostgreSQL refused {NAME} (2BP01: cannot drop column rating of table drivers because other objects depend on"
-        f" it). Nothing was changed. Correct sql/{NAME}.sql, have it reviewed, deploy, and run it again."
+        f"What needs {RATING} would stay behind, so {NAME} was not reverted: PostgreSQL would refuse to drop it, or"
+        " writes to its table would fail. Nothing was changed.\n"
+        "  view public.ratings\n"
+        "Change or drop them by a migration, then revert again.\nForce does not get past this."
     )
     assert has_rating(database)
     assert database.run("SELECT count(*) FROM ratings") == [[3]]
@@ -570,11 +572,11 @@ def before_the_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], A
         run_file = database_module.Session.run_file
         attempts: list[int] = []
 
-        def act_and_run(session: database_module.Session, *args: Any) -> list[list[Any]]:
+        def act_and_run(session: database_module.Session, *args: Any, **kwargs: Any) -> list[list[Any]]:
             attempts.append(len(attempts))
             if len(attempts) == 1:
                 action()
-            return run_file(session, *args)
+            return run_file(session, *args, **kwargs)
 
         monkeypatch.setattr(database_module.Session, "run_file", act_and_run)
         return attempts
@@ -832,7 +834,7 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it(
         " Nothing was changed, and nobody waited behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
         f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});\n"
-        f'To see what they do and since when:  GRANT pg_read_all_stats TO "{database.user}";'
+        f"To see what they do and since when:  {grant(database, 'pg_read_all_stats')}"
     )
     assert has_rating(database)
 
@@ -862,8 +864,8 @@ def test_under_the_lock_there_is_no_round_trip(
     (locking,) = [number for number, sql in enumerate(sent) if "LOCK TABLE" in sql]
     assert sent[locking].endswith("COMMIT")
     assert "DROP COLUMN" in sent[locking]
-    # The login's, the look, and the rows; and two of the look after COMMIT.
-    assert (locking, len(sent) - locking - 1) == (3, 2), [sql[:60] for sql in sent]
+    # Two of the login, five of the look, what depends, and the rows; and the five of the look after COMMIT.
+    assert (locking, len(sent) - locking - 1) == (9, 5), [sql[:60] for sql in sent]
 
 
 # Overlap

@@ -41,6 +41,7 @@ WHOLE: dict[str, Any] = {
 }
 TARGET = Target("db.example", 6432, "kaviar", "app", PASSWORD)
 URL = f"postgresql://app:{quote(PASSWORD, safe='')}@db.example:6432/kaviar"
+POOLED = "postgres://app:x@pooler.example:6543/other?pgbouncer=true"
 
 STORE = (
     "The database was not contacted. Store the JSON that RDS writes (username, password, host, port, dbname), or a URL"
@@ -75,6 +76,15 @@ def refuse(value: object, settings: Settings = SETTINGS) -> str:
         f"{URL}?schema=public&sslmode=disable&connection_limit=5",
         json.dumps({"DATABASE_URL": URL}),
         json.dumps({"DATABASE_URL": f"{URL}?sslmode=no-verify", "username": "other", "host": "evil.example"}),
+        json.dumps({"DATABASE_URL": POOLED, "DIRECT_URL": URL}),
+        json.dumps({"POSTGRES_URL_NON_POOLING": URL, "DATABASE_URL": POOLED, "POSTGRES_URL": POOLED}),
+        json.dumps({"DATABASE_URL": POOLED, "DATABASE_URL_UNPOOLED": URL}),
+        json.dumps({"database_url": POOLED, "direct_url": f" {URL} "}),
+        json.dumps({"DATABASE_URL": "prisma+postgres://accelerate.example/?api_key=x", "DIRECT_URL": URL}),
+        json.dumps({"DATABASE_URL": URL, "DIRECT_URL": " "}),
+        json.dumps({"DATABASE_URL": URL, "DIRECT_URL": None}),
+        URL.replace("postgresql://", "postgresql+psycopg2://"),
+        URL.replace("postgresql://", "POSTGRESQL+asyncpg://"),
     ],
     ids=[
         "RDS",
@@ -85,6 +95,15 @@ def refuse(value: object, settings: Settings = SETTINGS) -> str:
         "Prisma's parameters",
         "DATABASE_URL",
         "URL first",
+        "Prisma's DIRECT_URL before a pooler's address",
+        "Vercel's",
+        "Neon's",
+        "keys in lower case",
+        "DIRECT_URL beside Prisma's proxy",
+        "an empty DIRECT_URL",
+        "a DIRECT_URL of null",
+        "SQLAlchemy's",
+        "a scheme in upper case",
     ],
 )
 def test_each_shape_of_secret_names_the_target(value: object) -> None:
@@ -135,6 +154,14 @@ def test_no_representation_of_the_target_shows_the_password() -> None:
 
 # What is refused
 
+SEVERAL = "names several hosts, and one is supported: the writer's endpoint"
+SOCKET = "names a Unix socket, and only TCP with TLS is supported"
+
+
+def behind(name: str) -> str:
+    return f'holds a URL that names its {name} behind the "?": write it before that'
+
+
 BARE = "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
 
 
@@ -176,6 +203,30 @@ BARE = "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
             json.dumps({"DATABASE_URL": f"mysql://app:x{PASSWORD[:4]}@db.example/kaviar"}),
             "holds a DATABASE_URL that is not postgresql://",
         ),
+        (
+            json.dumps({"DIRECT_URL": "file:./dev.db", "DATABASE_URL": URL}),
+            "holds a DIRECT_URL that is not postgresql://",
+        ),
+        (
+            f"prisma+postgres://accelerate.example/?api_key={quote(PASSWORD)}",
+            "holds a URL of Prisma's proxy (prisma+postgres://), not of a database",
+        ),
+        (
+            json.dumps({"direct_url": f"prisma://accelerate.example/?api_key={quote(PASSWORD)}"}),
+            "holds a direct_url of Prisma's proxy (prisma://), not of a database",
+        ),
+        (f"jdbc:postgresql://db.example/kaviar?password={PASSWORD}", "is neither JSON nor a postgresql:// URL"),
+        (URL.replace(":6432", ",b.example"), SEVERAL),
+        (URL.replace(":6432", ":6432,b.example:6432"), SEVERAL),
+        (URL.replace("db.example:6432", "[fd00::1]:6432,[fd00::2]:6432"), SEVERAL),
+        ("postgres://a.example,b.example/kaviar?target_session_attrs=read-write", SEVERAL),
+        (json.dumps(WHOLE | {"host": "a.example,b.example"}), SEVERAL),
+        (URL.replace("db.example:6432", "%2Fvar%2Frun"), SOCKET),
+        (json.dumps(WHOLE | {"host": "/cloudsql/kaviar"}), SOCKET),
+        (f"{URL}?host=a.example,b.example", behind("host")),
+        (URL.replace("db.example:6432", "") + "?sslmode=require&HOST=/var/run", behind("host")),
+        (f"{URL}?dbname=other", behind("dbname")),
+        (f"postgres://db.example/kaviar?user=app&password={quote(PASSWORD)}", behind("user")),
     ],
 )
 def test_a_secret_that_cannot_be_read_is_refused_without_its_value(value: object, what: str) -> None:

@@ -48,7 +48,7 @@ def lock_busy(
         "public.drivers",
         blockers,
         count=len(blockers) if count is None else count,
-        user="kaviar_app",
+        see='GRANT "pg_read_all_stats" TO "kaviar_app" WITH INHERIT TRUE;',
         waited_ms=waited_ms,
         attempts=7,
         stalled_ms=stalled_ms,
@@ -94,11 +94,54 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
-        errors.database_unavailable(ADDRESS, "57P03: the database system is starting up"),
+        errors.server_not_ready(ADDRESS, "57P03: the database system is starting up"),
         (
-            f"There is no connection to the database {ADDRESS} (57P03: the database system is starting up)."
-            " Nothing was changed. Run the same request again; if it stays so, check that the instance is available and"
-            " that its security group lets the function in."
+            f"The server of the database {ADDRESS} takes no connections now (57P03: the database system is starting"
+            " up). Nothing was changed. Run the same request again; if it keeps failing, look at the instance's events:"
+            "  aws rds describe-events --source-type db-instance"
+        ),
+    ),
+    (
+        errors.login_refused(ADDRESS, "app", "28000", 'PAM authentication failed for user "app"', "arn:x"),
+        (
+            f'The database {ADDRESS} refused the login of app (28000: PAM authentication failed for user "app"), also'
+            " with the secret read again. Nothing was changed. RDS asks PAM where a role has rds_iam: it then takes an"
+            ' IAM token and no password. To log in with the secret\'s password:  REVOKE rds_iam FROM "app";'
+        ),
+    ),
+    (
+        errors.login_refused(ADDRESS, "app", "28000", 'LDAP authentication failed for user "app"', "arn:x"),
+        (
+            f'The database {ADDRESS} refused the login of app (28000: LDAP authentication failed for user "app"), also'
+            " with the secret read again. Nothing was changed. The server's pg_hba.conf chooses how this role logs in;"
+            " pg-hotfix sends the secret's password and has no client certificate. Compare its password with the"
+            " secret:  aws secretsmanager describe-secret --secret-id arn:x"
+        ),
+    ),
+    (
+        errors.login_refused(ADDRESS, "app", "28000", 'role "app" does not exist', "arn:x"),
+        (
+            f'The database {ADDRESS} refused the login of app (28000: role "app" does not exist), also with the secret'
+            " read again. Nothing was changed. Correct username in the secret, or create the role:  CREATE ROLE"
+            " \"app\" LOGIN PASSWORD '...';"
+        ),
+    ),
+    (
+        errors.no_connection_left(ADDRESS, "kaviar", "app", "53300", "remaining connection slots are reserved", None),
+        (
+            f"The database {ADDRESS} has no connection left for app (53300: remaining connection slots are reserved)."
+            " Nothing was changed. Run the same request again; if it keeps failing, see who holds the connections: "
+            " SELECT usename, application_name, state, count(*) FROM pg_catalog.pg_stat_activity GROUP BY 1, 2, 3"
+            " ORDER BY 4 DESC;"
+        ),
+    ),
+    (
+        errors.pooler_in_front(ADDRESS),
+        (
+            f"A pooler (PgBouncer or the like) stands between pg-hotfix and the database {ADDRESS}: the limits of a"
+            " session do not reach the server, or stay behind in another client's session. Nothing was changed. To"
+            " connect without it, put the instance's own endpoint into the secret or DB_HOST:  aws rds"
+            " describe-db-instances --query 'DBInstances[].Endpoint.Address'"
         ),
     ),
     (
@@ -112,8 +155,9 @@ TEXTS: list[tuple[HotfixError, str]] = [
     (
         errors.arrived_late(ADDRESS),
         (
-            f"What was sent to the database {ADDRESS} arrived so late that it refused itself: the network was held up,"
-            " or the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+            f"Every message to the database {ADDRESS} arrived more than half a second late and was refused for that,"
+            " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock"
+            " was held. Run the same request again."
         ),
     ),
     (
@@ -148,7 +192,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
             " and a prepared transaction and pid 1 and pid 2 and pid 3 and 196 more, ACCESS SHARE on public.drivers.\n"
             "and 298 more.\n"
             "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);\n"
-            'To see what they do and since when:  GRANT pg_read_all_stats TO "kaviar_app";'
+            'To see what they do and since when:  GRANT "pg_read_all_stats" TO "kaviar_app" WITH INHERIT TRUE;'
         ),
     ),
     (

@@ -11,8 +11,9 @@ import pytest
 
 import limits
 import locks
+from alter import Busy
 from blockers import Blocker
-from errors import LockBusyError
+from errors import DatabaseUnavailableError, LockBusyError
 from locks import Turn
 from settings import read_settings
 
@@ -38,12 +39,14 @@ def make_turn(monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Callable[...,
     def make(*looks: list[str], lock_wait_ms: int = 30_000, remaining_ms: int = 55_000) -> Turn:
         script = iter(looks)
         monkeypatch.setattr(locks, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
+        monkeypatch.setattr(locks, "line_that_shows_sessions", lambda _: "")
         monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
         settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
         derived = replace(limits.derive_limits(settings, remaining_ms), lock_wait_ms=lock_wait_ms)
         facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000)
         hotfix = SimpleNamespace(id="x", tables="public.t", touches_others=False, reverting=False)
-        return Turn(cast("Any", SimpleNamespace(limits=derived, facts=facts)), cast("Any", hotfix))
+        session = SimpleNamespace(limits=derived, facts=facts, target=SimpleNamespace(address="kaviar at db:5432"))
+        return Turn(cast("Any", session), cast("Any", hotfix))
 
     return make
 
@@ -96,7 +99,7 @@ def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(
 ) -> None:
     turn = make_turn()
     began = clock.now
-    turn.wait(stalled_ms=100)
+    turn.wait(Busy(stalled_ms=100))
     assert clock.now - began >= 0.3
     assert turn.longest_stall_ms == 100
 
@@ -109,6 +112,34 @@ def test_the_wait_ends_before_an_attempt_could_outlive_the_function(
     last = turn.session.limits.last_attempt_at
     assert turn.deadline == (last if ends_early else turn.started + 30)
     assert turn.deadline <= last
+
+
+def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_turn: Callable[..., Turn]) -> None:
+    turn = make_turn(lock_wait_ms=-1)
+    turn.wait(Busy(late=True))
+    with pytest.raises(DatabaseUnavailableError) as refused:
+        turn.wait(Busy(late=True))
+    assert refused.value.message == (
+        "Every message to the database kaviar at db:5432 arrived more than half a second late and was refused for that,"
+        " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was"
+        " held. Run the same request again."
+    )
+
+
+def test_a_further_lock_is_tried_for_after_2_and_4_and_ever_8_seconds(
+    make_turn: Callable[..., Turn], clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "find_suspects", lambda *_: [])
+    turn = make_turn()
+    turn.begin_attempt()
+    paused = []
+    for _ in range(4):
+        began = clock.now
+        turn.wait(Busy(stalled_ms=20, hidden=True))
+        turn.begin_attempt()
+        paused.append(clock.now - began)
+    # Each look at the locks comes at most 1.5 s after the one before.
+    assert all(least <= took <= least + 1.5 for least, took in zip([2, 4, 8, 8], paused, strict=True)), paused
 
 
 def test_what_is_free_as_the_time_runs_out_is_tried_once(make_turn: Callable[..., Turn]) -> None:

@@ -4,6 +4,9 @@ What becomes of them in a file and at COMMIT needs a server."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from credentials import Target
@@ -18,7 +21,11 @@ TARGET = Target("db.example", 5432, "kaviar", "app", "secret")
 LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
 # Facts that only a server knows are read by none of these.
 SESSION = object.__new__(Session)
-SESSION.__dict__ |= {"target": TARGET, "limits": LIMITS, "statement_timeout_ms": 5000, "connection": None}
+SESSION.__dict__ |= {
+    "target": TARGET,
+    "limits": LIMITS,
+    "connection": SimpleNamespace(last_words="", parameter_statuses={}),
+}
 
 
 def raised(sqlstate: str, message: str = "what PostgreSQL says") -> DatabaseError:
@@ -44,12 +51,52 @@ def test_every_sqlstate_has_its_name_at_login() -> None:
 
 
 def test_every_sqlstate_has_its_name_in_a_look() -> None:
-    errors = {sqlstate: SESSION.translate(raised(sqlstate)) for sqlstate in ALL}
+    errors = {sqlstate: SESSION.translate(raised(sqlstate), took_ms=5_001) for sqlstate in ALL}
     assert names(errors) == {sqlstate: name_in(IN_A_LOOK, sqlstate) for sqlstate in ALL}
     for error in errors.values():
         if not isinstance(error, LockNotAvailable):
             assert "Nothing was changed" in str(error)
             assert "what PostgreSQL says" in str(error)
+
+
+def test_a_query_that_is_cancelled_before_its_time_was_cancelled_by_somebody() -> None:
+    error = SESSION.translate(raised("57014", "canceling statement due to user request"), took_ms=120.4)
+    assert f"{type(error).__name__}: {error}" == (
+        "StatementTimeoutError: Somebody cancelled a catalog query of pg-hotfix after 120 ms, before its limit of 5000"
+        " ms (57014: canceling statement due to user request). Nothing was changed. Find out who calls"
+        " pg_cancel_backend there, such as a monitor of long queries, then run the same request again."
+    )
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01"])
+@pytest.mark.parametrize("routine", ["ProcessInterrupts", "ProcessRecoveryConflictInterrupt"])
+def test_a_query_that_a_replica_cancels_is_not_taken_for_a_lock(sqlstate: str, routine: str) -> None:
+    fields = {"C": sqlstate, "M": "canceling statement due to conflict with recovery", "F": "postgres.c", "R": routine}
+    error = SESSION.translate(DatabaseError(fields))
+    assert f"{type(error).__name__}: {error}" == (
+        "DatabaseUnavailableError: The replica kaviar at db.example:5432 cancelled a query to go on with what it"
+        f" receives from the writer ({sqlstate}: canceling statement due to conflict with recovery). Nothing was"
+        " changed. Put the writer's endpoint into the secret or DB_HOST:  aws rds describe-db-clusters --query"
+        " 'DBClusters[].Endpoint'"
+    )
+    assert isinstance(SESSION.translate(DatabaseError(fields | {"R": "DeadLockReport"})), LockNotAvailable)
+
+
+HINTS = {
+    'Increase the configuration parameter "max_stack_depth" (currently 100kB), after ensuring the platform\'s'
+    " stack depth limit is adequate.": True,
+    "No function matches the given name and argument types. You might need to add explicit type casts.": True,
+    'Perhaps you meant to reference the column "drivers.name".': False,
+    "Perhaps it is 'Ana'.": False,
+    "Look at row 4711.": False,
+}
+
+
+@pytest.mark.parametrize(("hint", "is_shown"), HINTS.items())
+def test_a_hint_is_shown_if_it_holds_no_data(hint: str, is_shown: bool) -> None:
+    fields = {"C": "42883", "M": "no", "F": "parse_func.c", "H": hint}
+    assert (hint.rstrip(".") in str(SESSION.translate(DatabaseError(fields)))) == is_shown
+    assert hint.rstrip(".") not in str(SESSION.translate(DatabaseError(fields | {"F": "pl_exec.c"})))
 
 
 def test_no_sqlstate_lets_through_what_a_function_made_up() -> None:
