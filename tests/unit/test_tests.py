@@ -18,7 +18,7 @@ MEASURED = re.compile(
     re.MULTILINE,
 )
 # What gives up, or goes on, after a time of its own: `until`, `meanwhile` and PATIENCE_SECONDS do not.
-IMPATIENT = re.compile(r"\b(?:result|wait|join|settimeout|communicate)\((?:timeout=)?\d|wait_for_timeout|call_later")
+IMPATIENT = re.compile(r"\b(?:result|wait|join|settimeout|communicate)\((?:timeout=)?[1-9]|wait_for_timeout|call_later")
 
 
 @pytest.mark.parametrize("pattern", [MEASURED, IMPATIENT], ids=["measured", "impatient"])
