@@ -133,7 +133,7 @@ class Line:
             with contextlib.closing(Line(self.server, self.database)) as another:
                 return another.run(*statements)
         try:
-            self.connection = self.connection or self.server.connect(self.database)
+            self.connection = self.start_again() or self.server.connect(self.database)
             rows = [self.connection.run(sql) for sql in statements]
         except BaseException:
             self.close()
@@ -141,6 +141,15 @@ class Line:
         finally:
             self.turn.release()
         return next((found for found in rows if found), [])
+
+    def start_again(self) -> Connection | None:
+        """The connection as after its login, if it still stands and is in no transaction."""
+        try:
+            if self.connection:
+                self.connection.run("DISCARD ALL")
+        except pg8000.exceptions.Error:
+            self.close()
+        return self.connection
 
     def close(self) -> None:
         if self.connection:
