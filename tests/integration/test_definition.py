@@ -243,8 +243,8 @@ def test_a_type_that_neither_exists_nor_is_created_is_refused(refused: Callable[
     outcome = refused("public.moods", "42704")
     assert outcome.text == (
         f"sql/{ID}.sql expects public.plain.a to have the type public.moods, which does not exist, and the file does"
-        " not create it. Nothing was changed. Correct the type, with its schema unless it is PostgreSQL's own, or create"
-        " it in the file."
+        " not create it. Nothing was changed. Correct the type, with its schema unless it is PostgreSQL's own, or"
+        " create it in the file."
     )
 
 
