@@ -150,8 +150,8 @@ def test_an_encoding_that_does_not_convert_to_utf8_is_refused_at_login(invoke: I
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
         f"The server of {database.name} at localhost:{database.server.port} refuses the settings that the session"
-        " starts with (0A000: conversion between UTF8 and MULE_INTERNAL is not supported). Nothing was changed. Supported are"
-        " PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog.version(),"
+        " starts with (0A000: conversion between UTF8 and MULE_INTERNAL is not supported). Nothing was changed."
+        " Supported are PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog.version(),"
         " pg_catalog.current_setting('server_encoding');"
     )
 
