@@ -19,9 +19,11 @@ from local.places import PROJECT, shown
 from local.postgres import Server
 from local.scratch import RUN_MS, Scratch, Table, first_error, qualified, scratch_database, scratch_server
 from local.show import console
+from local.writes import try_writes
 from sqlfile import Hotfix, load_hotfix, turn_back
 
 SQUAWK = Path(sys.executable).parent / "squawk"
+WAY_BACK = "Let the revert lines drop what the file makes beside the column: triggers, functions, policies and views."
 RESULTS = {True: ("ok", "green"), False: ("FAILED", "bold red")}
 
 
@@ -88,13 +90,14 @@ def check_file(server: Server, path: Path, schema: Path | None = None) -> Iterat
         with scratch_database(server, tables, schema) as scratch:
             drop_expected(scratch, hotfix)
             yield describe_tables(scratch, {table: fill(scratch, table) for table in tables})
+            writes = {table: try_writes(scratch, table) for table in tables} if hotfix.revert else {}
             run = run_once(scratch, hotfix)
             yield check_columns(run, schema or scratch.schema)
             yield check_rewrite(run, dict(hotfix.allowed))
             yield check_scan(run, dict(hotfix.allowed))
             yield check_second_run(scratch, hotfix, path, run.after)
             if hotfix.revert:
-                yield check_revert(scratch, hotfix, run.columns_before)
+                yield check_revert(scratch, hotfix, run.columns_before, writes)
     except LocalError as error:
         yield Finding("tables", ok=False, text=str(error))
     except HotfixError as error:
@@ -207,14 +210,23 @@ def check_second_run(scratch: Scratch, hotfix: Hotfix, path: Path, before: Footp
     return Finding("again", ok=True, text=f"{again.result}; run by psql all the same, it changes nothing")
 
 
-def check_revert(scratch: Scratch, hotfix: Hotfix, columns_before: dict[Name, str]) -> Finding:
-    """The function has reverted the file, which left every other column as it was, and applied it again."""
+def check_revert(
+    scratch: Scratch, hotfix: Hotfix, columns_before: dict[Name, str], writes_before: dict[Table, dict[str, str | None]]
+) -> Finding:
+    """The function has reverted the file, which left every other column as it was and every write as good as it was,
+    and applied it again."""
     back, results = turn_back(hotfix), []
     try:
         with scratch.open_session() as session:
             # What the file itself wrote into the column is no reason against it here.
             results += [revert(session, back, scratch.settings, lambda: RUN_MS, force=True).result for _ in range(2)]
         left = word_all(scratch)
+        broken = [
+            f"{kind} of {qualified(table)}: {refusal}"
+            for table, before in writes_before.items()
+            for kind, refusal in try_writes(scratch, table).items()
+            if refusal and refusal != before.get(kind)
+        ]
         with scratch.open_session() as session:
             results.append(apply(session, hotfix, scratch.settings, lambda: RUN_MS).result)
     except HotfixError as error:
@@ -227,7 +239,14 @@ def check_revert(scratch: Scratch, hotfix: Hotfix, columns_before: dict[Name, st
     if changed:
         lines = ["The way back leaves other columns than were there before the file:", *changed]
         return Finding("revert", ok=False, text="\n".join(lines))
-    return Finding("revert", ok=True, text=f"{', '.join(results)}; every other column is as before")
+    if broken:
+        advice = (
+            "Let the revert lines drop what the file makes beside the column: triggers, functions, policies and views."
+        )
+        lines = ["After the way back rows can't be written as before the file:", *broken, advice]
+        return Finding("revert", ok=False, text="\n".join(lines))
+    text = f"{', '.join(results)}; every other column is as before, and a row can be added, changed and deleted"
+    return Finding("revert", ok=True, text=text)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def find_made(statement: Sequence[Token]) -> Iterator[Named]:
             yield from read_made(list(statement[position + 1 :]))
         if inside and statement[position].kind in ("dollar", "string"):
             with suppress(Unended):
-                for inner in statements(tokens(inner_text(statement[position]))):
+                for inner in statements(iter(list(tokens(inner_text(statement[position]))))):
                     yield from find_made([*statement[:1], *inner])
 
 

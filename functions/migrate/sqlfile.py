@@ -275,7 +275,7 @@ def find_tables(statement: list[Token]) -> Iterator[NamedTable]:
             yield from name_at(statement[position + 1 :], altered=altered)
         if words[0] == "DO" and statement[position].kind == "dollar":
             with suppress(Unended):
-                for inner in statements(tokens(inner_text(statement[position]))):
+                for inner in statements(iter(list(tokens(inner_text(statement[position]))))):
                     yield from find_tables(inner)
 
 

@@ -13,9 +13,9 @@ from local.check_sql import check_file
 from local.errors import LocalError
 from local.fill import ROWS, fill
 from local.new_hotfix import prove
-from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
-from tests.e2e.test_commands import HOTFIX, make
+from tests.conftest import STATE
+from tests.e2e.test_commands import HOTFIX, checkout, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,7 +140,10 @@ def test_a_file_that_is_not_idempotent_is_caught(check: Check, sql: str, text: s
 def test_a_good_way_back_is_proved(check: Check, sql: str) -> None:
     expected = "integer null default 5" if "DEFAULT" in sql else "integer null"
     found = check(f"-- expect: column {N} {expected}\n{REVERT}{sql}", failed_only=False)
-    assert found["revert"] == "reverted, already_reverted, applied; every other column is as before"
+    assert found["revert"] == (
+        "reverted, already_reverted, applied; every other column is as before, and a row can be added, changed and"
+        " deleted"
+    )
     assert list(found) == [*CHECKS, "revert"]
 
 
@@ -168,6 +171,52 @@ def test_a_bad_way_back_is_caught(check: Check, back: str, finding: str, text: s
     failed = check(f"-- expect: column {N} integer null\n-- revert: {back};\n{ADD};")
     assert list(failed) == [finding]
     assert text in failed[finding]
+
+
+FUNCTION = """CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    {}
+    RETURN coalesce(NEW, OLD); END $$;
+CREATE OR REPLACE TRIGGER noting BEFORE {} ON drivers FOR EACH ROW EXECUTE FUNCTION f();"""
+LINES = "-- revert: DROP TRIGGER IF EXISTS noting ON drivers;\n-- revert: DROP FUNCTION IF EXISTS f();\n"
+# No word of the body is the column's name.
+HIDDEN = "EXECUTE format('SELECT ($1).%I', chr(110)) USING {};"
+NO_N = 'column "n" not found in data type drivers'
+
+
+def test_a_way_back_that_leaves_a_trigger_for_the_column_is_caught(check: Check) -> None:
+    failed = check(f"-- expect: column {N} integer null\n{REVERT}{ADD};\n{FUNCTION.format('NEW.n := 1;', 'INSERT')}")
+    assert list(failed) == ["revert"]
+    assert failed["revert"].startswith("RevertRefusedError: What needs public.drivers.n would stay behind, so ")
+    assert "\n  -- revert: DROP FUNCTION IF EXISTS public.f();\n" in failed["revert"]
+
+
+@pytest.mark.parametrize(("event", "row"), [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")])
+def test_a_way_back_after_which_rows_cannot_be_written_is_caught(check: Check, event: str, row: str) -> None:
+    trigger = FUNCTION.format(HIDDEN.format(row), event)
+    failed = check(f"-- expect: column {N} integer null\n{REVERT}{ADD};\n{trigger}")
+    assert failed == {
+        "revert": (
+            "After the way back rows can't be written as before the file:\n"
+            f"{event} of public.drivers: {NO_N}\n"
+            "Let the revert lines drop what the file makes beside the column: triggers, functions, policies and views."
+        )
+    }
+
+
+def test_a_way_back_that_drops_its_triggers_is_proved(check: Check) -> None:
+    trigger = FUNCTION.format(HIDDEN.format("coalesce(NEW, OLD)"), "INSERT OR UPDATE OR DELETE")
+    assert check(f"-- expect: column {N} integer null\n{LINES}{REVERT}{ADD};\n{trigger}") == {}
+
+
+def test_a_write_that_failed_before_the_file_is_no_fault_of_its_way_back(check: Check, tmp_path: Path) -> None:
+    schema = tmp_path / "dump.sql"
+    schema.write_text(
+        "CREATE TABLE drivers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+        " boss bigint NOT NULL REFERENCES drivers, twice bigint GENERATED ALWAYS AS (boss * 2) STORED);"
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'kept'; END$$;"
+        "CREATE TRIGGER no BEFORE DELETE ON drivers FOR EACH ROW EXECUTE FUNCTION no();"
+    )
+    assert check(f"-- expect: column {N} integer null\n{REVERT}{ADD};", schema) == {}
 
 
 def test_a_rewrite_is_caught(check: Check) -> None:
@@ -410,30 +459,27 @@ def test_nothing_is_written_that_check_sql_would_refuse(scratch: Server) -> None
 # The commands
 
 
-def test_new_writes_a_file_that_check_sql_lets_pass_and_an_event() -> None:
+def test_new_writes_a_file_that_check_sql_lets_pass_and_an_event(tmp_path: Path) -> None:
+    project = checkout(tmp_path / "project")
     name = "try_what_make_new_writes"
     sql = """ALTER TABLE "drivers" ADD COLUMN IF NOT EXISTS "it's $HOME" text DEFAULT $$a "b" c$$"""
-    try:
-        result = make("new", f"NAME={name}", f"SQL={sql}", 'REASON=The "page" costs $5 & more.')
-        assert result.returncode == 0, result.stderr
-        (path,) = PROJECT.glob(f"sql/*_{name}.sql")
-        assert path.read_text() == (
-            '-- The "page" costs $5 & more.\n'
-            """-- expect: column public.drivers."it's $HOME" text null default 'a "b" c'::text\n"""
-            """-- revert: ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "it's $HOME";\n"""
-            f"{sql};\n"
-        )
-        assert result.stdout.startswith(f"sql/{path.name}\n   -- The ")
-        event = PROJECT / ".local" / "tests" / "events" / f"{path.stem}.json"
-        assert f"make invoke EVENT=.local/tests/events/{path.stem}.json" in result.stdout
-        assert json.loads(event.read_text()) == {
-            "hotfix": path.stem,
-            "action": "plan",
-            "reason": 'The "page" costs $5 & more.',
-        }
-    finally:
-        for path in PROJECT.glob(f"sql/*_{name}.sql"):
-            path.unlink()
+    result = make("new", f"NAME={name}", f"SQL={sql}", 'REASON=The "page" costs $5 & more.', project=project)
+    assert result.returncode == 0, result.stderr
+    (path,) = project.glob(f"sql/*_{name}.sql")
+    assert path.read_text() == (
+        '-- The "page" costs $5 & more.\n'
+        """-- expect: column public.drivers."it's $HOME" text null default 'a "b" c'::text\n"""
+        """-- revert: ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "it's $HOME";\n"""
+        f"{sql};\n"
+    )
+    assert result.stdout.startswith(f"sql/{path.name}\n   -- The ")
+    event = STATE / "events" / f"{path.stem}.json"
+    assert f"make invoke EVENT={event}" in result.stdout
+    assert json.loads(event.read_text()) == {
+        "hotfix": path.stem,
+        "action": "plan",
+        "reason": 'The "page" costs $5 & more.',
+    }
 
 
 def test_check_sql_proves_each_file_and_exits_non_zero_when_one_fails(tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ import pytest
 import executions
 import local.machine
 import report
-from local.aws import FakeAws, fake_aws
-from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function, session_members
 from local.interpreter import FunctionError
 from local.laptop import local_environment
@@ -34,14 +32,14 @@ from local.machine import Machine, running_machine, search_logs
 from local.places import BUILT_TEMPLATE
 from local.postgres import free_port
 from report import ReportTooLargeError
-from tests.conftest import HOTFIX, Database, create_database
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, Database, until
 from tests.e2e.test_remote import clean_environment
 from tests.e2e.test_remote import run as run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.postgres import Server
+    from tests.e2e.conftest import House
 
 COLUMN = "public.drivers.active_since"
 VERIFIED = f"{COLUMN} as expected, and can be selected."
@@ -55,17 +53,6 @@ WATCH = {
     "ErrorPatternBase64": base64.b64encode(PATTERN.encode()).decode(),
     "WatchMinutes": "3",
 }
-SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class House:
-    """What all tests share, since each part takes a second to start. `fragile` is killed and stopped by tests."""
-
-    aws: FakeAws
-    database: Database
-    function: EmulatedFunction
-    fragile: EmulatedFunction
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ class Stage:
         return arn
 
     def wait(self, arn: str) -> Ended:
-        execution = executions.wait_until_ended(self.states, arn, SECONDS)
+        execution = executions.wait_until_ended(self.states, arn, PATIENCE_SECONDS)
         history = self.states.get_execution_history(executionArn=arn, includeExecutionData=True)
         received = self.queues.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=10).get("Messages", [])
         messages = [json.loads(message["Body"]) for message in received]
@@ -116,34 +103,13 @@ class Stage:
         return self.wait(self.start(request))
 
     def wait_for_step(self, arn: str, step: str, times: int = 1) -> None:
-        deadline = time.monotonic() + SECONDS
-        while read_progress(self.states, arn).count(step) < times:
-            assert time.monotonic() < deadline, step
-            time.sleep(0.2)  # moto works hard to tell a history.
-
-
-@pytest.fixture(scope="module")
-def house(server: Server) -> Iterator[House]:
-    build_if_changed()
-    database = create_database(server)
-    with fake_aws() as aws:
-        secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret()))
-        environment = local_environment(server.ca_bundle, secret_arn, aws.endpoint_url)
-        with (
-            emulated_function(environment | {"LOCK_WAIT_SECONDS": "1"}) as function,
-            emulated_function(environment) as fragile,
-        ):
-            yield House(aws, database, function, fragile)
-    with server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+        # moto works hard to tell a history.
+        until(lambda: read_progress(self.states, arn).count(step) >= times, 0.2)
 
 
 @pytest.fixture
-def database(house: House) -> Database:
-    """The house's database, as the incident began."""
-    house.database.run_as_owner("ALTER TABLE drivers DROP COLUMN IF EXISTS active_since")
-    return house.database
+def database(incident: Database) -> Database:
+    return incident
 
 
 @pytest.fixture
@@ -587,7 +553,7 @@ def test_a_function_that_never_answers_fails_under_a_name_of_our_own(
 def signal_during_apply(house: House, stage: Stage, arn: str, number: signal.Signals) -> None:
     """The signal was sent while the apply of that execution waited for the lock."""
     stage.wait_for_step(arn, "Apply")
-    time.sleep(0.3)
+    house.database.until_waited_for()
     send_to_runtime(house.fragile, number)
 
 

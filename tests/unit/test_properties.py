@@ -32,7 +32,7 @@ from limits import derive_limits
 from request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
 from settings import Settings, read_settings
 from sqlfile import HOTFIX_ID, parse_hotfix
-from tests.conftest import FakeContext
+from tests.conftest import PATIENCE_SECONDS, FakeContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -486,7 +486,7 @@ class Answering(socket.socket):
     def with_answer(cls, answer: bytes) -> Iterator[Answering]:
         ours, theirs = socket.socketpair()
         with cls(fileno=ours.detach()) as answering, theirs:
-            answering.settimeout(5)
+            answering.settimeout(PATIENCE_SECONDS)
             theirs.sendall(answer)
             theirs.shutdown(socket.SHUT_WR)
             yield answering

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from errors import HotfixFileError, UnknownHotfixError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
+from made import Named
 from sqlfile import Hotfix, NamedTable, Revert, list_hotfixes, load_hotfix, parse_hotfix, turn_back
 
 pytestmark = pytest.mark.long_too
@@ -250,7 +251,7 @@ def test_the_way_back_is_the_sql_of_the_revert_lines() -> None:
     hotfix = accept(ADD, f"{head}{EXPECT}-- revert: DROP INDEX IF EXISTS notes;\n")
     sql = "ALTER TABLE drivers -- as it was\nDROP COLUMN IF EXISTS note;\nDROP INDEX IF EXISTS notes;"
     names = (NamedTable(None, "drivers", altered=True),)
-    assert hotfix.revert == Revert(sql, 2, names)
+    assert hotfix.revert == Revert(sql, 2, names, (Named("INDEX", None, "notes"),))
     assert (hotfix.statement_count, hotfix.sql_to_run) == (1, hotfix.sql)
     back = turn_back(hotfix)
     assert (back.sql_to_run, back.statement_count, back.named_tables, back.reverting) == (sql, 2, names, True)
@@ -278,6 +279,9 @@ def test_the_way_back_is_the_sql_of_the_revert_lines() -> None:
         "ALTER TABLE drivers DROP",
         "ALTER TABLE DROP COLUMN note;",
         "DROP TYPE mood CASCADE;",
+        "DROP TRIGGER noting ON drivers;",
+        "DROP VIEW notes;",
+        "DROP FUNCTION f();",
     ],
 )
 def test_a_way_back_that_could_lose_anything_else_is_refused(sql: str) -> None:
@@ -296,6 +300,91 @@ def test_a_way_back_that_could_lose_anything_else_is_refused(sql: str) -> None:
 )
 def test_a_way_back_may_drop_the_expected_columns_and_what_holds_no_data(sql: str) -> None:
     assert accept(ADD, f"-- revert: {sql}\n{EXPECT}").revert
+
+
+MAKES = """
+CREATE OR REPLACE FUNCTION note_it(a integer, b text DEFAULT f(1, 'x'), OUT c int) LANGUAGE plpgsql AS $$ BEGIN
+    EXECUTE 'CREATE VIEW inside AS SELECT 1'; END $$;
+CREATE OR REPLACE FUNCTION public.noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE PROCEDURE fleet.clean(IN "Days" numeric(3,1)) LANGUAGE sql AS '';
+CREATE CONSTRAINT TRIGGER noting AFTER UPDATE OF note ON public.drivers FOR EACH ROW EXECUTE FUNCTION noted();
+DO $do$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_policies) THEN CREATE POLICY "Own" ON drivers USING (true); END IF;
+    EXECUTE 'CREATE MATERIALIZED VIEW IF NOT EXISTS best AS SELECT ''x''';
+    EXECUTE format($$CREATE OR REPLACE VIEW %s AS SELECT 1; CREATE VIEW notes AS SELECT 1$$, 'x');
+END $do$;
+COMMENT ON TABLE drivers IS 'CREATE VIEW said AS SELECT 1';
+"""
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("DROP FUNCTION note_it(integer, text);", Named("FUNCTION", None, "note_it", None, (("INTEGER",), ("TEXT",)))),
+        (
+            "DROP FUNCTION IF EXISTS public.note_it(a integer, b text) RESTRICT;",
+            Named("FUNCTION", "public", "note_it", None, (("A", "INTEGER"), ("B", "TEXT"))),
+        ),
+        ("DROP FUNCTION noted();", Named("FUNCTION", None, "noted", None, ())),
+        (
+            'DROP PROCEDURE IF EXISTS fleet."clean"(numeric(3,1));',
+            Named("PROCEDURE", "fleet", "clean", None, (("NUMERIC", "(", "3", ",", "1", ")"),)),
+        ),
+        ("DROP TRIGGER IF EXISTS noting ON drivers;", Named("TRIGGER", None, "noting", "drivers")),
+        ('DROP POLICY "Own" ON "public".drivers;', Named("POLICY", "public", "Own", "drivers")),
+        ("DROP MATERIALIZED VIEW IF EXISTS best", Named("MATERIALIZED VIEW", None, "best")),
+        ("DROP VIEW notes RESTRICT", Named("VIEW", None, "notes")),
+    ],
+)
+def test_a_way_back_may_drop_what_the_file_itself_makes(sql: str, named: Named) -> None:
+    hotfix = accept(f"{ADD}{MAKES}", f"-- revert: {sql}\n{EXPECT}")
+    assert hotfix.revert is not None
+    assert hotfix.revert.dropped == (named,)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP FUNCTION note_it;",
+        "DROP FUNCTION note_it(integer);",
+        "DROP FUNCTION note_it(integer, integer);",
+        "DROP FUNCTION note_it(integer, text, int);",
+        "DROP FUNCTION fleet.noted();",
+        "DROP FUNCTION noted(), other();",
+        "DROP FUNCTION noted() CASCADE;",
+        "DROP ROUTINE noted();",
+        "DROP PROCEDURE noted();",
+        "DROP AGGREGATE noted();",
+        "DROP PROCEDURE clean(numeric(3,1));",
+        "DROP TRIGGER noting ON riders;",
+        "DROP TRIGGER noting ON fleet.drivers;",
+        "DROP TRIGGER noting ON drivers CASCADE;",
+        "DROP TRIGGER noting;",
+        "DROP POLICY own ON drivers;",
+        "DROP VIEW best;",
+        "DROP VIEW inside;",
+        "DROP VIEW said;",
+        "DROP VIEW notes, others;",
+        "DROP VIEW notes CASCADE;",
+        "DROP VIEW;",
+        "DROP TABLE notes;",
+        "DROP MATERIALIZED VIEW notes;",
+        "DROP EVENT TRIGGER noting;",
+        "DROP RULE noting ON drivers;",
+        "ALTER FUNCTION noted() OWNER TO postgres;",
+        "CREATE VIEW notes AS SELECT 2;",
+    ],
+)
+def test_a_way_back_drops_nothing_that_only_looks_like_what_the_file_makes(sql: str) -> None:
+    text = refuse(f"-- revert: {sql}\n{EXPECT}{ADD}{MAKES}")
+    words = " ".join(sql.rstrip(";").split()[:2])
+    assert text.startswith(f"has a way back (its revert lines) that does more than drop the expected columns ({words}")
+    assert text.endswith(
+        " ...). Write  -- revert: ALTER TABLE ... DROP COLUMN IF EXISTS ...;  It may also drop types, domains and"
+        " indexes, and the triggers, functions, procedures, policies and views that the file itself creates: each"
+        " without CASCADE, and a function with its arguments as the file has them. What else there is goes by a"
+        " migration."
+    )
 
 
 def test_a_file_needs_no_way_back_until_it_is_asked_for() -> None:
