@@ -40,6 +40,7 @@ class Facts:
     `row` is SQL for a row like the table's."""
 
     type_in_sql: str | None
+    element: str | None
     type_shown: str | None
     type_kind: str | None
     usable: bool | None
@@ -91,7 +92,8 @@ def may_be_impossible(column: Column, known: ColumnType | None) -> bool:
 def refuse_type(session: Session, hotfix: Hotfix, column: Column, known: ColumnType | None, about: Facts) -> None:
     wanted = column.expectation
     if known and not about.usable:
-        raise errors.type_not_usable(wanted.name, str(about.type_shown), str(about.type_in_sql), session.facts.user)
+        name = about.element or about.type_in_sql or ""  # An array has no privileges of its own.
+        raise errors.type_not_usable(wanted.name, str(about.type_shown), name, session.facts.user)
     if known and about.holds_row_of:
         what = f"to have the type {about.type_shown}, which holds rows of {about.holds_row_of} itself"
         raise errors.bad_column(hotfix.file, wanted.name, what, "Give it another type, such as jsonb or the row's key.")
@@ -194,7 +196,8 @@ holders (target, origin, type) AS (
     WHERE d.classid = {of_type} OR c.oid IS NOT NULL
 )
 SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
-    'type_in_sql', pg_catalog.format('%I.%I', n.nspname, t.typname),
+    'type_in_sql', CASE WHEN t.oid IS NOT NULL THEN pg_catalog.format('%I.%I', n.nspname, t.typname) END,
+    'element', CASE WHEN t.typcategory = 'A' THEN pg_catalog.format_type(t.typelem, NULL) END,
     'type_shown', pg_catalog.format_type(t.oid, w.modifier),
     'type_kind', t.typtype,
     'usable', pg_catalog.has_type_privilege(t.oid, 'USAGE'),

@@ -46,7 +46,7 @@ def refuse_expression(session: Session, hotfix: Hotfix, wanted: Expectation, abo
             f" DEFAULT ({expression})); DEALLOCATE pg_hotfix_expression"
         )
     except errors.SqlRefusedError as error:
-        reason = str(error.facts["refusal"])
+        reason = str(error.facts["refusal"]).partition("; hint: ")[0]
         if reason.startswith("42804"):
             reason = "42804"  # The server's words name XMLTABLE.
         what = f"to have the default {wanted.default}" if wanted.default else f"to be {wanted.generated}"

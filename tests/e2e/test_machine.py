@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import House
 
 COLUMN = "public.drivers.active_since"
-VERIFIED = f"{COLUMN} as expected, and can be selected."
+VERIFIED = f"{COLUMN} as expected, and can be selected by kaviar_app."
 ADD_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since timestamptz"
 REQUEST = {"hotfix": HOTFIX, "action": "apply", "reason": "INC-4711", "requested_by": "ana.souza"}
 LOG_GROUP = "/ecs/kaviar"

@@ -293,8 +293,8 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
             "public.riders.note missing; apply would run the file; nobody is in the way now.",
         ),
         (
-            Report("verified", (THERE, MADE), {}),
-            "public.drivers.name, public.drivers.note as expected, and can be selected.",
+            Report("verified", (THERE, MADE), {"user": "kaviar_app"}),
+            "public.drivers.name, public.drivers.note as expected, and can be selected by kaviar_app.",
         ),
         (
             Report("passed", (THERE, MADE, LACKING), {}),
