@@ -1,12 +1,11 @@
 """Which columns a database has, and how the function's own look words them."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 import catalog
 from database import Session
 from errors import quoted
 from expectation import Expectation
-from gate import search_path_sql
 from local.scratch import Scratch, Table
 from sqlfile import Hotfix
 
@@ -37,28 +36,17 @@ def word_columns(session: Session, names: Iterable[Name]) -> dict[Name, str]:
     expectations = expect_any(names)
     if not expectations:
         return {}
-    session.query(catalog.set_search_path_sql(session, Hotfix("", "", "", 0, expectations)))
-    return read_words(session, expectations)
-
-
-def word_schema(session: Session, schema: str, names: Iterable[Name]) -> dict[Name, str]:
-    """As `word_columns`, for columns of one schema, in the words of the gate."""
-    session.query(search_path_sql(schema))
-    return read_words(session, expect_any(names))
-
-
-def expect_any(names: Iterable[Name]) -> tuple[Expectation, ...]:
-    # Of a column that is only looked at no type is expected.
-    return tuple(Expectation(*name, type="") for name in names)
-
-
-def read_words(session: Session, expectations: Sequence[Expectation]) -> dict[Name, str]:
     ((text,),) = session.query(catalog.read_columns_sql(session, expectations, [None] * len(expectations)))
     _, rows = catalog.parse_columns(text)
     return {
         (one.schema, one.table, one.column): catalog.compare(one, row).actual
         for one, row in zip(expectations, rows, strict=True)
     }
+
+
+def expect_any(names: Iterable[Name]) -> tuple[Expectation, ...]:
+    # Of a column that is only looked at no type is expected.
+    return tuple(Expectation(*name, type="") for name in names)
 
 
 def expect_line(name: Name, worded: str) -> str:

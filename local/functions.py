@@ -4,15 +4,17 @@ import sys
 
 from local.places import PROJECT
 
-sys.path += [str(PROJECT / "functions" / name) for name in ("button", "migrate", "report")]
+sys.path += [str(PROJECT / "functions" / name) for name in ("button", "endpoint", "migrate", "report")]
 
 import button
+import endpoint
 import errors
 import executions
 import logline
 import report
 import request
+import results
 import run
 import words
 
-__all__ = ["button", "errors", "executions", "logline", "report", "request", "run", "words"]
+__all__ = ["button", "endpoint", "errors", "executions", "logline", "report", "request", "results", "run", "words"]

@@ -3,13 +3,12 @@
 import os
 import sys
 from collections.abc import Mapping
-from itertools import groupby
 from pathlib import Path
 
 from errors import HotfixError
 from expectation import Unreadable
 from gate import compare_schema
-from local.columns import Name, expect_any, expect_line, list_columns, word_schema
+from local.columns import expect_any, expect_line, list_columns, word_columns
 from local.errors import LocalError
 from local.places import PROJECT, shown
 from local.scratch import Scratch, scratch_database, scratch_server
@@ -59,10 +58,8 @@ def word_list(scratch: Scratch) -> bytes:
     names = list_columns(scratch)
     if not names:
         raise LocalError(f"{shown(scratch.schema)} makes no table with a column, so there is nothing to expect.")
-    words: dict[Name, str] = {}
     with scratch.open_session() as session:
-        for schema, of_schema in groupby(names, key=lambda name: name[0]):
-            words |= word_schema(session, schema, of_schema)
+        words = word_columns(session, names)
         head = f"-- What the application expects: {count_columns(expect_any(names))}. Written by make gate."
         lines = [head, *(expect_line(name, worded) for name, worded in words.items()), ""]
         content = "\n".join(lines).encode()

@@ -32,7 +32,6 @@ PSEUDO_PARAMETERS = {
 }
 # What a Ref or an Arn of these comes to: parliament compares each action with the kind of its resource.
 SAMPLES = {
-    "AWS::Events::Connection": f"arn:aws:events:{ACCOUNT}:connection/name/01234567-89ab-cdef-0123-456789abcdef",
     "AWS::IAM::Role": "arn:aws:iam::123456789012:role/name",
     "AWS::Lambda::Function": f"arn:aws:lambda:{ACCOUNT}:function:name",
     "AWS::Logs::LogGroup": f"arn:aws:logs:{ACCOUNT}:log-group:name:*",
@@ -41,14 +40,12 @@ SAMPLES = {
     "AWS::SSM::Document": "name",
     "AWS::StepFunctions::StateMachine": f"arn:aws:states:{ACCOUNT}:stateMachine:name",
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{ACCOUNT}:secret:name-AbCdEf",
-    "EndpointConnection.SecretArn": f"arn:aws:secretsmanager:{ACCOUNT}:secret:events!connection/name-AbCdEf",
+    "EndpointTokenSecretArn": f"arn:aws:secretsmanager:{ACCOUNT}:secret:token-AbCdEf",
     "SecretKmsKeyArn": f"arn:aws:kms:{ACCOUNT}:key/01234567-89ab-cdef-0123-456789abcdef",
 }
 # What parliament says and is let pass: the kind of finding, what its detail names, and why.
 LET_PASS = [
     ("UNKNOWN_CONDITION_FOR_ACTION", "lambda:SourceFunctionArn", "AWS puts it into each call of a VPC function's code"),
-    ("UNKNOWN_CONDITION_FOR_ACTION", "states:HTTP", "parliament does not know the conditions of HTTP tasks"),
-    ("RESOURCE_MISMATCH", "states:InvokeHTTPEndpoint", "parliament does not know that it has a resource: the machine"),
     ("RESOURCE_MISMATCH", "ec2:CreateNetworkInterface", "all kinds of this account's resources, as Lambda asks for"),
     ("RESOURCE_MISMATCH", "states:ListExecutions", "parliament asks for map runs, too, which the machine has none of"),
     ("RESOURCE_MISMATCH", "states:DescribeExecution", "parliament asks for express ones, too; these are standard"),

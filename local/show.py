@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from local.functions import logline
+from local.functions import logline, results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
 
-GOOD = {"ready", "would_apply", "applied", "already_applied", "verified", "reverted", "already_reverted", "passed"}
+TONES = {"good": "bold green", "warn": "bold yellow"}
 
 
 def show_title(text: str) -> None:
@@ -49,10 +49,14 @@ def show_invocation(invocation: Invocation) -> None:
 
 
 def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
-    result = str(answer["result"])
-    style = "bold green" if result in GOOD else "bold"
-    console.print(Text.assemble("   ", (result, style), f"  {describe_times(answer, seconds)}"))
+    console.print(Text.assemble("   ", say_result(answer["result"]), f"  {describe_times(answer, seconds)}"))
     show_columns(answer["columns"])
+
+
+def say_result(word: object) -> Text:
+    """The word as the function answers it, in its colour; one that nobody knows says so."""
+    result = results.read_result(word)
+    return Text(word if isinstance(word, str) and word in results.RESULTS else result.said, TONES[result.tone])
 
 
 def show_columns(columns: Sequence[Mapping[str, Any]]) -> None:

@@ -41,7 +41,7 @@ def show_ending(ending: Ending, command: Callable[..., str]) -> None:
         show.show_text(ending.cause or "", "red")
         lines = next_after_failure(ending, command)
     else:
-        show.console.print(str(ending.output["result"]), style="bold green")
+        show.console.print(show.say_result(ending.output["result"]))
         show_output(ending.output)
         lines = next_after_success(ending.output, command)
     if lines:

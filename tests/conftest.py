@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from moto import mock_aws
 os.environ["ENVIRONMENT"] = "test"
 import app
 import credentials
+from local.places import PROJECT
 from local.postgres import Server, running_server
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ DRIVERS = "CREATE TABLE public.drivers (id uuid PRIMARY KEY, name text NOT NULL)
 # Every password of the session. The fixture `no_secret_in_output` looks for them.
 PASSWORDS: set[str] = set()
 numbers = itertools.count(1)
+# After it a test gives up waiting for what should have come long ago.
+PATIENCE_SECONDS = 120.0
+# What nobody else may write to: each worker of pytest-xdist has a name.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+STATE = PROJECT / ".local" / "tests" / WORKER
+OUTSIDE_TRANSACTIONS = """SELECT pid, query, query_start FROM pg_stat_activity
+WHERE application_name = 'pg-hotfix' AND datname = current_database() AND state = 'idle'"""
 
 # Of a property's examples; 10,000 take minutes. A shared machine may be slow at any moment, which is no failure.
 PATIENT = hypothesis.settings(
@@ -52,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.configuration.set_hypothesis_home_dir(config.rootpath / ".pytest_cache" / "hypothesis")
+    hypothesis.configuration.set_hypothesis_home_dir(STATE / "hypothesis")
     hypothesis.settings.register_profile("quick", PATIENT)
     hypothesis.settings.register_profile("long", PATIENT, max_examples=10_000)
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "quick")
@@ -80,18 +89,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     shutil.rmtree(server.ca_bundle.parent)  # It may lie outside of pytest's own folder.
 
 
-@contextmanager
-def call_later(seconds: float, action: Callable[[], object]) -> Iterator[None]:
-    """Calls `action` in a thread after that time, and waits for it at the end of the block. Its failure is raised."""
+def until(happened: Callable[[], object], pause_seconds: float = 0.02) -> None:
+    """That has happened. No test says how long it may take: a machine that is busy enough takes any time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, f"it did not happen within {PATIENCE_SECONDS:.0f} s"
+        time.sleep(pause_seconds)
 
-    def wait_and_act() -> None:
-        time.sleep(seconds)
-        action()
+
+@contextmanager
+def meanwhile(*actions: Callable[[], object]) -> Iterator[None]:
+    """Calls the actions one after the other in a thread, and has done so at the end of the block. A failure is
+    raised."""
+
+    def act() -> None:
+        for action in actions:
+            action()
 
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(wait_and_act)
+        done = pool.submit(act)
         yield
-        done.result(30)
+        done.result(PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -125,25 +143,43 @@ class Database:
         }
         return {name: value for name, value in (whole | {"engine": "postgres"} | fields).items() if value is not None}
 
+    def until_waited_for(self, runs: int = 1) -> None:
+        """So many runs of the function have been seen to wait for somebody: outside of any transaction, where nobody
+        waits behind them, they have asked the server the same thing twice."""
+        asked: defaultdict[tuple[int, str], set[Any]] = defaultdict(set)
+        with self.connect() as admin:
+
+            def are_waiting() -> bool:
+                for pid, query, began in admin.run(OUTSIDE_TRANSACTIONS) or []:
+                    asked[pid, query].add(began)
+                return len({pid for (pid, _), moments in asked.items() if len(moments) > 1}) >= runs
+
+            until(are_waiting)
+
 
 def create_database(server: Server) -> Database:
     number = next(numbers)
     database = Database(server, f"kaviar_{number}", f"kaviar_app_{number}", new_password())
     with server.connect() as admin:
+        # PostgreSQL 14 copies files anyway; from 15 on it would take twice as long to log them.
+        strategy = "STRATEGY file_copy" if admin.run("SHOW server_version_num") >= [["150000"]] else ""
         admin.run(f"CREATE ROLE {database.user} LOGIN PASSWORD '{database.password}'")
-        admin.run(f"CREATE DATABASE {database.name} OWNER {database.user}")
-    database.run(f"ALTER SCHEMA public OWNER TO {database.user}")
-    database.run_as_owner(DRIVERS)
+        admin.run(f"CREATE DATABASE {database.name} OWNER {database.user} {strategy}")
+    database.run(f"ALTER SCHEMA public OWNER TO {database.user}; SET SESSION AUTHORIZATION {database.user}; {DRIVERS}")
     return database
+
+
+def drop_database(database: Database) -> None:
+    with database.server.connect() as admin:
+        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+        admin.run(f"DROP ROLE {database.user}")
 
 
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
     database = create_database(server)
     yield database
-    with server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+    drop_database(database)
 
 
 def grant(database: Database, role: str) -> str:

@@ -10,7 +10,7 @@ from parts import button, choose, frame, head, heading, marked, muted, state, ta
 from progress import list_steps, say_failure
 from words import (
     database_of,
-    has_succeeded,
+    has_failed,
     objects_of,
     say_cause,
     say_doing,
@@ -101,7 +101,7 @@ def show_look(seen: Seen) -> Html:
         waited = f"The look takes long: {say_duration(seconds_of(look, seen.now))} so far."
         told = element("p", f"{waited} Refresh to see how it ends.")
         return state("busy", "Looking", name, told, list_steps(seen.steps), *say_failure(seen.steps))
-    if not has_succeeded(look):
+    if has_failed(look):
         problem = f"{look.error or say_state(look)}: {say_cause(look)}"
         return state("bad", "The look failed", name, element("pre", problem))
     return state(tone_of(look), say_state(look), name, element("p", text_of(look.output.get("summary"))))
@@ -155,7 +155,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
     """The form and the button, only when there is something to do; else the way to whoever does it already."""
     if seen.applying:
         progress = on_click(
-            button("Show its progress", "btn btn-primary"),
+            button("Show its progress", "btn-primary"),
             viewer.endpoint,
             {"execution": seen.applying.arn},
             display="popup",
@@ -167,7 +167,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
     database = database_of(seen.plan)
     where = f"{viewer.environment} (database {database.get('name')} on {database.get('host')})"
     apply = on_click(
-        button(f"Apply to {viewer.environment}", "btn btn-primary"),
+        button(f"Apply to {viewer.environment}", "btn-primary"),
         viewer.endpoint,
         {"action": "apply", "hotfix": seen.chosen, "plan_hash": seen.plan["plan_hash"]},
         display="popup",
@@ -215,8 +215,9 @@ def show_link(viewer: Viewer, execution: Execution) -> Html:
     """What was asked for, as a link to how it went."""
     request = execution.request
     what = f"{text_of(request.get('action'))} {text_of(request.get('hotfix'))}".strip() or execution.name
-    link = element("button", what, type="button", class_="btn pgh-link", title=execution.name)
-    return on_click(link, viewer.endpoint, {"execution": execution.arn}, display="popup")
+    return on_click(
+        button(what, "pgh-link", execution.name), viewer.endpoint, {"execution": execution.arn}, display="popup"
+    )
 
 
 def show_others(viewer: Viewer, seen: Seen) -> Html | None:

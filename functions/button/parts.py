@@ -81,10 +81,14 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[Content]]) -> Html:
     return element("div", whole, class_="pgh-scroll")
 
 
-def button(label: str, class_: str) -> Html:
-    # A button and not a link, since it can be reached and pressed with the keyboard.
-    return element("button", label, type="button", class_=class_)
+def button(label: str, class_: str, title: str | None = None) -> Html:
+    """What a click can be bound to. The `<a class="btn">` is the element that all of AWS's own samples bind to a
+    `<cwdb-action>`; the `<button>` in it can be reached and pressed with the keyboard, and its click reaches the link.
+
+    https://github.com/aws-samples/cloudwatch-custom-widgets-samples
+    """
+    return element("a", element("button", label, type="button", title=title), class_=f"btn {class_}")
 
 
 def choose(viewer: Viewer, hotfix: str) -> Html:
-    return on_click(button(hotfix, "btn pgh-link"), viewer.endpoint, {"hotfix": hotfix})
+    return on_click(button(hotfix, "pgh-link"), viewer.endpoint, {"hotfix": hotfix})

@@ -8,7 +8,7 @@ from markup import Html, element, on_click
 from parts import button, frame, head, heading, muted, state
 from words import (
     find_failure,
-    has_succeeded,
+    has_failed,
     say_cause,
     say_duration,
     say_state,
@@ -34,9 +34,7 @@ def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[Step], 
     facts = [f"took {say_duration(seconds_of(execution, now))}", *filter(None, asked), execution.name]
     if execution.is_running:
         facts[0] = f"running for {say_duration(seconds_of(execution, now))}"
-    link = on_click(
-        button("Look again", "btn btn-primary"), viewer.endpoint, {"execution": execution.arn}, display="popup"
-    )
+    link = on_click(button("Look again", "btn-primary"), viewer.endpoint, {"execution": execution.arn}, display="popup")
     return frame(
         viewer,
         head(viewer, f"{text_of(request.get('action'))} {text_of(request.get('hotfix'))}"),
@@ -53,7 +51,7 @@ def say_outcome(execution: Execution, steps: Sequence[Step]) -> list[Html]:
     """Result and summary, or error and advice; while it runs, what it has met."""
     if execution.is_running:
         return say_failure(steps)
-    if not has_succeeded(execution):
+    if has_failed(execution):
         error = element("p", element("strong", execution.error)) if execution.error else Html("")
         return [error, element("pre", say_cause(execution))]
     outcome = [element("p", text_of(execution.output.get("summary")))]

@@ -93,12 +93,15 @@ $root .pgh-form input { display: block; box-sizing: border-box; width: 100%; hei
   padding: 0 10px; border: 1px solid $field; border-radius: 6px; background: $ground; color: $text; font: inherit;
   font-weight: 400; }
 $root .pgh-buttons { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 14px; margin-top: 12px; }
-$root button { cursor: pointer; font: inherit; }
-$root .btn-primary { padding: 6px 20px; border: 1px solid $link; border-radius: 16px; background: $link;
-  color: $button_text; font-weight: 700; }
+$root .btn { display: inline-block; margin: 0; padding: 0; cursor: pointer; text-decoration: none; }
+$root .btn button { margin: 0; padding: 0; border: 0; background: none; color: inherit; cursor: pointer; font: inherit;
+  text-align: left; overflow-wrap: anywhere; }
+$root .btn-primary { border: 1px solid $link; border-radius: 16px; background: $link; color: $button_text;
+  font-weight: 700; }
+$root .btn-primary button { padding: 6px 20px; border-radius: 16px; }
 $root .btn-primary:hover { opacity: 0.88; }
-$root .pgh-link { padding: 0; border: 0; background: none; color: $link; text-align: left; text-decoration: underline;
-  overflow-wrap: anywhere; }
+$root .pgh-link { border: 0; background: none; color: $link; }
+$root .pgh-link button { text-decoration: underline; }
 $root button:focus-visible, $root input:focus-visible { outline: 2px solid $link; outline-offset: 2px; }
 $root cwdb-action { display: none; }
 """

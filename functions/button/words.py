@@ -6,20 +6,16 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
+from results import read_result
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, tzinfo
 
     from executions import Execution, Step
+    from results import Result
 
-RESULTS = {
-    "applied": "Applied",
-    "already_applied": "Already applied",
-    "verified": "Verified",
-    "would_apply": "Not applied yet",
-    "ready": "Ready",
-    "passed": "Passed",
-}
+SUCCEEDED = "SUCCEEDED"
 # Whoever reads of one of these must not take it for a success, whatever else is written there.
 ENDED_OTHERWISE = {"FAILED": "Failed", "TIMED_OUT": "Timed out", "ABORTED": "Stopped"}
 NO_CAUSE = {
@@ -95,13 +91,17 @@ def say_state(execution: Execution) -> str:
     """What became of it, in a word or two: the result's, and never a success for what is none."""
     if execution.is_running:
         return "Running"
-    if execution.status == "SUCCEEDED":
-        return RESULTS.get(str(execution.output.get("result")), "Ended without a result")
+    if execution.status == SUCCEEDED:
+        return result_of(execution).said
     return ENDED_OTHERWISE.get(execution.status, execution.status)
 
 
-def has_succeeded(execution: Execution) -> bool:
-    return execution.status == "SUCCEEDED" and execution.output.get("result") in RESULTS
+def has_failed(execution: Execution) -> bool:
+    return not execution.is_running and execution.status != SUCCEEDED
+
+
+def result_of(execution: Execution) -> Result:
+    return read_result(execution.output.get("result"))
 
 
 def say_cause(execution: Execution) -> str:
@@ -130,9 +130,7 @@ def find_failure(steps: Sequence[Step]) -> Step | None:
 def tone_of(execution: Execution) -> str:
     if execution.is_running:
         return "busy"
-    if not has_succeeded(execution):
-        return "bad"
-    return "warn" if execution.output["result"] == "would_apply" else "good"
+    return "bad" if has_failed(execution) else result_of(execution).tone
 
 
 def seconds_of(execution: Execution, now: datetime) -> float:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
-from database import HistoryBusy, LockNotAvailable, NotAsExpected
+from database import ArrivedLate, HistoryBusy, LockNotAvailable, NotAsExpected
 from limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from look import compare_all, differing
+from prisma import SHOW_ALL_ROWS
 from recording import take_lock_sql
 
 if TYPE_CHECKING:
@@ -40,9 +41,14 @@ class Altered:
 @dataclass(frozen=True)
 class Busy:
     """A lock was not to be had, or things are no longer as they were looked at: the tables, or Prisma's history. All is
-    rolled back. `stalled_ms` is how long others may have waited behind the attempt."""
+    rolled back. `stalled_ms` is how long others may have waited behind the attempt. It was `hidden` if the attempt held
+    its own locks and failed on a further one, of which the server `said` something; it was `late` if the message came
+    too late to begin."""
 
-    stalled_ms: float
+    stalled_ms: float = 0.0
+    hidden: bool = False
+    said: str = ""
+    late: bool = False
 
 
 class Replaced(Exception):  # noqa: N818 - never leaves this module
@@ -81,7 +87,7 @@ def alter_and_prove(
         )
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
-            rows = session.commit(hotfix.id, record_sql(session, recording))
+            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{record_sql(session, recording)}")
     except NotAsExpected as error:
         session.roll_back()
         try:
@@ -95,7 +101,11 @@ def alter_and_prove(
         stalled_ms = elapsed_ms(started) if session.lock_held and not before.is_done else 0.0
         session.roll_back()
         return Busy(stalled_ms)
-    except (LockNotAvailable, Replaced):
+    except ArrivedLate:
+        session.roll_back()
+        session.read_clock()
+        return Busy(late=True)
+    except (LockNotAvailable, Replaced) as error:
         # Of several tables or partitions the first are locked while it waits for the next.
         alone = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
             column.has_children for column in before.columns
@@ -103,6 +113,8 @@ def alter_and_prove(
         harmless = before.is_done or (alone and not patience_ms and not session.lock_held)
         stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
+        if isinstance(error, LockNotAvailable) and session.lock_held:
+            return Busy(stalled_ms, hidden=True, said=error.said)
         return Busy(stalled_ms)
     recorded = recording is not None and rows[-1] == [1]
     if before.is_done:
@@ -139,15 +151,13 @@ def run_under_lock(
     others = 2 + bool(recording) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
     read = session.shortest(catalog.read_columns_sql(session, hotfix.expectations, before.types))
-    # The file may have changed the search_path, which decides how expressions are printed.
-    prove = catalog.set_search_path_sql(session, hotfix)
+    prove = ""
     if not judge_here:
-        prove += (
-            f", pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true);"
+        prove = (
+            f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true),"
+            " pg_catalog.set_config('row_security', 'off', true);"
             f"{read};{record_sql(session, recording)}COMMIT"
         )
-    # What others have written until the locks were held must be seen, whatever the role's default is.
-    begin = "BEGIN ISOLATION LEVEL READ COMMITTED" if recording or before.reverting else "BEGIN"
     locks = f", {take_lock_sql()};{recording.lock}" if recording else ";"
     if not before.is_done:
         locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
@@ -160,7 +170,7 @@ def run_under_lock(
         )
     rows = session.run_file(
         hotfix.id,
-        f"{begin}; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
+        f"BEGIN; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{locking_ms}ms', true),"
         # A message that was held up must not begin when we have given up: by then the server has ended what did begin.
         f" 1 / (pg_catalog.clock_timestamp() < {session.server_time_in(MARGIN_MS)})::int{locks}"
@@ -170,8 +180,9 @@ def run_under_lock(
         f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true){unchanged}",
         "" if before.is_done else hotfix.sql_to_run,
         prove,
-        locking_ms,
-        statement_ms,
+        schemas=catalog.schemas_of(hotfix),
+        locking_ms=locking_ms,
+        statement_ms=statement_ms,
     )
     waited_ms = rows[1][0]
     if not judge_here:
@@ -206,14 +217,16 @@ def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
 
 def lock_tables_sql(before: Look, *, nowait: bool) -> str:
     """Takes the lock by a statement of its own: in the order of the oids, so that two runs come to no deadlock, and
-    before any statement of the file has run. Partitions and inheritance children are locked, too.
+    before any statement of the file has run. Partitions and inheritance children are locked, too, and so is what a
+    foreign key refers to that goes with a column: DROP COLUMN would take that lock with the others in its hand.
 
     https://www.postgresql.org/docs/current/sql-lock.html
     """
     tables = {
         column.relation_oid: column.expectation.table_in_sql
-        for column in sorted(before.columns, key=lambda column: column.relation_oid or 0)
+        for column in before.columns
         # A way back drops by IF EXISTS what may come meanwhile.
         if before.reverting or not before.is_as_wanted(column)
     }
+    tables = dict(sorted((tables | before.referenced).items(), key=lambda table: table[0] or 0))
     return f"LOCK TABLE {', '.join(tables.values())} IN ACCESS EXCLUSIVE MODE{' NOWAIT' if nowait else ''}"

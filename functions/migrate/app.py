@@ -18,6 +18,7 @@ from errors import HotfixError, LockBusyError, defect
 from limits import elapsed_ms
 from prisma import OTHER_CHECKSUM, RECORDED
 from request import parse_request
+from results import read_result
 from settings import read_settings
 from sqlfile import count_columns
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 logger = Logger(service="pg-hotfix", use_rfc3339=True, log_uncaught_exceptions=False)
 metrics = Metrics(namespace="PgHotfix", service="pg-hotfix")
 metrics.set_default_dimensions(environment=os.environ.get("ENVIRONMENT") or "unset")
-
-COUNTED_RESULTS = {"applied": "Applied", "already_applied": "AlreadyApplied", "ready": "Ready", "reverted": "Reverted"}
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -90,6 +89,7 @@ def respond(report: Report) -> dict[str, Any]:
         "plan_hash": report.plan_hash,
         "hotfixes": list(report.hotfixes),
         "prisma": report.history.describe() if report.history else None,
+        "notes": list(report.notes),
     }
 
 
@@ -191,7 +191,7 @@ def place_of(error: Exception) -> str:
 
 
 def count_success(report: Report, duration_ms: float) -> None:
-    counted = COUNTED_RESULTS.get(report.result)
+    counted = read_result(report.result).metric
     if counted:
         metrics.add_metric(counted, MetricUnit.Count, 1)
     if report.attempts:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import errors
 import prisma
+from catalog import columns_tree_sql
 from database import LockNotAvailable, literal
+from sqlfile import Hotfix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +25,10 @@ SHOWN_BLOCKERS = 50
 ASKED_BLOCKERS = 20
 LONGEST_CHAIN = 5
 ASKING_MS = 300
+# Of what the server said of a lock so many words are looked up as tables' names.
+SUSPECTED_WORDS = 200
+# All that initdb makes is below. https://www.postgresql.org/docs/current/system-catalog-initial-data.html
+FIRST_OWN_OID = 16384
 
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
 MODES = (
@@ -72,14 +79,52 @@ class Blocker:
 def find_blockers(session: Session, hotfix: PackagedFile, recording: Recording | None = None) -> list[Blocker]:
     """Every other transaction with a lock, or in wait for one, that conflicts with what the file and `recording` take.
     Those that wait for nobody come first, of these the oldest. On the expected tables and those that it alters any lock
-    counts, on those that it refers to the locks of writers; partitions and inheritance children too. Waits for nobody.
+    counts, on those that it refers to the locks of writers; partitions and inheritance children too. Of a way back any
+    lock counts on what the foreign keys of its columns refer to. Waits for nobody.
 
     https://www.postgresql.org/docs/current/view-pg-locks.html
     """
-    return [Blocker(*row) for row in session.query_prepared(find_blockers_sql(session, hotfix, recording))]
+    reverting = isinstance(hotfix, Hotfix) and hotfix.reverting
+    ctes = columns_tree_sql(hotfix.expectations) + "," if reverting else ""
+    keys = f"""
+    UNION SELECT k.confrelid, {IN_THE_WAY_OF_ALTER} FROM going JOIN pg_catalog.pg_constraint k
+        ON k.conrelid = going.relation AND k.contype = 'f' AND going.number = ANY (k.conkey)"""
+    tables = (
+        f"{ctes} named (oid, weakest) AS ({named_tables_sql(session, hotfix, recording)}{keys if reverting else ''})"
+    )
+    return read_blockers(session, tables, with_prisma=recording is not None)
 
 
-def find_blockers_sql(session: Session, hotfix: PackagedFile, recording: Recording | None) -> str:
+def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
+    """As `find_blockers`, on tables that the file does not name, when an attempt held its locks and failed on a further
+    one: what foreign keys of its tables refer to, and from where; what the server `said` of it; and what the functions
+    of event triggers name, and those that the server named.
+
+    https://www.postgresql.org/docs/current/event-triggers.html
+    """
+    words = ", ".join(literal(word) for word in sorted(set(re.findall(r"[^\W\d][\w$]*", said)))[:SUSPECTED_WORDS])
+    oids = ", ".join(re.findall(r"relation (\d{1,10}) ", said)[:SUSPECTED_WORDS]) or "0"
+    return read_blockers(
+        session,
+        f"""own (oid, weakest) AS ({named_tables_sql(session, hotfix, None)}), named (oid, weakest) AS (
+    SELECT other.oid, {IN_THE_WAY_OF_ALTER} FROM pg_catalog.pg_constraint k
+        JOIN own ON own.oid IN (k.conrelid, k.confrelid)
+        JOIN pg_catalog.pg_class other ON other.oid IN (k.conrelid, k.confrelid) WHERE k.contype = 'f'
+    UNION SELECT c.oid, {IN_THE_WAY_OF_WRITERS} FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p') AND c.oid >= {FIRST_OWN_OID}
+            AND c.relname = ANY (pg_catalog.regexp_split_to_array(p.prosrc, '[^[:alnum:]_$]+'))
+        WHERE p.oid >= {FIRST_OWN_OID} AND (p.proname = ANY (ARRAY[{words}]::text[])
+            OR p.oid IN (SELECT evtfoid FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'))
+    UNION SELECT c.oid, {IN_THE_WAY_OF_ALTER} FROM pg_catalog.pg_class c
+        WHERE c.relkind IN ('r', 'p') AND c.oid >= {FIRST_OWN_OID}
+            AND (c.oid IN ({oids}) OR c.relname = ANY (ARRAY[{words}]::text[]))
+    EXCEPT SELECT own.oid, given.weakest FROM own CROSS JOIN (VALUES ({IN_THE_WAY_OF_ALTER}), ({IN_THE_WAY_OF_WRITERS}))
+        AS given (weakest))""",
+    )
+
+
+def named_tables_sql(session: Session, hotfix: PackagedFile, recording: Recording | None) -> str:
+    """Selects oid and weakest mode in the way for each table that the file and `recording` name."""
     tables: list[tuple[str | None, str, int]] = []
     if not (recording and recording.alone):
         tables += [(one.schema, one.table, IN_THE_WAY_OF_ALTER) for one in hotfix.expectations]
@@ -92,16 +137,29 @@ def find_blockers_sql(session: Session, hotfix: PackagedFile, recording: Recordi
     values = ", ".join(
         f"({literal(schema)}::name, {literal(name)}::name, {weakest})" for schema, name, weakest in tables
     )
-    modes = ", ".join(map(literal, MODES))
-    is_advisory = prisma.IS_ADVISORY_LOCK if recording else "false"
-    # A prepared transaction has no process; it is known by the lock on its own transaction id.
+    # What a bare name means to the file's own statements.
+    path = [*(one.schema for one in hotfix.expectations), *session.facts.schemas]
+    schemas = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(path))
     return f"""
-WITH RECURSIVE relation (oid, weakest) AS (
     SELECT c.oid, named.weakest
     FROM (VALUES {values}) AS named (schema, relation, weakest)
     JOIN pg_catalog.pg_class c ON c.relname = named.relation
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE coalesce(n.nspname = named.schema, pg_catalog.pg_table_is_visible(c.oid))
+    WHERE n.nspname = coalesce(named.schema, (SELECT p.nspname
+        FROM pg_catalog.unnest(ARRAY[{schemas}]) WITH ORDINALITY AS path (name, position)
+        JOIN pg_catalog.pg_namespace p ON p.nspname = path.name
+        JOIN pg_catalog.pg_class t ON t.relnamespace = p.oid AND t.relname = named.relation
+        ORDER BY path.position LIMIT 1))"""
+
+
+def read_blockers(session: Session, tables: str, *, with_prisma: bool = False) -> list[Blocker]:
+    """`tables`: CTEs, the last of them `named (oid, weakest)`."""
+    modes = ", ".join(map(literal, MODES))
+    is_advisory = prisma.IS_ADVISORY_LOCK if with_prisma else "false"
+    # A prepared transaction has no process; it is known by the lock on its own transaction id.
+    sql = f"""
+WITH RECURSIVE {tables}, relation (oid, weakest) AS (
+    SELECT oid, weakest FROM named
     UNION SELECT i.inhrelid, relation.weakest FROM pg_catalog.pg_inherits i JOIN relation ON i.inhparent = relation.oid
 ), held AS MATERIALIZED (
     SELECT * FROM pg_catalog.pg_locks WHERE pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
@@ -142,6 +200,7 @@ LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
 -- A query's workers hold no lock that their leader does not hold. A subscription's workers have their own transactions.
 WHERE a.leader_pid IS NULL OR a.backend_type <> 'parallel worker'
 ORDER BY waiting, age DESC NULLS LAST, b.pid"""
+    return [Blocker(*row) for row in session.query_prepared(sql)]
 
 
 def describe_blockers(session: Session, blockers: Sequence[Blocker]) -> tuple[Blocker, ...]:

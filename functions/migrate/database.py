@@ -7,6 +7,7 @@ file unchanged.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import socket
@@ -25,10 +26,11 @@ import errors
 import transport
 from limits import MARGIN_MS, elapsed_ms
 from login import LibpqConnection, is_from_pooler
+from pinned import END_OF_FILE, PIN, READ_OWN, set_sql
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -39,8 +41,7 @@ __all__ = [
     "HISTORY_BUSY",
     "IN_USE",
     "NOT_AS_EXPECTED",
-    "SERVER_CLOCK",
-    "Answer",
+    "ArrivedLate",
     "HistoryBusy",
     "InUse",
     "LockNotAvailable",
@@ -89,8 +90,13 @@ FUNCTION = re.compile(
 
 EXCERPT_CHARACTERS = 120
 
-# What `literal` and the reading of files rely on, whatever the role's own settings say.
-SESSION_PARAMETERS = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+# What `literal` and the reading of files rely on, whatever the role's own settings say. In a transaction that takes a
+# lock later statements must see what others have committed while it waited.
+SESSION_PARAMETERS = {
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+}
 # The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
@@ -103,7 +109,16 @@ IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
 
 
 class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
-    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing."""
+    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing. `said` is all
+    that the server said of it: never to be shown, since it may quote SQL, but it may name the table."""
+
+    def __init__(self, sqlstate: str, said: str = "") -> None:
+        super().__init__(sqlstate)
+        self.said = said
+
+
+class ArrivedLate(Exception):  # noqa: N818 - never leaves the function
+    """The message came later than it may and has refused itself: no lock was taken. The transaction has failed."""
 
 
 class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
@@ -140,7 +155,8 @@ class LoginRefused(Exception):  # noqa: N818 - never leaves the function
 @dataclass(frozen=True)
 class ServerFacts:
     """What the server says of itself and of us. `limits` are those in force, in ms, by the server's names for those
-    that it knows. `database_oid` tells a restored or recreated database of the same name apart."""
+    that it knows. `database_oid` tells a restored or recreated database of the same name apart. `schemas` are those of
+    the role's own search_path that exist."""
 
     host: str
     port: int
@@ -154,7 +170,7 @@ class ServerFacts:
     database_oid: int
     in_recovery: bool
     read_only: bool
-    search_path: str
+    schemas: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -167,39 +183,25 @@ class ServerFacts:
         }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The rows of a message's statements, one after another, and of the last one's columns the type modifiers: length,
-    precision, scale, or -1.
-
-    https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
-    """
-
-    rows: list[Row]
-    modifiers: list[int]
-
-
 class Session:
-    """One connection with its time limits in force. Leaving it as a context manager closes it; an open transaction
-    is rolled back by that."""
+    """One connection with its time limits in force, and all its settings pinned but while a file's own statements run.
+    Leaving it as a context manager closes it; an open transaction is rolled back by that."""
 
-    def __init__(
-        self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits, opening: str = ""
-    ) -> None:
+    def __init__(self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
         self.connection = connection
         self.encrypted = encrypted
         self.target = target
         self.limits = limits
         self.lock_held = False
         self.server_clock_ahead = -math.inf
-        self.answers: dict[str, Answer] = {}
+        self.own_settings: dict[str, str] = {}
         self.prepared: dict[str, str] = {}
         self.numbers = itertools.count(1)
         # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
         connection.register_in_adapter(XID8, self.note_lock)
-        self.facts = self.read_facts(encrypted.version() or "", opening)
+        self.facts = self.read_facts(encrypted.version() or "")
 
     def __enter__(self) -> Self:
         return self
@@ -224,41 +226,37 @@ class Session:
         self.lock_held = True
         return value
 
-    def read_facts(self, tls: str, opening: str = "") -> ServerFacts:
-        """The limit of whole transactions is set, and what is in force is read back. The statements of `opening` have
-        gone along and are answered in `answers`, unless they failed: then they are to be asked again.
+    def read_facts(self, tls: str) -> ServerFacts:
+        """The settings are pinned, the limit of whole transactions is set, and what is in force is read back.
 
         Raises:
-            ConfigurationError: a limit is not in force; nothing was changed.
+            ConfigurationError: a pooler stands in front of the server, or a limit is not in force; nothing was changed.
         """
+        ((text,),) = self.query(READ_OWN)
+        own = json.loads(text)
+        # A server tells its own process at the login. A pooler tells a number that it has made up, and may change the
+        # server's process between two transactions.
+        # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA
+        if own["pid"] != int.from_bytes((self.connection._backend_key_data or b"")[:4]):
+            raise errors.pooler_in_front(self.target.address)
+        self.own_settings = own["settings"]
         names = [*self.limits.server_limits(), "transaction_timeout", "deadlock_timeout"]
-        settings = ", ".join(f"pg_catalog.current_setting('{name}', true)" for name in names)
-        sql = (
-            "SELECT pg_catalog.set_config(name, setting, false) FROM (VALUES"
-            f" ('transaction_timeout', '{self.limits.transaction_timeout_ms}ms')) AS wanted (name, setting)"
-            " WHERE pg_catalog.current_setting(name, true) IS NOT NULL;"
-            f"SELECT {SERVER_CLOCK},"
-            " pg_catalog.current_database(), current_user,"
-            " pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
-            " pg_catalog.current_setting('server_version_num')::int, d.oid, pg_catalog.pg_is_in_recovery(),"
-            " pg_catalog.current_setting('transaction_read_only') = 'on', pg_catalog.current_setting('search_path'),"
-            f" {settings}"
+        settings = ", ".join(f"{literal(name)}, pg_catalog.current_setting({literal(name)}, true)" for name in names)
+        *_, (text,) = self.query(
+            f"{PIN};"
+            "SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN"
+            f" pg_catalog.set_config('transaction_timeout', '{self.limits.transaction_timeout_ms}ms', false) END;"
+            f"SELECT pg_catalog.json_build_object('limits', pg_catalog.json_build_object({settings}),"
+            f" 'clock', {SERVER_CLOCK}, 'name', d.datname, 'user', current_user,"
+            " 'server_version', pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
+            " 'version_number', pg_catalog.current_setting('server_version_num')::int, 'database_oid', d.oid::bigint,"
+            " 'in_recovery', pg_catalog.pg_is_in_recovery(),"
+            " 'read_only', pg_catalog.current_setting('transaction_read_only')::bool)"
             " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
         )
-        try:
-            rows = self.query(f"{sql}; {opening}")
-        except (LockNotAvailable, errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError):
-            if not opening:
-                raise
-            rows, opening = self.query(sql), ""
-        # The limit of transactions has a row of its own, where the server knows it.
-        facts_at = next(number for number, row in enumerate(rows) if len(row) > 1)
-        if opening:
-            self.answers[opening] = Answer(rows[facts_at + 1 :], self.type_modifiers())
-        server_clock, *row = rows[facts_at]
-        self.note_clock(server_clock)
-        shown = zip(names, row[8:], strict=True)
-        limits = {name: parse_ms(setting) for name, setting in shown if setting is not None}
+        facts = json.loads(text)
+        self.note_clock(facts.pop("clock"))
+        limits = {name: parse_ms(shown) for name, shown in facts.pop("limits").items() if shown is not None}
         deadlock_timeout_ms = limits.pop("deadlock_timeout")
         asked = self.limits.server_limits()
         if "transaction_timeout" in limits:
@@ -266,7 +264,15 @@ class Session:
         for name, asked_ms in asked.items():
             if not 0 < limits.get(name, 0) <= asked_ms:
                 raise errors.limit_not_in_force(self.target.address, name, asked_ms, limits.get(name, 0))
-        return ServerFacts(self.target.host, self.target.port, tls, limits, deadlock_timeout_ms, *row[:8])
+        return ServerFacts(
+            host=self.target.host,
+            port=self.target.port,
+            tls=tls,
+            limits=limits,
+            deadlock_timeout_ms=deadlock_timeout_ms,
+            schemas=tuple(own["schemas"]),
+            **facts,
+        )
 
     def query(self, sql: str) -> list[Row]:
         """The rows of all statements of `sql`, one after another, from one round trip.
@@ -280,12 +286,11 @@ class Session:
         except (DatabaseError, *LOST) as error:
             raise self.translate(error, took_ms=elapsed_ms(started)) from error
 
-    def ask(self, sql: str) -> Answer:
-        """As `query`, with the type modifiers; what was asked with the login is not asked again."""
-        return self.answers.pop(sql, None) or Answer(self.query(sql), self.type_modifiers())
-
     def type_modifiers(self) -> list[int]:
-        """Those of the last query's columns, as `Answer` has them."""
+        """Those of the last query's columns: length, precision, scale, or -1.
+
+        https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
+        """
         return [column["type_modifier"] for column in self.connection.columns or []]
 
     def query_prepared(self, sql: str) -> list[Row]:
@@ -309,11 +314,21 @@ class Session:
         """The same statement, by its name if it was prepared."""
         return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
 
+    @property
+    def own_search_path(self) -> list[str]:
+        path = self.own_settings["search_path"].strip()
+        return [path] if path else []
+
     def share_of_statements(self, count: int) -> int:
         """Returns what each of so many statements may take, in ms: their share before PostgreSQL 17, where nothing
         limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
         alone = self.facts.version_number >= 170000
         return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
+
+    def read_clock(self) -> None:
+        """The server's clock is known as it is now: somebody may have set it."""
+        ((server_clock,),) = self.query(f"SELECT {SERVER_CLOCK}")
+        self.note_clock(server_clock)
 
     def note_clock(self, server_clock: float) -> None:
         """The server's clock was read and has come here: it is ahead of ours by the difference, or by more."""
@@ -323,28 +338,41 @@ class Session:
         """SQL for the moment so far from now on, by the server's clock."""
         return f"pg_catalog.to_timestamp({time.monotonic() + self.server_clock_ahead + milliseconds / 1000:.3f})"
 
-    def run_file(self, hotfix: str, before: str, sql: str, after: str, locking_ms: int, statement_ms: int) -> list[Row]:
+    def run_file(
+        self,
+        hotfix: str,
+        before: str,
+        sql: str,
+        after: str,
+        *,
+        schemas: Sequence[str],
+        locking_ms: int,
+        statement_ms: int,
+    ) -> list[Row]:
         """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip. `before` begins
         the transaction, divides by zero if it comes too late, takes the lock by statements of at most `locking_ms`,
         and ends by selecting an xid8, which tells that the lock is held; from there on each statement has
         `statement_ms`. `after` may end with COMMIT.
 
+        Only the file's SQL runs under the session's own settings, with `schemas` first in its search_path.
+
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, NotAsExpected, InUse,
-            and the errors of the contract: the transaction has failed, so nothing was changed.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, ArrivedLate, HistoryBusy,
+            NotAsExpected, InUse, and the errors of the contract: the transaction has failed, so nothing was changed.
         """
-        prefix = f"{before};\n"
+        own = self.own_settings | {"search_path": ", ".join([*map(errors.quoted, schemas), *self.own_search_path])}
+        prefix = f"{before};{set_sql(own)};\n"
         self.lock_held = False
         started = time.monotonic()
         try:
             # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
-            return self.connection.run(f"{prefix}{sql}\n;{after}") or []
+            return self.connection.run(f"{prefix}{sql}\n;{END_OF_FILE};{after}") or []
         except DatabaseError as error:
             sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
             if sqlstate == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
                 raise LockNotAvailable("57014") from error
             if sqlstate == DIVISION_BY_ZERO and not self.lock_held:
-                raise errors.arrived_late(self.target.address) from error
+                raise ArrivedLate from error
             if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
                 wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
                 raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
@@ -403,7 +431,8 @@ class Session:
         if sqlstate in ("40001", "40P01") and fields.get("R", "").startswith(CANCELLED_IN):
             return errors.cancelled_by_replay(self.target.address, f"{sqlstate}: {message}")
         if sqlstate in LOCK_NOT_AVAILABLE:
-            return LockNotAvailable(sqlstate)
+            # Its message, detail and context, and the query inside a function.
+            return LockNotAvailable(sqlstate, " ".join(fields.get(field, "") for field in "MDWq"))
         if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
             return HistoryBusy()
         if sqlstate == RAISED and fields.get("M", "").startswith(IN_USE):
@@ -445,9 +474,8 @@ class Session:
         return errors.catalog_too_slow(self.target.address, message, round(took_ms), limit_ms)
 
 
-def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str = "") -> Session:
-    """A session whose server's certificate and name are verified, with the limits in force. What reads only can go
-    along as `opening`, to be had by `ask` without a round trip of its own.
+def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
+    """A session whose server's certificate and name are verified, with the limits in force and its settings pinned.
 
     Raises:
         LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
@@ -473,7 +501,7 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path, opening: str =
         hang_up(encrypted)
         raise errors.scram_failed(target.address, target.user) from None
     try:
-        return Session(connection, encrypted, target, limits, opening)
+        return Session(connection, encrypted, target, limits)
     except BaseException:
         with suppress(*LOST):
             connection.close()

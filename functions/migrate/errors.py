@@ -235,8 +235,9 @@ def connection_lost(address: str, reason: str) -> DatabaseUnavailableError:
 
 def arrived_late(address: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
-        f"What was sent to the database {address} arrived so late that it refused itself: the network was held up, or "
-        "the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+        f"Every message to the database {address} arrived more than half a second late and was refused for that, until "
+        "the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was held. "
+        "Run the same request again."
     )
 
 
@@ -601,12 +602,53 @@ def counted(count: int, noun: str) -> str:
 
 # The way back
 
+# A text is read at 3 a.m.; the log line has more.
+NAMED_DEPENDENTS, LOGGED_DEPENDENTS = 20, 200
+
 
 def column_used(hotfix: str, column: str) -> RevertRefusedError:
     return RevertRefusedError(
         f"{column} is in use: at least one row no longer holds what the column was added with, so {hotfix} was not "
         f"reverted. {UNCHANGED} {force(hotfix)}"
     )
+
+
+def left_behind(
+    hotfix: str, columns: str, staying: Sequence[str], droppable: Sequence[str], *, others: bool
+) -> RevertRefusedError:
+    """`droppable`: statements for what the file itself makes of these; `others`: there are more."""
+    what = f"What needs {columns} would stay behind, so {hotfix} was not reverted: PostgreSQL would refuse to drop it, "
+    lines = [f"{what}or writes to its table would fail. {UNCHANGED}", *(f"  {one}" for one in first_few(staying))]
+    if droppable:
+        lines += [f"Let sql/{hotfix}.sql drop what it makes before the column, have it reviewed, and deploy:"]
+        lines += [f"  -- revert: {statement}" for statement in droppable]
+    if others:
+        lines += [f"Change or drop {'the others' if droppable else 'them'} by a migration, then revert again."]
+    return RevertRefusedError(
+        "\n".join([*lines, "Force does not get past this."]), staying=list(staying[:LOGGED_DEPENDENTS])
+    )
+
+
+def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequence[str]) -> RevertRefusedError:
+    lines = [f"More than {columns} would be lost, so {hotfix} was not reverted. {UNCHANGED}"]
+    if going:
+        lines += ["What the file does not make would go along:", *(f"  {one}" for one in first_few(going))]
+    if guessed:
+        lines += ["What names the column may fail without it:", *(f"  {one}" for one in first_few(guessed))]
+    logged = {"going": list(going[:LOGGED_DEPENDENTS]), "guessed": list(guessed[:LOGGED_DEPENDENTS])}
+    return RevertRefusedError("\n".join([*lines, force(hotfix)]), **logged)
+
+
+def dependents_changed(hotfix: str, columns: str) -> RevertRefusedError:
+    return RevertRefusedError(
+        f"What depends on {columns} has changed since it was looked at, so {hotfix} was not reverted. {UNCHANGED} Look "
+        f'again, and revert again:  {{"hotfix": "{hotfix}", "action": "revert", "reason": "<why it may go>"}}'
+    )
+
+
+def first_few(texts: Sequence[str]) -> list[str]:
+    hidden = len(texts) - NAMED_DEPENDENTS
+    return [*texts[:NAMED_DEPENDENTS], *([f"and {hidden} more"] if hidden > 0 else [])]
 
 
 def usage_not_told(hotfix: str, column: str) -> RevertRefusedError:
@@ -709,18 +751,25 @@ def lock_busy(
     records: bool = False,
     alone: bool = False,
     reverting: bool = False,
+    hidden: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
     run, at most. `see`: SQL that lets the role see what others do. `records`: a row was to be written to Prisma's
-    history as well, or `alone`."""
+    history as well, or `alone`. `hidden`: an attempt held its locks and failed on a further one."""
     undone = "recorded" if alone else "reverted" if reverting else "applied"
     tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
     state = f"Nothing was changed, and {behind}."
-    lines = [f"{tables} stayed locked for {waited_ms / 1000:.0f} s, so {hotfix} was not {undone}. {state}"]
+    seconds = f"{waited_ms / 1000:.0f} s"
+    locked = f"{tables} stayed locked for {seconds}"
+    if hidden:
+        locked = f"{tables} could be locked, but a further lock that {hotfix} needs was not free within {seconds}"
+    lines = [f"{locked}, so {'it' if hidden else hotfix} was not {undone}. {state}"]
     lines += name_blockers(blockers, count)
-    if not blockers:
+    if hidden and not blockers:
+        lines += ["pg-hotfix cannot see who holds that lock: look for a table that an event trigger or a trigger uses."]
+    elif not blockers:
         elsewhere = "" if alone else "; another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment{elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]

@@ -1,8 +1,4 @@
-"""The gate: compares the database with every column that the application expects, before the application is deployed.
-
-All the columns of one schema are looked at with that schema alone in the search_path, as `make gate` did when it worded
-them: so the same words mean the same type and the same default, whatever the role's own search_path is.
-"""
+"""The gate: compares the database with every column that the application expects, before that is deployed."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import catalog
 import errors
 from blockers import describe_blockers, find_blockers
-from database import LockNotAvailable, literal
+from database import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,24 +49,17 @@ def compare_schema(session: Session, schema: ExpectedSchema) -> tuple[Column, ..
 
 
 def look_at_all(session: Session, schema: ExpectedSchema) -> Iterator[Column]:
-    in_order = sorted(schema.expectations, key=lambda expectation: (expectation.schema, expectation.table))
-    for name, expectations in groupby(in_order, key=lambda expectation: expectation.schema):
-        part = replace(schema, expectations=tuple(expectations))
-        session.query(search_path_sql(name))
-        types = catalog.read_types(session, part)
-        ((text,),) = session.query(catalog.read_columns_sql(session, part.expectations, types))
-        _, rows = catalog.parse_columns(text)
-        yield from map(ignore_full_precision, map(catalog.compare, part.expectations, rows))
+    expectations = sorted(schema.expectations, key=lambda expectation: (expectation.schema, expectation.table))
+    types = catalog.read_types(session, replace(schema, expectations=tuple(expectations)))
+    ((text,),) = session.query(catalog.read_columns_sql(session, expectations, types))
+    _, rows = catalog.parse_columns(text)
+    return map(ignore_full_precision, map(catalog.compare, expectations, rows))
 
 
 def ignore_full_precision(column: Column) -> Column:
     """A column that differs only in saying that it has the precision which it would have anyway is as expected."""
     expected, actual = (FULL_PRECISION.sub(r"\1", words) for words in (column.expected, column.actual))
     return replace(column, matches=True) if expected == actual else column
-
-
-def search_path_sql(schema: str) -> str:
-    return f"SELECT pg_catalog.set_config('search_path', {literal(errors.quoted(schema))}, false)"
 
 
 def find_holders(session: Session, schema: ExpectedSchema) -> tuple[Blocker, ...]:

@@ -9,16 +9,18 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import catalog
 import errors
 from alter import Altered, alter_and_prove
 from blockers import describe_blockers, find_blockers, try_to_describe_blockers
 from characters import fit_hotfix, fit_schema
 from credentials import read_target
 from database import InUse, LockNotAvailable, LoginRefused, Session, open_session
+from dependents import find_dependents, refuse_dependents
 from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
-from look import Look, differing, hash_plan, look, opening_sql
+from look import Look, differing, hash_plan, look
 from preconditions import (
     refuse_missing_rights,
     refuse_read_only,
@@ -43,11 +45,14 @@ if TYPE_CHECKING:
     from settings import Settings
 
 
+type Notes = tuple[dict[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Report:
     """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
     for this run longer than `longest_stall_ms`. `limits` are those in force. `revert` is the file's way back, and
-    `history` Prisma's, as it was seen at the end."""
+    `history` Prisma's, as it was seen at the end. `notes`: what may surprise somebody later, as code and text."""
 
     result: str
     columns: tuple[Column, ...]
@@ -65,6 +70,7 @@ class Report:
     hotfixes: tuple[str, ...] = ()
     history: History | None = None
     forced: bool = False
+    notes: Notes = ()
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
@@ -79,7 +85,7 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
-    with log_in(settings, remaining_ms, opening_sql(hotfixes[0]) if hotfixes else "") as session:
+    with log_in(settings, remaining_ms) as session:
         try:
             if schema:
                 fit_schema(session, schema)
@@ -169,6 +175,9 @@ def revert(
                 history = read_history(session, hotfix, before)
                 return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
             refuse_what_cannot_work(session, hotfix, before)
+            dependents = find_dependents(session, hotfix)
+            refuse_dependents(hotfix, dependents, force=force)
+            turn.touches_others = hotfix.touches_others or bool(before.referenced)
             if not force:  # Each time: it may be a deploy that was waited for.
                 turn.recording = plan_absence(hotfix, before)
                 refuse_recorded(hotfix, before, read_history(session, hotfix, before, turn.recording))
@@ -179,11 +188,12 @@ def revert(
             turn.wait()
             continue
         try:
-            outcome = attempt(turn, before, guard)
-        except InUse as found:  # Somebody has written since.
+            outcome = attempt(turn, before, f"{dependents.guard}{guard}")
+        except InUse as found:  # Somebody has written since, or made what needs the column.
             raise explain(hotfix, found) from found
         if outcome:
-            return replace(finish(turn, before, outcome, settings, remaining_ms), forced=force)
+            done = finish(turn, before, outcome, settings, remaining_ms)
+            return replace(done, forced=force, notes=dependents.notes(done=True))
 
 
 def plan(session: Session, hotfix: Hotfix) -> Report:
@@ -194,10 +204,19 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     seen = look(session, hotfix)
     history = read_history(session, hotfix, seen)
     if seen.matches:
-        return report("already_applied", session, hotfix, seen, history)
+        already = report("already_applied", session, hotfix, seen, history)
+        return replace(already, notes=note_way_back(session, hotfix, seen))
     refuse_what_cannot_work(session, hotfix, seen)
     blockers = describe_blockers(session, find_blockers(session, hotfix))
-    return replace(report("would_apply", session, hotfix, seen, history), blockers=blockers, sql=hotfix.sql)
+    would = report("would_apply", session, hotfix, seen, history)
+    return replace(would, blockers=blockers, sql=hotfix.sql, notes=note_way_back(session, hotfix, seen))
+
+
+def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
+    """What the file's way back would meet now, if it has one and there is a column to drop."""
+    if hotfix.revert is None or all(column.actual == catalog.MISSING for column in seen.columns):
+        return ()
+    return find_dependents(session, hotfix).notes()
 
 
 def verify(session: Session, hotfix: Hotfix) -> Report:
@@ -262,7 +281,7 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
         raise name_trigger(turn.session, turn.hotfix.id, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
-    turn.wait(outcome.stalled_ms)
+    turn.wait(outcome)
     return None
 
 
@@ -320,18 +339,17 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
     return [turn_back(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
 
 
-def log_in(settings: Settings, remaining_ms: Callable[[], int], opening: str) -> Session:
-    """A session that has asked already what `opening` asks. The secret was read again once if the server refused the
-    one that a warm function remembered."""
+def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
+    """An open session. The secret was read once more if the server refused the one that a warm function remembered."""
     target = read_target(settings)
     try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:
         refused, refusal = target, error
     try:
         target = read_target(settings, afresh=True)
         if target != refused:
-            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle, opening)
+            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:
         refusal = error
     raise errors.login_refused(
@@ -361,7 +379,7 @@ def look_again(
         history = read_history(session, hotfix, after)
     except (errors.HotfixError, LockNotAvailable):
         try:
-            with log_in(settings, remaining_ms, opening_sql(hotfix)) as fresh:
+            with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
                 history = read_history(fresh, hotfix, after)
                 if not after.is_done:

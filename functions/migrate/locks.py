@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import errors
-from blockers import AUTOVACUUM, describe_blockers, find_blockers
+from blockers import AUTOVACUUM, describe_blockers, find_blockers, find_suspects
 from database import LockNotAvailable
 from limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from membership import line_that_shows_sessions
@@ -21,6 +21,7 @@ from membership import line_that_shows_sessions
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from alter import Busy
     from blockers import Blocker
     from database import Session
     from recording import Recording
@@ -37,6 +38,9 @@ TURNS_MS = 1_000
 # Others get at least this many times as long undisturbed as an attempt may have made them wait.
 PAUSE_FACTOR = 3.0
 JITTER = (1.0, 1.5)
+# After an attempt that held its locks and failed on a further one, whose holder it may not see, the next one is so much
+# later, in seconds: each may make others wait.
+HIDDEN_PAUSES = (2.0, 4.0, 8.0)
 # How much longer than deadlock_timeout one has to wait for an autovacuum to yield.
 YIELD_MS = 500
 
@@ -49,6 +53,7 @@ class Turn:
         self.session = session
         self.hotfix = hotfix
         self.recording: Recording | None = None
+        self.touches_others = hotfix.touches_others
         self.started = time.monotonic()
         self.attempts = 0
         self.patience_ms = 0
@@ -62,6 +67,10 @@ class Turn:
         self.poll_ms = 0.0
         self.asked_to_yield: set[str] = set()
         self.is_last = False
+        self.hidden_attempts = 0
+        self.said = ""
+        self.suspects: list[Blocker] = []
+        self.was_late = False
 
     @property
     def deadline(self) -> float:
@@ -72,7 +81,7 @@ class Turn:
     def must_look_first(self) -> bool:
         """Whether the file needs locks on further tables: it would wait for these with the first lock in its hand."""
         alone = self.recording is not None and self.recording.alone
-        return self.hotfix.touches_others and not self.has_looked and not alone
+        return self.touches_others and not self.has_looked and not alone
 
     @property
     def has_begun(self) -> bool:
@@ -84,18 +93,24 @@ class Turn:
             self.started = time.monotonic()
         self.attempts += 1
 
-    def wait(self, stalled_ms: float = 0.0) -> None:
+    def wait(self, after: Busy | None = None) -> None:
         """An attempt makes sense again: nobody who stays is in the way, and others had the table to themselves for a
-        while. Until then this run waited outside the queue. `stalled_ms` is what the last attempt may have cost others.
+        while. Until then this run waited outside the queue. `after`: how the last attempt ended.
 
         Raises:
-            LockBusyError: the budget is spent. Nothing was changed.
+            LockBusyError, DatabaseUnavailableError: the budget is spent. Nothing was changed.
         """
+        stalled_ms = after.stalled_ms if after else 0.0
+        self.was_late = after is not None and after.late
         self.longest_stall_ms = max(self.longest_stall_ms, stalled_ms)
         tried_at = time.monotonic()
         if not self.has_begun:
             self.started = tried_at
         pause = stalled_ms / 1000 * PAUSE_FACTOR
+        if after and after.hidden:
+            pause = max(pause, HIDDEN_PAUSES[min(self.hidden_attempts, len(HIDDEN_PAUSES) - 1)])
+            self.hidden_attempts += 1
+            self.said = after.said
         while True:
             pause_ms = self.look_at_blockers()
             now = time.monotonic()
@@ -120,6 +135,9 @@ class Turn:
         began = time.monotonic()
         with suppress(LockNotAvailable):  # Somebody holds the catalog itself: what was seen last is all there is.
             self.blockers = find_blockers(self.session, self.hotfix, self.recording)
+            if self.hidden_attempts:
+                # Who was seen once stays suspected until somebody else is.
+                self.suspects = find_suspects(self.session, self.hotfix, self.said) or self.suspects
         now = time.monotonic()
         new = now if self.has_looked else -math.inf
         self.has_looked = True
@@ -172,8 +190,11 @@ class Turn:
         except (LockNotAvailable, errors.StatementTimeoutError, errors.NotOwnerError):
             self.session.roll_back()  # It stays, or the table is another's.
 
-    def give_up(self) -> errors.LockBusyError:
-        blockers = [blocker.describe() for blocker in describe_blockers(self.session, self.blockers)]
+    def give_up(self) -> errors.LockBusyError | errors.DatabaseUnavailableError:
+        if self.was_late and not self.blockers:
+            return errors.arrived_late(self.session.target.address)
+        found = [*self.blockers, *self.suspects]
+        blockers = [blocker.describe() for blocker in describe_blockers(self.session, found)]
         return errors.lock_busy(
             self.hotfix.id,
             self.hotfix.tables,
@@ -181,7 +202,8 @@ class Turn:
             records=self.recording is not None,
             alone=self.recording is not None and self.recording.alone,
             reverting=self.hotfix.reverting,
-            count=len(self.blockers),
+            count=len(found),
+            hidden=self.hidden_attempts > 0,
             see=line_that_shows_sessions(self.session),
             waited_ms=round(elapsed_ms(self.started)),
             attempts=self.attempts,

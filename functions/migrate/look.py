@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import catalog
 import errors
-from prisma import HistoryTable, find_history_sql
+from prisma import find_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from catalog import Column, ColumnType
     from database import Row, Session
+    from prisma import HistoryTable
     from sqlfile import Hotfix
 
 
 @dataclass(frozen=True)
 class Look:
     """What was there at one moment: the expected columns, their types as the server understands them, and where Prisma
-    keeps its history, if it does."""
+    keeps its history, if it does. `referenced`: by oid, the tables that the foreign keys refer to which would go with
+    the columns, as SQL names them."""
 
     columns: tuple[Column, ...]
     types: tuple[ColumnType | None, ...]
     history: HistoryTable | None = None
     reverting: bool = False
+    referenced: dict[int | None, str] = field(default_factory=dict)
 
     @property
     def matches(self) -> bool:
@@ -58,10 +61,12 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     Raises:
         RelationError: an expected table is missing, or is no table.
     """
-    history, types = look_first(session, hotfix)
+    history = find_history(session, hotfix)
+    types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
     _, rows = catalog.parse_columns(text)
-    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting)
+    referenced = catalog.find_referenced_tables(session, hotfix) if hotfix.reverting else {}
+    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting, referenced)
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:
@@ -73,31 +78,6 @@ def look(session: Session, hotfix: Hotfix) -> Look:
                 table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
             )
     return seen
-
-
-def look_first(session: Session, hotfix: Hotfix) -> tuple[HistoryTable | None, list[ColumnType | None]]:
-    """Prisma's history, and the types: in one round trip, or in none, if they were asked for with the login."""
-    opening = opening_sql(hotfix)
-    try:
-        if opening not in session.answers:
-            opening = f"{catalog.set_search_path_sql(session, hotfix)}; {find_all_sql(hotfix)}"
-        answer = session.ask(opening)
-    except errors.SqlRefusedError:  # A type does not exist, or can't be read.
-        _, *found = session.query(f"{catalog.set_search_path_sql(session, hotfix)}; {find_history_sql(hotfix)}")
-        types = catalog.read_types(session, hotfix)
-    else:
-        found = answer.rows[1:-2]
-        types = catalog.understand_types(session, hotfix, answer)
-    return HistoryTable(*found[0]) if found else None, types
-
-
-def opening_sql(hotfix: Hotfix) -> str:
-    """What a look asks first, to go along with a login."""
-    return f"{catalog.first_search_path_sql(hotfix)}; {find_all_sql(hotfix)}"
-
-
-def find_all_sql(hotfix: Hotfix) -> str:
-    return f"{find_history_sql(hotfix)}; {catalog.ask_types_sql(hotfix)}"
 
 
 def compare_all(hotfix: Hotfix, rows: Sequence[Row]) -> tuple[Column, ...]:

@@ -7,6 +7,7 @@ https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/co
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ TABLE = "_prisma_migrations"
 ADVISORY_LOCK = 72707369
 # How pg_locks shows it. https://www.postgresql.org/docs/current/view-pg-locks.html
 IS_ADVISORY_LOCK = f"(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {ADVISORY_LOCK} AND l.objsubid = 1)"
+# For the transaction; see https://www.postgresql.org/docs/current/ddl-rowsecurity.html
+SHOW_ALL_ROWS = "SELECT pg_catalog.set_config('row_security', 'off', true)"
 # Own rows come first, then failed ones, which block every deploy. Nobody reads more of them.
 READ_ROWS = 50
 
@@ -37,9 +40,14 @@ FAILED, OTHER_CHECKSUM, UNREADABLE = "failed", "other_checksum", "unreadable"
 
 @dataclass(frozen=True)
 class HistoryTable:
-    """Where Prisma keeps its history, and what this role may do there."""
+    """Where Prisma keeps its history, and what this role may do there. It is `trusted` if its owner could do no more
+    by it than without it: who owns a table decides what its policies and triggers do with the rights of others.
+    `filtered`: row security hides rows from this role."""
 
     schema: str
+    owner: str
+    trusted: bool
+    filtered: bool
     readable: bool
     insertable: bool
     updatable: bool
@@ -78,19 +86,32 @@ class History:
         }
 
 
-def find_history_sql(hotfix: Hotfix) -> str:
-    """Selects one row for a HistoryTable, or none, without a lock on it: first where the expected tables are, then
-    along the search_path. Prisma keeps it in the schema that its connection URL names."""
-    schemas = ", ".join(f"{literal(expectation.schema)}::name" for expectation in hotfix.expectations)
-    may = [f"coalesce(pg_catalog.has_table_privilege(c.oid, '{right}'), false)" for right in ("INSERT", "UPDATE")]
-    return (
-        "SELECT n.nspname, coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-        f" AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), {', '.join(may)}"
-        f" FROM (SELECT ARRAY[{schemas}] || pg_catalog.current_schemas(false) || 'public'::name AS schemas) AS known"
-        f" JOIN pg_catalog.pg_class c ON c.relname = '{TABLE}' AND c.relkind IN ('r', 'p')"
-        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = ANY (known.schemas)"
-        " ORDER BY pg_catalog.array_position(known.schemas, n.nspname) LIMIT 1"
-    )
+def find_history(session: Session, hotfix: Hotfix) -> HistoryTable | None:
+    """Prisma's history, seen without a lock on it: the first one where the expected tables are, then along the role's
+    own search_path. Prisma keeps it in the schema that its connection URL names."""
+    tables = ", ".join(f"({literal(one.schema)}::name, {literal(one.table)}::name)" for one in hotfix.expectations)
+    schemas = [one.schema for one in hotfix.expectations] + [*session.facts.schemas, "public"]
+    known = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(schemas))
+    rows = session.query(f"""
+SELECT pg_catalog.json_build_object(
+    'schema', n.nspname,
+    'owner', r.rolname,
+    'trusted', r.rolsuper OR pg_catalog.pg_has_role(c.relowner, 'USAGE')
+        OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+        OR c.relowner IN (SELECT e.relowner FROM (VALUES {tables}) AS expected (schema, relation)
+            JOIN pg_catalog.pg_namespace m ON m.nspname = expected.schema
+            JOIN pg_catalog.pg_class e ON e.relnamespace = m.oid AND e.relname = expected.relation),
+    'filtered', pg_catalog.row_security_active(c.oid),
+    'readable', coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+        AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
+    'insertable', coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT'), false),
+    'updatable', coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false))
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+WHERE c.relname = '{TABLE}' AND c.relkind IN ('r', 'p') AND n.nspname IN ({known})
+ORDER BY pg_catalog.array_position(ARRAY[{known}], n.nspname) LIMIT 1""")
+    return HistoryTable(**json.loads(rows[0][0])) if rows else None
 
 
 def read_history(session: Session, hotfix: Hotfix, seen: Look, recording: Recording | None = None) -> History:
@@ -103,13 +124,12 @@ def read_history(session: Session, hotfix: Hotfix, seen: Look, recording: Record
     table = seen.history
     if table is None:
         return History(None, NO_HISTORY, without_history(hotfix))
-    if not table.readable:
-        grant = f"GRANT SELECT ON {table.in_sql} TO {errors.quoted(session.facts.user)};"
-        return unreadable(table, f"Grant it:  {grant}")
+    if reason := find_reason_not_to_read(session, table):
+        return unreadable(table, reason)
     try:
         if recording:
             session.prepare(recording.sql)
-        rows = session.query(read_history_sql(session, hotfix, table))
+        _, *rows = session.query(read_history_sql(session, hotfix, table))
     except LockNotAvailable:
         if recording:
             raise
@@ -119,10 +139,28 @@ def read_history(session: Session, hotfix: Hotfix, seen: Look, recording: Record
     return tell(hotfix, table, rows, is_there=seen.matches)
 
 
+def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None:
+    user = errors.quoted(session.facts.user)
+    if not table.trusted:
+        return (
+            f"It belongs to {written(table.owner)}, whose policies and triggers would run with the rights of "
+            f"{session.facts.user}. Give it to the owner of the application's tables:  "
+            f"ALTER TABLE {table.in_sql} OWNER TO ...;"
+        )
+    if not table.readable:
+        return f"Grant it:  GRANT SELECT ON {table.in_sql} TO {user};"
+    if table.filtered:
+        return f"Row security may hide rows of it from {session.facts.user}. Show it all:  ALTER ROLE {user} BYPASSRLS;"
+    return None
+
+
 def read_history_sql(session: Session, hotfix: Hotfix, table: HistoryTable) -> str:
-    """A migration that runs at this moment looks like one that failed: the last column is who might be at it."""
+    """A migration that runs at this moment looks like one that failed: the last column is who might be at it.
+
+    With row_security off the server refuses to hide rows from this, should somebody switch it on meanwhile.
+    """
     return (
-        "SELECT migration_name, checksum, finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
+        f"{SHOW_ALL_ROWS};SELECT migration_name, checksum, finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
         " CASE WHEN finished_at IS NULL AND rolled_back_at IS NULL THEN (SELECT l.pid FROM pg_catalog.pg_locks l"
         f" WHERE {IS_ADVISORY_LOCK} AND l.granted AND l.database = {literal(session.facts.database_oid)} LIMIT 1) END"
         f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import errors
 from expectation import Expectation, Unreadable, parse_expectation, stored_name
 from lexer import Token, Unended, statements, tokens
+from made import WITHOUT_DATA, Named, find_dropped, find_made, inner_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -64,11 +65,12 @@ class NamedTable:
 
 @dataclass(frozen=True)
 class Revert:
-    """The reviewed way back: the SQL of the file's revert lines."""
+    """The reviewed way back: the SQL of the file's revert lines, and what it drops beside columns."""
 
     sql: str
     statement_count: int
     named_tables: tuple[NamedTable, ...]
+    dropped: tuple[Named, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,10 @@ def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
     if not HOTFIX_ID.fullmatch(hotfix_id):
         raise Unreadable("has a name that is no id", "Name it as 14 digits, an underscore, and lower-case words.")
     sql, found = cut_tokens(content)
-    expectations, allowed, revert = read_directives(found)
+    expectations, allowed, lines = read_directives(found)
     cut = cut_statements(found)
     refuse_none_or_twice(expectations)
+    revert = read_revert(lines, expectations, cut) if lines is not None else None
     digest = hashlib.sha256(content).hexdigest()
     return Hotfix(
         hotfix_id, sql, digest, len(cut), tuple(expectations), name_tables(cut), tuple(allowed.items()), revert
@@ -208,7 +211,7 @@ def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
 def parse_schema(content: bytes) -> ExpectedSchema:
     text, found = cut_tokens(content)
     expectations, allowed, revert = read_directives(found)
-    if allowed or revert or any(token.kind not in ("space", "comment") for token in found):
+    if allowed or revert is not None or any(token.kind not in ("space", "comment") for token in found):
         raise Unreadable("holds more than expect lines", "Write it anew:  make gate SCHEMA=schema.sql")
     refuse_none_or_twice(expectations)
     return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest(), text)
@@ -267,12 +270,12 @@ def find_tables(statement: list[Token]) -> Iterator[NamedTable]:
     words = [token.keyword or token.text for token in statement]
     for position, word in enumerate(words):
         altered = word == "TABLE" and words[max(0, position - 1)] in ("ALTER", "DROP", "TRUNCATE")
-        if altered or word in ("REFERENCES", "ON"):
+        altered = altered or (word == "ON" and words[0] == "DROP")
+        if altered or word in ("REFERENCES", "ON") or (word == "VIEW" and words[0] == "DROP"):
             yield from name_at(statement[position + 1 :], altered=altered)
         if words[0] == "DO" and statement[position].kind == "dollar":
-            body = statement[position].text.split("$", 2)[2].rsplit("$", 2)[0]
             with suppress(Unended):
-                for inner in statements(iter(list(tokens(body)))):
+                for inner in statements(iter(list(tokens(inner_text(statement[position]))))):
                     yield from find_tables(inner)
 
 
@@ -286,9 +289,9 @@ def name_at(following: list[Token], *, altered: bool) -> Iterator[NamedTable]:
         yield NamedTable(None, names[0], altered)
 
 
-def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, str], Revert | None]:
-    """The expectations, what is allowed and the way back, from the comments before the first statement, where all of
-    them must stand."""
+def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, str], str | None]:
+    """The expectations, what is allowed and the SQL of the way back, from the comments before the first statement,
+    where all of them must stand."""
     expectations: list[Expectation] = []
     allowed: dict[str, str] = {}
     revert: list[str] = []
@@ -318,46 +321,57 @@ def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, st
         elif token.kind == "comment" and MISSPELT_REVERT.match(comment):
             what = f"has a line that looks like a way back but is none: {comment}"
             raise Unreadable(what, "Write  -- revert: ALTER TABLE ...")
-    return expectations, allowed, read_revert("\n".join(revert), expectations) if revert else None
+    return expectations, allowed, "\n".join(revert) if revert else None
 
 
-def read_revert(sql: str, expectations: Sequence[Expectation]) -> Revert:
-    """What is refused in a file is refused here, too, and whatever else than the expected columns it would lose."""
+def read_revert(sql: str, expectations: Sequence[Expectation], file: Iterable[list[Token]]) -> Revert:
+    """What is refused in a file is refused here, too, and whatever it would lose beside the expected columns and what
+    the statements of the `file` make."""
     try:
         found = cut_tokens(sql.encode())[1]
         if not list(statements(iter(found))):
             raise Unreadable("holds no statement", "Write  -- revert: ALTER TABLE ...")
         cut = cut_statements(found)
-        for statement in cut:
-            refuse_other_loss(statement, expectations)
+        made = [one for statement in file for one in find_made(statement)]
+        dropped = [one for statement in cut for one in list_dropped(statement, expectations, made)]
     except Unreadable as error:
         raise Unreadable(f"has a way back (its revert lines) that {error.what}", error.advice) from None
-    return Revert(sql, len(cut), name_tables(cut))
+    return Revert(sql, len(cut), name_tables(cut), tuple(dropped))
 
 
-def refuse_other_loss(statement: list[Token], expectations: Sequence[Expectation]) -> None:
-    """Only the expected columns are looked at for what rows hold. What else the file has made may go if nothing is lost
-    with it."""
+def list_dropped(
+    statement: list[Token], expectations: Sequence[Expectation], made: Sequence[Named]
+) -> tuple[Named, ...]:
+    """What the statement drops beside the expected columns. Only these are looked at for what rows hold. What else the
+    file has made may go if nothing is lost with it.
+
+    Raises:
+        Unreadable: it does more.
+    """
     words = [token.keyword or token.text for token in statement]
-    start, cascades = words[:2], "CASCADE" in words
-    if start[0] == "DROP" and start[1:] in (["TYPE"], ["DOMAIN"], ["INDEX"]) and not cascades:
-        return
-    if start == ["ALTER", "TABLE"] and "DROP" in words and not cascades:
+    schemas = {one.schema for one in expectations}
+    dropped = find_dropped(statement)
+    if dropped is not None and all(
+        one.kind not in WITHOUT_DATA or any(one.is_made_by(other, schemas) for other in made) for one in dropped
+    ):
+        return dropped
+    if words[:2] == ["ALTER", "TABLE"] and "DROP" in words and "CASCADE" not in words:
         first = words.index("DROP")
         tables = list(find_tables(statement[:first]))
-        dropped = {column for action in split_at_commas(statement[first:]) for column in [dropped_column(action)]}
+        columns = {column for action in split_at_commas(statement[first:]) for column in [dropped_column(action)]}
         expected = {
             one.column
             for one in expectations
             for table in tables
             if one.table == table.name and table.schema in (None, one.schema)
         }
-        if dropped <= expected:
-            return
+        if columns <= expected:
+            return ()
     raise Unreadable(
         f"does more than drop the expected columns ({' '.join(words[:6])} ...)",
-        "Write  -- revert: ALTER TABLE ... DROP COLUMN IF EXISTS ...;  What else the file has made can stay, or go by a"
-        " migration.",
+        "Write  -- revert: ALTER TABLE ... DROP COLUMN IF EXISTS ...;  It may also drop types, domains and indexes, and"
+        " the triggers, functions, procedures, policies and views that the file itself creates: each without CASCADE,"
+        " and a function with its arguments as the file has them. What else there is goes by a migration.",
     )
 
 

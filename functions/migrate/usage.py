@@ -61,6 +61,8 @@ def explain(hotfix: Hotfix, found: InUse, took_ms: float | None = None) -> error
     """`took_ms`: of a look without a lock."""
     column = hotfix.expectations[found.position].name
     match found.why:
+        case "changed":
+            return errors.dependents_changed(hotfix.id, " and ".join(one.name for one in hotfix.expectations))
         case "used":
             return errors.column_used(hotfix.id, column)
         case "untold":

@@ -24,7 +24,7 @@ WORDED = re.compile(
 
 def write_document(facts: Mapping[str, Any]) -> str:
     execution = facts["execution"]
-    outcome = code(execution["error"] or execution["result"] or "no result")
+    outcome = code(execution["outcome"])
     title = f"Hotfix {code(facts['hotfix'])}" if facts["hotfix"] else "A hotfix"
     sections = {
         f"# {title}: {outcome}": "" if execution["error"] else code(execution["summary"] or ""),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from logline import format_log_line
+from results import read_result
 from run import moment, object_in, objects_in, text_of
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def describe_execution(run: Run, last: dict[str, Any]) -> dict[str, Any]:
         "attempts": object_in(run.output, "apply").get("attempts"),
         "steps": list(run.steps),
         "result": None if run.error else text_of(run.output.get("result")),
+        "outcome": run.error or read_result(run.output.get("result")).said,
         "summary": text_of(run.output.get("summary")),
         "error": run.error,
         "cause": run.cause,

@@ -78,6 +78,13 @@ def test_nothing_in_the_package_has_to_be_compiled_at_a_cold_start() -> None:
         assert bytecode[8:16] == importlib.util.source_hash(source.read_bytes())
 
 
+@pytest.mark.parametrize("function", ["MigrateFunction", "ButtonFunction", "ReportFunction"])
+def test_every_function_is_built_with_the_one_list_of_results(function: str) -> None:
+    built = ARTIFACT.parent / function / "results.py"
+    assert not built.is_symlink()
+    assert built.read_bytes() == (PROJECT / "functions" / "migrate" / "results.py").read_bytes()
+
+
 def read_lines(invocation: Invocation, message: str) -> list[dict[str, Any]]:
     return [record for record in invocation.logs if record.get("message") == message]
 

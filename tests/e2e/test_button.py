@@ -18,7 +18,7 @@ from local.build import build_if_changed
 from local.dashboard import running_dashboard
 from local.emulator import emulated_function
 from local.laptop import local_environment
-from tests.conftest import require_or_skip
+from tests.conftest import PATIENCE_SECONDS, require_or_skip, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,13 +71,15 @@ class Dashboard:
     def press_until(self, name: str, text: str) -> None:
         """Presses the popup's button until the popup says so."""
         popup = self.page.get_by_role("dialog")
-        for _ in range(30):
+
+        def is_said() -> bool:
             self.page.wait_for_function("!document.querySelector('.calling')")
             if popup.get_by_text(text).count():
-                return
+                return True
             popup.get_by_role("button", name=name).click()
-            self.page.wait_for_timeout(500)
-        pytest.fail(f"{text!r} did not come; the popup says: {popup.inner_text()}")
+            return False
+
+        until(is_said, 0.5)
 
     def started(self, action: str) -> list[Execution]:
         names = [one for one in list_newest(self.client, self.machine_arn) if one["name"].startswith(f"{action}-")]
@@ -96,7 +98,7 @@ def dashboard(database: Database, chromium: str, no_secret_in_output: list[str])
         url = stack.enter_context(running_dashboard(aws, function, minute_seconds=2))
         client = stack.enter_context(contextlib.closing(aws.client("stepfunctions")))
         page = stack.enter_context(open_page(chromium))
-        page.set_default_timeout(60_000)  # A shared machine may be slow at any moment.
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)  # A shared machine may be slow at any moment.
         (machine,) = client.list_state_machines()["stateMachines"]
         dashboard = Dashboard(page, client, machine["stateMachineArn"], [], no_secret_in_output)
 
@@ -137,7 +139,8 @@ def test_the_incident_is_seen_and_fixed_by_a_click(dashboard: Dashboard, databas
     dashboard.press("Apply to local")
     where = f"local (database {database.name} on localhost)"
     assert dashboard.said == [f"Apply {HOTFIX} to {where}? It runs under a short lock, is proved, and committed."]
-    page.wait_for_timeout(500)
+    dashboard.press("Refresh")
+    page.wait_for_function("!document.querySelector('.calling')")
     assert dashboard.started("apply") == []
     assert page.get_by_role("dialog").count() == 0
 
@@ -254,6 +257,20 @@ def test_it_fits_its_width(dashboard: Dashboard, database: Database, columns: st
         page.wait_for_function("!document.querySelector('.calling')")
         wide = "[...document.querySelectorAll('#widget, #widget *')].filter(e => e.scrollWidth > e.clientWidth + 1 &&"
         assert page.evaluate(f"{wide} getComputedStyle(e).display !== 'inline').map(e => e.outerHTML)") == []
+
+
+@pytest.mark.parametrize("pressed", ["a.btn", "a.btn button"])
+def test_the_link_and_the_button_in_it_do_the_same(dashboard: Dashboard, pressed: str) -> None:
+    """Whichever of the two CloudWatch leaves there or listens to."""
+    dashboard.accept = False
+    dashboard.see("Not applied yet")
+    apply = dashboard.page.locator(f"#widget {pressed}", has_text="Apply to local")
+    # By the mouse, in a corner of it, and as a click on that element alone.
+    apply.click(position={"x": 4, "y": 4})
+    assert len(dashboard.said) == 1
+    apply.dispatch_event("click")
+    assert len(dashboard.said) == 2
+    assert dashboard.started("apply") == []
 
 
 def test_the_keyboard_reaches_every_button(dashboard: Dashboard) -> None:

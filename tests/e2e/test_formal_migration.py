@@ -28,6 +28,7 @@ from local.prisma import describe_fields
 from local.psql import psql_environment
 from local.scratch import RUN_MS, Scratch, scratch_database, scratch_server
 from sqlfile import Hotfix, parse_hotfix
+from tests.conftest import PATIENCE_SECONDS
 from tests.e2e.test_commands import HOTFIX, make
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def scratch(server: Server) -> Iterator[Scratch]:
 
 
 def run(arguments: list[str | Path], environment: dict[str, str]) -> None:
-    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(
+        arguments, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -152,7 +155,7 @@ def test_the_lines_are_those_of_prismas_own_introspection_for_every_type(server:
 
 def test_an_enum_comes_with_its_block(server: Server, tmp_path: Path) -> None:
     content = (
-        '-- expect: column public.drivers.how_it_is "Mood-ring" not null default \'so so\'::"Mood-ring"\n'
+        '-- expect: column public.drivers.how_it_is public."Mood-ring" not null default \'so so\'::public."Mood-ring"\n'
         "DO $$ BEGIN CREATE TYPE \"Mood-ring\" AS ENUM ('good', 'so so'); EXCEPTION WHEN duplicate_object THEN END"
         " $$;\n"
         "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS how_it_is \"Mood-ring\" NOT NULL DEFAULT 'so so';\n"

@@ -25,8 +25,8 @@ from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
 from request import parse_request
 from tests import ssm
-from tests.conftest import HOTFIX
-from tests.e2e.test_remote import SECONDS, clean_environment
+from tests.conftest import HOTFIX, PATIENCE_SECONDS
+from tests.e2e.test_remote import clean_environment
 from tests.e2e.test_remote import run as run_command
 from tests.unit.test_runbook import ANA, DOCUMENT
 
@@ -171,7 +171,7 @@ def test_two_who_press_at_once_start_one(deploy: Callable[..., DeployedStack], d
             for process in processes:
                 assert process.stdout
                 followed += [next(line for line in process.stdout if "   execution " in line)]
-        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+        outputs = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert all("\napplied\n" in output for output in outputs)
     assert len(stack.requests()) == 1
@@ -217,7 +217,9 @@ def test_without_the_state_machine_the_function_does_it(
 
 
 def test_the_tests_of_a_deployed_stack_work_as_far_as_there_is_one_here(deploy: Callable[..., DeployedStack]) -> None:
-    command = [str(PROJECT / ".venv/bin/python"), "-m", "pytest", "-q", "tests/e2e/test_deployed.py"]
+    # The cache is that of the pytest which runs this.
+    command = [str(PROJECT / ".venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command.append("tests/e2e/test_deployed.py")
     names = "ready or plan or second_start or apply"
     asked = {"PG_HOTFIX_STACK": "pg-hotfix-local", "PG_HOTFIX_E2E_APPLY": "1"}
     result = run_command([*command, "-k", names], deploy().environment | asked)
@@ -266,7 +268,7 @@ def run_job(stack: DeployedStack, workflow: str, job: str, inputs: dict[str, str
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         code = code or result.returncode
@@ -329,7 +331,7 @@ def test_the_buildspec_says_who_and_for_which_build(
     def run_build() -> int:
         environment = stack.environment | variables
         return subprocess.run(
-            ["sh", "-c", command], cwd=workspace(tmp_path), env=environment, timeout=SECONDS, check=False
+            ["sh", "-c", command], cwd=workspace(tmp_path), env=environment, timeout=PATIENCE_SECONDS, check=False
         ).returncode
 
     assert (run_build(), database.run(COLUMN)) == (0, [[1]])

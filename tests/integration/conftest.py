@@ -1,13 +1,15 @@
-"""The lanes in which sweeps try one point after another, several at once."""
+"""The lanes in which sweeps try one point after another, several at once; and a judge of every statement."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.aftermath import new_lanes, with_secret
+from login import LibpqConnection
+from tests.integration.aftermath import new_lanes, running_clock, with_secret
+from tests.integration.own_sql import judge_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Each takes up to five of the server's hundred connections.
 LANES = 16
+CONNECTION: Any = LibpqConnection
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +29,42 @@ def lanes_without_secrets(server: Server) -> Iterator[list[Lane]]:
 
 
 @pytest.fixture
-def lanes(lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]) -> list[Lane]:
-    return [
-        replace(lane, settings=with_secret(lane.settings, lane.database, secrets_manager))
-        for lane in lanes_without_secrets
-    ]
+def lanes(
+    server: Server, lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]
+) -> Iterator[list[Lane]]:
+    """They have one clock."""
+    with running_clock(server) as clock:
+        for lane in lanes_without_secrets:
+            lane.reader.clock = clock
+        yield [
+            replace(lane, settings=with_secret(lane.settings, lane.database, secrets_manager))
+            for lane in lanes_without_secrets
+        ]
+        for lane in lanes_without_secrets:
+            lane.reader.wanted.clear()
 
 
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether every point is wanted."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(autouse=True)
+def every_statement_is_safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """Whatever the function has sent in this test meant PostgreSQL's own functions, operators, types and tables. Gives
+    the messages of each session."""
+    sessions: list[list[str]] = []
+
+    class Recorded(CONNECTION):  # type: ignore[misc] # pg8000 ships no types.
+        def run(self, sql: str, *args: Any, **kwargs: Any) -> Any:
+            if not hasattr(self, "messages"):
+                self.messages: list[str] = []
+                sessions.append(self.messages)
+            self.messages.append(sql)
+            return super().run(sql, *args, **kwargs)
+
+    monkeypatch.setattr("database.LibpqConnection", Recorded)
+    yield sessions
+    for messages in sessions:
+        judge_session(messages)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,9 @@ from local.account import reachable_directory, server_user
 from local.binaries import reachable_binaries
 from local.postgres import Server, running_server, start, stop
 from local.proxy import Fault, running_proxy
-from tests.conftest import HOTFIX, PASSWORDS, call_later, create_database
+from tests.conftest import HOTFIX, PASSWORDS, create_database, meanwhile
 from tests.integration.aftermath import new_settings, run_to_its_end, with_secret
+from tests.integration.test_apply import until_it_sleeps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,7 +123,10 @@ def test_a_server_that_crashes_leaves_nothing_half_done(
             stack.enter_context(doomed_reader(own_database))
         if moment == "while its SQL runs":
             hurt = replace(hurt, sql_dir=sleeping(tmp_path))
-        stack.enter_context(nullcontext() if at else call_later(0.5, own_server.kill))
+        if not at:
+            waiting = moment == "while it waits"
+            begun = own_database.until_waited_for if waiting else lambda: until_it_sleeps(own_database)
+            stack.enter_context(meanwhile(begun, own_server.kill))
         ending = run_to_its_end(hurt)
     own_server.restart()
     expected = "DatabaseUnavailableError" if moment == "while it waits" else "OutcomeUnknownError"

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,14 +17,15 @@ from pg8000.native import Connection
 
 import alter
 import hotfix
+import prisma
 import recording
 from local.proxy import Fault, running_proxy
 from request import parse_request
 from settings import read_settings
-from tests.conftest import HOTFIX, call_later
-from tests.integration.aftermath import STALL_SECONDS, Reader, examine, run_to_its_end, try_all
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, meanwhile, until
+from tests.integration.aftermath import STALL_SECONDS, examine, run_to_its_end, somebody_reading, try_all
 from tests.integration.test_faults import queries
-from tests.integration.test_locks import until, watching_the_queue
+from tests.integration.test_locks import timeless, watching_the_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,16 +95,15 @@ def has_column(database: Database) -> bool:
 
 
 @contextmanager
-def holding(database: Database, sql: str, *, ends_after: float | None = None) -> Iterator[int]:
-    """Within the block another session has run `sql`, and holds what it took; or until that time. Its pid."""
+def holding(database: Database, sql: str, until_then: Callable[[], object] | None = None) -> Iterator[int]:
+    """Within the block another session has run `sql`, and holds what it took; or lets go after `until_then`. Its
+    pid."""
     with database.connect() as other:
         ((pid,),) = other.run("SELECT pg_backend_pid()")
         other.run(sql)
-        if ends_after is None:
+        let_go = "ROLLBACK; SELECT pg_advisory_unlock_all()"
+        with meanwhile(until_then, lambda: other.run(let_go)) if until_then else nullcontext():
             yield pid
-        else:
-            with call_later(ends_after, lambda: other.run("ROLLBACK; SELECT pg_advisory_unlock_all()")):
-                yield pid
 
 
 def prisma_of(outcome: Outcome) -> dict[str, Any]:
@@ -272,6 +271,69 @@ def test_a_history_that_may_not_be_read_is_told_with_the_grant(
     }
 
 
+@pytest.mark.parametrize("forced", ["FORCE ROW LEVEL SECURITY", "OWNER TO postgres"])
+def test_a_history_behind_row_security_is_unreadable_and_never_empty(
+    invoke: Invoke, database: Database, history: PrismaHistory, forced: str
+) -> None:
+    history.add()
+    table = "ALTER TABLE public._prisma_migrations"
+    database.run(
+        f"{table} ENABLE ROW LEVEL SECURITY; {table} {forced}; GRANT ALL ON _prisma_migrations TO {database.user}"
+    )
+    line = f'ALTER ROLE "{database.user}" BYPASSRLS;'
+    told = prisma_of(invoke("plan"))
+    assert told["state"] == "unreadable"
+    assert told["next_deploy"] == (
+        "Not known: public._prisma_migrations could not be read. Row security may hide rows of it from"
+        f" {database.user}. Show it all:  {line}"
+    )
+    assert invoke("apply", record="prisma").error_name == "RelationError"
+    database.run(line)
+    assert prisma_of(invoke("plan"))["state"] == "recorded"
+
+
+def test_row_security_that_is_switched_on_after_the_look_hides_nothing(
+    invoke: Invoke, database: Database, history: PrismaHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.add()
+    find = prisma.find_history
+
+    def find_and_switch_on(*args: Any) -> Any:
+        found = find(*args)
+        table = "ALTER TABLE public._prisma_migrations"
+        database.run(f"{table} ENABLE ROW LEVEL SECURITY; {table} FORCE ROW LEVEL SECURITY")
+        return found
+
+    monkeypatch.setattr("look.find_history", find_and_switch_on)
+    assert prisma_of(invoke("plan"))["state"] == "unreadable"
+
+
+def test_a_history_of_another_role_is_neither_read_nor_written(invoke: Invoke, database: Database) -> None:
+    """Its policies and triggers would run with the rights of the tables' owner."""
+    role = f"{database.user}_team"
+    database.run(f"CREATE ROLE {role}")
+    database.run(
+        f"CREATE SCHEMA team AUTHORIZATION {role}; SET ROLE {role}; SET search_path = team;"
+        + CREATE.format(schema="team")
+        + "; CREATE SEQUENCE caught; GRANT ALL ON ALL TABLES IN SCHEMA team TO PUBLIC;"
+        "GRANT USAGE ON SCHEMA team TO PUBLIC; GRANT ALL ON SEQUENCE caught TO PUBLIC;"
+        "CREATE FUNCTION spring() RETURNS bool LANGUAGE sql AS $$ SELECT nextval('team.caught') > 0 $$;"
+        "ALTER TABLE _prisma_migrations ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY spring ON _prisma_migrations USING (spring())"
+    )
+    database.run(f"ALTER ROLE {database.user} SET search_path = team, public")
+    told = prisma_of(invoke("plan"))
+    assert told["state"] == "unreadable"
+    assert told["next_deploy"] == (
+        f"Not known: team._prisma_migrations could not be read. It belongs to {role}, whose policies and triggers"
+        f" would run with the rights of {database.user}. Give it to the owner of the application's tables:  ALTER TABLE"
+        ' "team"."_prisma_migrations" OWNER TO ...;'
+    )
+    assert invoke("apply", record="prisma").error_name == "RelationError"
+    assert database.run("SELECT is_called FROM team.caught") == [[False]]
+    database.run(f"DROP SCHEMA team CASCADE; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize(("action", "result"), [("plan", "would_apply"), ("apply", "applied")])
 def test_a_history_that_stays_locked_is_not_waited_for(
     invoke: Invoke, database: Database, history: PrismaHistory, action: str, result: str
@@ -304,14 +366,15 @@ def test_a_history_costs_one_round_trip_and_none_where_there_is_none(
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    # The session's facts with the search_path, the search for a history and the types; the columns; the blockers.
-    assert len(sent) == 3
+    # The session's own settings, its facts, the search for a history, the types and their lengths, the columns; and the
+    # blockers.
+    assert len(sent) == 7
     database.run_as_owner(CREATE.format(schema="public"))
     sent.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    assert len(sent) == 4
+    assert len(sent) == 8
 
 
 # Recording
@@ -393,7 +456,7 @@ def test_a_type_that_the_file_makes_is_proved_and_recorded(
 ) -> None:
     """The server can't judge that: COMMIT follows in a message of its own."""
     sql = "CREATE TYPE shift AS ENUM ('day'); ALTER TABLE drivers ADD COLUMN IF NOT EXISTS shift shift;"
-    hotfix_id = write_hotfix(sql, "public.drivers.shift shift")
+    hotfix_id = write_hotfix(sql, "public.drivers.shift public.shift")
     assert prisma_of(invoke("apply", hotfix_id, record="prisma"))["recorded_here"]
     ((name, *_),) = history.rows()
     assert name == hotfix_id
@@ -576,20 +639,7 @@ def watching_the_table(database: Database) -> Iterator[list[Any]]:
             yield seen
         finally:
             over.set()
-            watched.result(10)
-
-
-@contextmanager
-def somebody_reading(database: Database) -> Iterator[Reader]:
-    with ThreadPoolExecutor(1) as pool, database.connect() as connection:
-        reader = Reader(connection)
-        reading = pool.submit(reader.read_on)
-        reader.wanted.set()
-        try:
-            yield reader
-        finally:
-            reader.end()
-            reading.result(10)
+            watched.result(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["column missing", "column there"])
@@ -600,7 +650,6 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
     database.run(f"GRANT pg_read_all_stats TO {database.user}")
     if there:
         database.run_as_owner(ADD_COLUMN)
-    began = time.monotonic()
     with (
         holding(database, f"SET application_name = 'schema-engine'; {PRISMAS_LOCK}") as pid,
         somebody_reading(database) as reader,
@@ -609,11 +658,11 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
         watching_the_table(database) as seen,
     ):
         outcome = invoke("apply", record="prisma")
-        stall = reader.longest_stall(began)
+        stall = reader.longest_stall()
     assert (seen, outcome.error_name) == ([], "LockBusyError")
     what, undone = ("Prisma's history", "recorded") if there else ("public.drivers or Prisma's history", "applied")
-    assert re.sub(r"for \d s,", "for 1 s,", outcome.text) == (
-        f"{what} stayed locked for 1 s, so {HOTFIX} was not {undone}."
+    assert timeless(outcome.text) == (
+        f"{what} stayed locked for # s, so {HOTFIX} was not {undone}."
         " Nothing was changed, and nobody waited behind this run.\n"
         f"In the way: pid {pid} (postgres, schema-engine), EXCLUSIVE on Prisma's advisory lock 72707369."
         " A prisma migrate that is ended in the middle leaves a failed migration (P3009).\n"
@@ -633,7 +682,7 @@ def test_a_deploy_that_ends_is_followed_by_the_row(
 ) -> None:
     if there:
         database.run_as_owner(ADD_COLUMN)
-    with holding(database, PRISMAS_LOCK, ends_after=1.0):
+    with holding(database, PRISMAS_LOCK, database.until_waited_for):
         outcome = invoke("apply", record="prisma")
     assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied" if there else "applied", True)
     assert (outcome.response["attempts"], outcome.response["lock_wait_ms"] > 0) == (2, True)
@@ -647,7 +696,8 @@ def test_a_deploy_that_applies_it_meanwhile_leaves_nothing_to_do(
     deploy = f"{ADD_COLUMN}; UPDATE public._prisma_migrations SET finished_at = now()"
     with database.connect() as other:
         other.run(PRISMAS_LOCK)
-        with call_later(0.5, lambda: other.run(f"{deploy}; SELECT pg_advisory_unlock_all()")):
+        end = f"{deploy}; SELECT pg_advisory_unlock_all()"
+        with meanwhile(database.until_waited_for, lambda: other.run(end)):
             outcome = invoke("apply", record="prisma")
     assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied", False)
     assert history.rows() == [RECORDED_ROW]
@@ -656,7 +706,8 @@ def test_a_deploy_that_applies_it_meanwhile_leaves_nothing_to_do(
 def test_a_reader_of_the_table_is_in_the_way_as_ever(
     invoke: Invoke, database: Database, history: PrismaHistory
 ) -> None:
-    with holding(database, "BEGIN; SELECT FROM public.drivers", ends_after=1.0), watching_the_queue(database) as seen:
+    reading = holding(database, "BEGIN; SELECT FROM public.drivers", database.until_waited_for)
+    with reading, watching_the_queue(database) as seen:
         outcome = invoke("apply", record="prisma")
     assert (outcome.result, outcome.response["attempts"], seen) == ("applied", 2, [])
     assert history.rows() == [RECORDED_ROW]
@@ -738,7 +789,7 @@ def test_a_row_committed_just_before_prismas_lock_is_let_go_is_seen(
             history.add()
         finally:
             other.run("SELECT pg_advisory_unlock_all()")
-        outcome = running.result(30)
+        outcome = running.result(PATIENCE_SECONDS)
     assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied", False)
     assert history.rows() == [RECORDED_ROW]
 
@@ -832,7 +883,7 @@ def try_to_record(lane: Lane, fault: Fault | None, *, there: bool) -> tuple[Endi
     lane.admin.run("TRUNCATE public._prisma_migrations")
     if there:
         lane.admin.run(ADD_COLUMN)
-    began = time.monotonic()
+    began = lane.clock.now()
     request = parse_request({**APPLY, "record": "prisma"})
     settings = lane.settings
     with running_proxy(lane.database.server, *([fault] if fault else [])) as proxy:

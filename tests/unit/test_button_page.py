@@ -209,8 +209,8 @@ def test_the_form_asks_for_reason_and_name_and_keeps_what_is_typed() -> None:
         (make_execution(status="TIMED_OUT"), "The look failed"),
         (make_execution(status="ABORTED"), "The look failed"),
         (make_execution(status="PENDING_REDRIVE"), "The look failed"),
-        (make_execution(output={"result": "odd", "plan": PLAN}), "The look failed"),
-        (make_execution(output={"plan": PLAN}), "The look failed"),
+        (make_execution(output={"result": "odd", "plan": PLAN}), "Unknown result: odd"),
+        (make_execution(output={"plan": PLAN}), "Ended without a result"),
         (replace(missing(), status="FAILED"), "The look failed"),
         (missing(plan_hash=None), "Not applied yet"),
     ],
@@ -318,10 +318,10 @@ def test_among_a_thousand_looks_there_may_be_none() -> None:
     assert "None yet." not in page.text
 
 
-@pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE", "SUCCEEDED"])
+@pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE"])
 def test_no_failure_is_shown_as_success(status: str) -> None:
-    """Whatever its output says; and an end without a result is none either."""
-    output = {"result": "odd" if status == "SUCCEEDED" else "applied", "summary": "All is well."}
+    """Whatever its output says."""
+    output = {"result": "applied", "summary": "All is well."}
     ended = make_execution("apply", status, output=output, error="SomeError")
     for source in (
         show_execution(VIEWER, ended, entered("Plan"), NOW).source,
@@ -578,6 +578,23 @@ def test_a_theme_reaches_neither_another_widget_nor_an_older_popup() -> None:
         selectors = [one.strip() for rule in rules.split("}")[:-1] for one in rule.partition("{")[0].split(",")]
         assert [one for one in selectors if not one.startswith(f".pgh-{root}")] == []
         assert f'class="pgh-{root} ' in show_notice(replace(VIEWER, dark=root == "dark"), "", "").source
+
+
+def test_whatever_is_pressed_is_a_button_within_the_link_that_an_action_follows() -> None:
+    """CloudWatch binds an action to the element right before it; in AWS's samples that is always such a link."""
+    running = make_execution("apply", "RUNNING")
+    bound = ("a", ["class"]), ("button", ["type"]), "/button", "/a"
+    titled = ("a", ["class"]), ("button", ["type", "title"]), "/button", "/a"
+    for page in (overview(missing(), make_execution("apply")), overview(missing(), running), progress(running)):
+        found = [at for at, part in enumerate(page.skeleton) if part[0] == "cwdb-action"]
+        assert len(found) == len(page.actions) > 0
+        assert all(tuple(page.skeleton[at - 4 : at]) in (bound, titled) for at in found)
+        # Without an href a click leads nowhere by itself.
+        pressed = [part[0] for part in page.skeleton if part[0] in ("a", "button")]
+        assert pressed == ["a", "button"] * len(found)
+        assert [value for value in page.values if value.startswith("btn ")] == [
+            value for value in page.values if value in ("btn btn-primary", "btn pgh-link")
+        ]
 
 
 def test_nothing_needs_a_script() -> None:

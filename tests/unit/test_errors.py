@@ -155,8 +155,9 @@ TEXTS: list[tuple[HotfixError, str]] = [
     (
         errors.arrived_late(ADDRESS),
         (
-            f"What was sent to the database {ADDRESS} arrived so late that it refused itself: the network was held up,"
-            " or the server's clock was set. Nothing was changed: the server rolls back. Run the same request again."
+            f"Every message to the database {ADDRESS} arrived more than half a second late and was refused for that,"
+            " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock"
+            " was held. Run the same request again."
         ),
     ),
     (

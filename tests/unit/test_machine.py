@@ -11,9 +11,10 @@ import pytest
 import yaml
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
+import endpoint
 import errors
 from local.errors import LocalError
-from local.machine import DEFINITION, MIGRATE, REPORT, default_values, substitute
+from local.machine import DEFINITION, ENDPOINT, MIGRATE, REPORT, default_values, substitute
 from local.places import PROJECT
 from tests.conftest import require_or_skip
 
@@ -27,7 +28,6 @@ VALUES = default_values("arn:aws:sns:sa-east-1:123456789012:pg-hotfix-prod") | {
     "EnvironmentName": "a-long-name-of-prod1",
     "CallEndpoint": "true",
     "EndpointUrl": "https://api.kaviar.example/api/admin/drivers/1?fields=id,name&x=%7B%7D",
-    "EndpointConnectionArn": "arn:aws:events:sa-east-1:123456789012:connection/kaviar/1b2c",
     "WatchLog": "true",
     "ApplicationLogGroup": "/ecs/kaviar",
     "ErrorPatternBase64": "eyAkLmVycm9yID0gIlAyMDIyIiB9",
@@ -41,19 +41,19 @@ OF_FUNCTION = {name: task for name, task in INVOKED.items() if task["Parameters"
 
 SUBSTITUTIONS = {
     *("Partition", "MigrateFunctionArn", "ReportFunctionArn", "TopicArn", "EnvironmentName"),
-    *("CallEndpoint", "EndpointUrl", "EndpointMethod", "EndpointConnectionArn"),
+    *("CallEndpoint", "EndpointUrl", "EndpointMethod", "EndpointFunctionArn"),
     *("WatchLog", "ApplicationLogGroup", "ErrorPatternBase64", "WatchMinutes"),
 }
 # How often a state may run in one execution, if not once. The template bounds the minutes by the same number.
 LONGEST_WATCH_MINUTES = 30
 RUNS = {"WaitAMinute": LONGEST_WATCH_MINUTES, "ReadLog": LONGEST_WATCH_MINUTES, "ReadNextPage": 200}
-HTTP_TASK_SECONDS = 60
 LONGEST_SUBJECT = 100
 
 FUNCTIONS_OWN = {cls.__name__: cls for cls in errors.HotfixError.__subclasses__()}
 MACHINES_OWN = {"EndpointCheckError", "ErrorsContinueError", "FunctionCallError", "WatchError"}
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
-OF_STEP_FUNCTIONS = {"States.ALL", "States.TaskFailed", "States.Timeout"}
+OF_STEP_FUNCTIONS = {"States.ALL", "States.DataLimitExceeded", "States.TaskFailed", "States.Timeout"}
+OF_ENDPOINT = {endpoint.EndpointUnavailableError.__name__: True, endpoint.EndpointRefusedError.__name__: False}
 OF_LAMBDA = {
     # https://docs.aws.amazon.com/step-functions/latest/dg/sfn-best-practices.html#bp-lambda-serviceexception
     *("Lambda.AWSLambdaException", "Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException"),
@@ -64,12 +64,6 @@ OF_LAMBDA = {
     *("Lambda.CodeArtifactUserPendingException", "Lambda.ResourceConflictException"),
     *("Lambda.EC2ThrottledException", "Lambda.EC2UnexpectedException"),
     *("Lambda.ENINotReadyException", "Lambda.ResourceNotReadyException"),
-}
-# https://docs.aws.amazon.com/step-functions/latest/dg/call-https-apis.html
-OF_HTTP = {
-    *(f"States.Http.StatusCode.{status}" for status in (429, 500, 502, 503, 504)),
-    *("States.Http.Socket", "Events.ConnectionResource.ConcurrentModification"),
-    "Events.ConnectionResource.InternalError",
 }
 # https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html#API_FilterLogEvents_Errors
 # and the names that any service of the SDK has:
@@ -108,10 +102,10 @@ def values_of(part: Any) -> Iterator[Any]:
 
 
 def test_every_error_that_is_retried_or_caught_exists() -> None:
-    known = FUNCTIONS_OWN.keys() | OF_STEP_FUNCTIONS | OF_LAMBDA | OF_HTTP | OF_LOGS
+    known = FUNCTIONS_OWN.keys() | OF_STEP_FUNCTIONS | OF_LAMBDA | OF_ENDPOINT.keys() | OF_LOGS
     named = {name for task in TASKS.values() for name in retried(task) + caught(task)}
     assert named <= known
-    assert named >= (OF_LAMBDA | OF_HTTP | OF_LOGS), "a name in this test that nothing uses"
+    assert named >= (OF_LAMBDA | OF_LOGS), "a name in this test that nothing uses"
 
 
 def test_every_error_that_the_machine_raises_is_its_own() -> None:
@@ -158,9 +152,55 @@ def test_a_busy_lock_is_waited_for_with_patience_and_all_else_with_haste() -> No
 def test_every_task_ends_and_no_failure_of_it_is_lost(name: str) -> None:
     task = TASKS[name]
     assert task["TimeoutSeconds"] > 0
-    (catcher,) = task["Catch"]
-    assert catcher["ErrorEquals"] == ["States.ALL"]
-    assert catcher["ResultPath"].startswith("$."), "the data so far would be lost"
+    # States.ALL leaves it out.
+    too_large, all_else = task["Catch"]
+    assert too_large == all_else | {"ErrorEquals": ["States.DataLimitExceeded"]}
+    assert all_else["ErrorEquals"] == ["States.ALL"]
+    assert all_else["ResultPath"].startswith("$."), "the data so far would be lost"
+
+
+def test_no_retry_repeats_what_is_too_large_again() -> None:
+    named = {name for task in TASKS.values() for name in retried(task)}
+    assert not named & {"States.ALL", "States.DataLimitExceeded", "States.Runtime"}
+
+
+def test_no_task_raises_what_nothing_catches() -> None:
+    """States.Runtime: an HTTP task does, for an endpoint that answers a picture, and a JSONPath that finds nothing."""
+    assert not [name for name, task in TASKS.items() if ":::http:invoke" in task["Resource"]]
+    selected = {name: sorted(task.get("ResultSelector", {}).items()) for name, task in INVOKED.items()}
+    answered = {"Plan": "plan", "Apply": "apply", "Verify": "verify"}
+    for name, key in answered.items():
+        assert selected.pop(name) == sorted(
+            [(f"{key}.$", "$.Payload"), ("result.$", "$.Payload.result"), ("summary.$", "$.Payload.summary")]
+        )
+    # Both functions answer these or fail: test_endpoint.py, test_report.py.
+    assert selected == {
+        "CallEndpoint": [("status.$", "$.Payload.status")],
+        "KeepReport": [("json.$", "$.Payload.json"), ("markdown.$", "$.Payload.markdown")],
+    }
+
+
+def test_an_answer_is_in_the_data_once_so_that_only_a_task_makes_them_grow() -> None:
+    for name, key in {"Plan": "KeepPlan", "Apply": "KeepApply", "Verify": "KeepVerify"}.items():
+        assert (TASKS[name]["ResultPath"], TASKS[name]["Next"]) == ("$.run.answer", key)
+        keep = STATES[key]
+        # What is merged takes the place of all that was in `run`, the answer itself included.
+        assert (keep["Type"], keep["ResultPath"], list(keep["Parameters"])) == ("Pass", "$.run", ["output.$"])
+        merged = re.fullmatch(r"States\.JsonMerge\((\S+), (\S+), false\)", keep["Parameters"]["output.$"])
+        assert merged
+        assert sorted(merged.groups()) == ["$.run.answer", "$.run.output"]
+
+
+def test_every_text_that_is_read_from_a_cause_was_asked_for_before() -> None:
+    """What a Pass does not find ends the execution without a report."""
+    readers = {name: state for name, state in STATES.items() if "States.StringToJson($.failure.Cause)" in str(state)}
+    assert set(readers) == {"ParseCause", "ParseEndpointCause"}
+    for name in readers:
+        (choice,) = [
+            choice for state in STATES.values() for choice in state.get("Choices", []) if choice["Next"] == name
+        ]
+        assert {"Variable": "$.failure.Cause", "IsPresent": True} in choice["And"]
+        assert {"Variable": "$.failure.Cause", "StringMatches": '{*"errorMessage"*}'} in choice["And"]
 
 
 def test_a_failure_ends_as_a_failure_with_its_own_name_and_text() -> None:
@@ -223,9 +263,11 @@ def worst_seconds(state: dict[str, Any]) -> float:
 
 
 def test_every_time_out_lies_within_the_next() -> None:
-    function = yaml_parse((PROJECT / "template.yaml").read_text())["Globals"]["Function"]["Timeout"]
+    template = yaml_parse((PROJECT / "template.yaml").read_text())
+    function = template["Globals"]["Function"]["Timeout"]
     assert all(function + 10 < task["TimeoutSeconds"] for task in OF_FUNCTION.values())
-    assert STATES["CallEndpoint"]["TimeoutSeconds"] > HTTP_TASK_SECONDS
+    of_endpoint = template["Resources"]["EndpointFunction"]["Properties"]["Timeout"]
+    assert 2 * endpoint.SECONDS + 5 < of_endpoint < STATES["CallEndpoint"]["TimeoutSeconds"]
     whole = sum(worst_seconds(state) * RUNS.get(name, 1) for name, state in STATES.items())
     assert whole < MACHINE["TimeoutSeconds"] < whole * 1.1
 
@@ -236,6 +278,16 @@ def test_the_log_is_given_up_after_as_many_pages_as_the_time_is_made_for() -> No
     assert pages == {"Variable": "$.watch.pages", "NumericGreaterThanEquals": RUNS["ReadNextPage"]}
     assert f"more than {RUNS['ReadNextPage']} pages" in STATES["NoteTooManyPages"]["Result"]["what"]
     assert STATES["WaitAMinute"]["Seconds"] == 60
+
+
+def test_whoever_names_200_says_up_to_which_status_it_is_a_success() -> None:
+    told = 0
+    for name in ("README.md", "docs/runbook.md", "template.yaml", "statemachine/hotfix.asl.yaml"):
+        text = " ".join((PROJECT / name).read_text().split())
+        named = re.findall(r"(?:answers?|answered|expects|see|status|from) (?:\{\} instead of )?200\b.{0,7}", text)
+        assert [one for one in named if not one.endswith(" to 299")] == [], name
+        told += len(named)
+    assert told >= 6
 
 
 # What goes in and out
@@ -264,14 +316,20 @@ def test_every_resource_is_one_of_any_partition() -> None:
     resources = {state["Resource"] for state in yaml.safe_load(TEXT)["States"].values() if "Resource" in state}
     assert resources == {
         "arn:${Partition}:states:::lambda:invoke",
-        "arn:${Partition}:states:::http:invoke",
         "arn:${Partition}:states:::aws-sdk:cloudwatchlogs:filterLogEvents",
         "arn:${Partition}:states:::sns:publish",
     }
 
 
-def test_neither_the_endpoints_body_nor_a_line_of_the_log_is_kept() -> None:
-    assert STATES["CallEndpoint"]["ResultSelector"] == {"status.$": "$.StatusCode"}
+def test_of_the_endpoint_the_status_is_kept_and_whether_to_call_again_is_in_the_errors_name() -> None:
+    call = STATES["CallEndpoint"]
+    assert call["Parameters"] == {"FunctionName": ENDPOINT, "Payload": {}}
+    assert call["ResultSelector"] == {"status.$": "$.Payload.status"}
+    assert {name: name in retried(call) for name in OF_ENDPOINT} == OF_ENDPOINT
+    assert set(retried(call)) - OF_ENDPOINT.keys() == OF_LAMBDA | {"States.Timeout"}
+
+
+def test_no_line_of_the_log_is_kept() -> None:
     for name in ("ReadLog", "ReadNextPage"):
         found, page = STATES[name]["ResultSelector"].values()
         assert found == "States.ArrayLength($.Events)"

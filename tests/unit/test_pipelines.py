@@ -22,6 +22,15 @@ BUILDSPEC = yaml.safe_load(Path("buildspec.yml").read_text())
 # What an application's repository copies.
 GATE = Path("docs/gate.yml")
 
+# `runs.using` of each action's action.yml at that commit: GitHub's runners have dropped node20. A pin that is not here
+# was not looked up.
+RUNTIMES = {
+    "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1": "node24",
+    "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1": "node24",
+    "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f # v7.0.0": "node24",
+    "aws-actions/configure-aws-credentials@e6de054238d6b7531b4efff3b6587d9aade6a06c # v6.2.3": "node24",
+}
+
 workflows = pytest.mark.parametrize("path", [*WORKFLOWS, GATE], ids=lambda path: str(path.stem))
 
 
@@ -54,14 +63,13 @@ def test_each_action_is_pinned_by_its_whole_commit(path: Path) -> None:
     assert len(pinned) == text.count("uses:") > 0
 
 
-def test_one_action_is_pinned_to_one_commit() -> None:
-    used = {use for path in [*WORKFLOWS, GATE] for use in re.findall(r"uses: (\S+@\S+)", path.read_text())}
-    assert sorted(use.partition("@")[0] for use in used) == [
-        "actions/checkout",
-        "actions/download-artifact",
-        "actions/upload-artifact",
-        "aws-actions/configure-aws-credentials",
+def test_every_action_that_is_used_declares_a_runtime_that_runners_have() -> None:
+    used = [
+        use for path in [*WORKFLOWS, GATE] for use in re.findall(r"uses: (\S+ # v\S+)$", path.read_text(), re.MULTILINE)
     ]
+    # So one action is pinned to one commit, too.
+    assert set(used) == set(RUNTIMES)
+    assert set(RUNTIMES.values()) == {"node24"}
 
 
 @workflows

@@ -23,7 +23,7 @@ from tests.conftest import HOTFIX
 from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FILE = Path("runbooks/apply-hotfix.yaml")
 DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -88,6 +88,15 @@ def outputs_of(step: dict[str, Any]) -> set[str]:
 def references(value: Any) -> list[str]:
     without_scripts = re.sub(r"Script: .*", "", yaml.safe_dump(value, width=100_000))
     return ssm.REFERENCE.findall(without_scripts)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in it, keys included."""
+    if isinstance(value, dict | list):
+        for inner in [*value, *(value.values() if isinstance(value, dict) else [])]:
+            yield from texts_in(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 # What the document is made of
@@ -181,6 +190,23 @@ def test_only_what_cloudformation_fills_in_from_the_stack_is_left_open() -> None
     left_open = re.findall(r"Ref: (\w+)|Fn::GetAtt: \[(\w+), (\w+)\]", FILE.read_text())
     assert {name or f"{resource}.{attribute}" for name, resource, attribute in left_open} == set(STACK)
     assert not re.search(r"!(Ref|Sub|GetAtt)\b", FILE.read_text())  # AWS::Include does not know the short forms.
+
+
+@pytest.mark.parametrize("path", sorted(Path("runbooks").iterdir()), ids=str)
+def test_double_braces_are_references_and_nothing_else(path: Path) -> None:
+    # Systems Manager looks for them in every text of a document, a script or a description included.
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    known = {*document["parameters"], "automation:EXECUTION_ID"}
+    known |= {f"{step['name']}.{output}" for step in document["mainSteps"] for output in outputs_of(step)}
+    for step in document["mainSteps"]:
+        script = step["inputs"].get("Script", "")
+        assert "{{" not in script, step["name"]
+        assert "}}" not in script, step["name"]
+    for text in texts_in(document):
+        assert set(ssm.REFERENCE.findall(text)) <= known, text
+        without = ssm.REFERENCE.sub("", text)
+        assert "{{" not in without, text
+        assert "}}" not in without, text
 
 
 @pytest.mark.parametrize("script", [step["inputs"]["Script"] for step in STEPS.values() if "Script" in step["inputs"]])
@@ -443,6 +469,18 @@ def test_the_function_knows_the_runbook_by_its_run(answer: Callable[..., Recorde
     machine = answer(plan=planned(), apply=applied(), verify=verified())
     for _, request in run(machine)[1]:
         assert parse_request(request).caller == "runbook"
+
+
+@pytest.mark.parametrize("text", ["{{", "a {{{{ b }}}} c", "{{{ HotfixId }}}", "}}{{ HotfixId }}{{"])
+def test_no_double_brace_of_a_plan_reaches_the_steps_that_come(
+    answer: Callable[..., RecordedMachine], text: str
+) -> None:
+    automation, _, messages = run(answer(plan=planned(sql=text), apply=applied(), verify=verified()))
+    assert automation.status == "Success"
+    for words in (automation.outputs["ShowPlan.words"], messages[0]["Message"]):
+        assert "{{" not in words
+        assert "}}" not in words
+        assert words.replace(" ", "").endswith(text.replace(" ", ""))
 
 
 def test_a_plan_of_any_length_fits_into_an_approval(answer: Callable[..., RecordedMachine]) -> None:

@@ -9,12 +9,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from samcli.cli.types import CfnParameterOverridesType  # type: ignore[import-untyped]
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
-from app import COUNTED_RESULTS
 from local.scan import fill_in, transform
 from request import parse_request
+from results import RESULTS
 from sqlfile import ExpectedSchema
 
 PROJECT = Path(__file__).parents[2]
@@ -57,11 +59,13 @@ RIGHTS = {
         ("lambda:InvokeFunction", "MigrateFunction"),
         ("lambda:InvokeFunction", "ReportFunction"),
         ("sns:Publish", "HotfixTopic"),
-        ("states:InvokeHTTPEndpoint", "stateMachine:pg-hotfix-hotfix"),
-        ("events:RetrieveConnectionCredentials", "EndpointConnection"),
-        ("secretsmanager:DescribeSecret", "EndpointConnection"),
-        ("secretsmanager:GetSecretValue", "EndpointConnection"),
+        ("lambda:InvokeFunction", "EndpointFunction"),
         ("logs:FilterLogEvents", "log-group:name:*"),
+    },
+    "EndpointRole": {
+        ("secretsmanager:GetSecretValue", "EndpointTokenSecretArn"),
+        # Whichever encrypts that secret: the conditions bind it.
+        ("kms:Decrypt", "key/*"),
     },
     "ReportRole": set(),
     "EventsRole": {("states:StartExecution", MACHINE)},
@@ -104,6 +108,8 @@ ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_SECRETS_MANAGER"
 # `sam remote invoke` invokes a second time after about this long without an answer.
 REINVOKED_AFTER_SECONDS = 60
 LONGEST_STACK_NAME = 64 - len("-migrate")
+# arn:aws:cloudformation:REGION:ACCOUNT:stack/NAME/ID
+STACKS_OWN_ID = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}
 
 
 WHOLE = transform(yaml_parse(TEXT))
@@ -213,6 +219,162 @@ def test_description_states_how_long_the_name_of_a_stack_may_be() -> None:
     assert properties("MigrateFunction")["FunctionName"] == {"Fn::Sub": "${AWS::StackName}-migrate"}
 
 
+# What is refused before anything is created
+
+GIVEN: dict[str, Any] = {
+    "VpcId": "vpc-ours",
+    "SubnetIds": ["subnet-a", "subnet-b"],
+    **{name: parameter["Default"] for name, parameter in PARAMETERS.items() if "Default" in parameter},
+}
+SUBNETS = {"subnet-a": "vpc-ours", "subnet-b": "vpc-ours", "subnet-of-another": "vpc-other"}
+
+
+def judge_rule(value: Any, given: dict[str, Any]) -> Any:
+    """What CloudFormation makes of a rule's functions, in an account with these subnets.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference-rules.html
+    """
+    if isinstance(value, list):
+        return [judge_rule(one, given) for one in value]
+    if not isinstance(value, dict):
+        return value
+    ((function, argument),) = value.items()
+    if function == "Fn::ValueOf":
+        parameter, attribute = argument
+        assert (PARAMETERS[parameter]["Type"], attribute) == ("List<AWS::EC2::Subnet::Id>", "VpcId")
+        return [SUBNETS[subnet] for subnet in given[parameter]]
+    found = judge_rule(argument, given)
+    match function:
+        case "Ref":
+            return given[found]
+        case "Fn::RefAll" | "Fn::ValueOfAll":
+            return sorted(set(SUBNETS.values()))  # all that the account has, whatever was given
+        case "Fn::Not":
+            return not found[0]
+        case "Fn::Equals":
+            return found[0] == found[1]
+        case "Fn::EachMemberEquals":
+            return all(one == found[1] for one in found[0])
+        case "Fn::EachMemberIn":
+            return all(one in found[1] for one in found[0])
+    raise AssertionError(function)
+
+
+def refusals(**given: Any) -> list[str]:
+    values = GIVEN | given
+    return [
+        f"{name}: {assertion['AssertDescription']}"
+        for name, rule in TEMPLATE["Rules"].items()
+        if judge_rule(rule.get("RuleCondition", True), values)
+        for assertion in rule["Assertions"]
+        if not judge_rule(assertion["Assert"], values)
+    ]
+
+
+OF_ANOTHER_VPC = "SubnetsInVpc: Every subnet in SubnetIds must be in the VPC given as VpcId."
+WITHOUT_TOKEN = (
+    "EndpointNeedsToken: EndpointUrl needs EndpointTokenSecretArn, the secret with its Authorization header."
+)
+WITHOUT_STAGE = "PipelineNeedsStageAndHotfix: PipelineName needs PipelineStage."
+WITHOUT_HOTFIX = "PipelineNeedsStageAndHotfix: PipelineName needs PipelineHotfix."
+WITHOUT_GITHUB = "ApplicationNeedsGitHub: ApplicationRepository needs GitHubRepository, whose role it shares."
+REFUSED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"SubnetIds": ["subnet-a", "subnet-of-another"]}, [OF_ANOTHER_VPC]),
+    ({"SubnetIds": ["subnet-of-another"]}, [OF_ANOTHER_VPC]),
+    ({"VpcId": "vpc-other"}, [OF_ANOTHER_VPC]),
+    ({"EndpointUrl": "https://api.example"}, [WITHOUT_TOKEN]),
+    ({"PipelineName": "backend"}, [WITHOUT_STAGE, WITHOUT_HOTFIX]),
+    ({"PipelineName": "backend", "PipelineHotfix": "20260212092000_add"}, [WITHOUT_STAGE]),
+    ({"PipelineName": "backend", "PipelineStage": "Build"}, [WITHOUT_HOTFIX]),
+    ({"ApplicationRepository": "octo/app"}, [WITHOUT_GITHUB]),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED)
+def test_what_can_not_work_together_is_refused(given: dict[str, Any], said: list[str]) -> None:
+    assert refusals(**given) == said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"VpcId": "vpc-other", "SubnetIds": ["subnet-of-another"]},
+        {"EndpointUrl": "https://api.example", "EndpointTokenSecretArn": "arn"},
+        {"PipelineName": "backend", "PipelineStage": "Build", "PipelineHotfix": "20260212092000_add"},
+        {"GitHubRepository": "octo/hotfix", "ApplicationRepository": "octo/app"},
+    ],
+)
+def test_what_works_together_is_not_refused(given: dict[str, Any]) -> None:
+    assert refusals(**given) == []
+
+
+def test_no_rule_holds_whatever_is_given() -> None:
+    can_fail = {description for _, said in REFUSED for description in said}
+    assert can_fail == {
+        f"{name}: {assertion['AssertDescription']}"
+        for name, rule in TEMPLATE["Rules"].items()
+        for assertion in rule["Assertions"]
+    }
+
+
+INSTANCE = "kaviar.c1a2b3.sa-east-1.rds.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "host", ["", INSTANCE, "kaviar.cluster-c1a2b3.sa-east-1.rds.amazonaws.com", "proxy-less.example"]
+)
+def test_the_name_of_a_database_is_a_host(host: str) -> None:
+    assert re.fullmatch(PARAMETERS["DatabaseHost"]["AllowedPattern"], host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "kaviar.proxy-c1a2b3.sa-east-1.rds.amazonaws.com",
+        "kaviar-ro.endpoint.proxy-c1a2b3.sa-east-1.rds.amazonaws.com",
+        f"{INSTANCE}:5432",
+        f"postgres://{INSTANCE}",
+    ],
+)
+def test_the_name_of_a_proxy_or_no_name_is_no_host(host: str) -> None:
+    assert not re.fullmatch(PARAMETERS["DatabaseHost"]["AllowedPattern"], host)
+
+
+def test_nothing_invites_the_host_of_a_proxy() -> None:
+    texts = {name: parameter["Description"] for name, parameter in PARAMETERS.items()}
+    proxied = {name for name, text in texts.items() if re.search("proxy|pooler", text, re.IGNORECASE)}
+    assert proxied == {"DatabaseHost", "DatabaseSecurityGroupId"}
+    assert "not that of an RDS Proxy or of another pooler" in texts["DatabaseHost"]
+    assert "not of a proxy" in texts["DatabaseSecurityGroupId"]
+    readme = (PROJECT / "README.md").read_text()
+    assert "- No RDS Proxy, pgbouncer or other pooler: " in readme
+
+
+REPOSITORIES = {
+    "octo-org/octo.repo_1": True,
+    "octo-org@123456/octo.repo_1@456789": True,
+    "": True,
+    "octo-org": False,
+    "octo-org@123456/octo.repo_1": False,  # One id alone is in no token.
+    "octo-org/octo.repo_1@456789": False,
+    "octo-org@/octo.repo_1@": False,
+    "octo-org@12x/octo.repo_1@456789": False,
+    "octo-org/*": False,
+    "octo-org/octo/repo": False,
+    "octo-org/octo:environment:prod": False,
+}
+
+
+@pytest.mark.parametrize("parameter", ["GitHubRepository", "ApplicationRepository"])
+@pytest.mark.parametrize("repository", REPOSITORIES)
+def test_a_repository_is_named_with_both_ids_or_with_none(parameter: str, repository: str) -> None:
+    found = re.fullmatch(PARAMETERS[parameter]["AllowedPattern"], repository)
+    assert bool(found) is REPOSITORIES[repository]
+    # The longest that GitHub has: 39 and 100 characters, and two numbers.
+    assert PARAMETERS[parameter]["MaxLength"] >= len("@/@") + 39 + 100 + 2 * 19
+
+
 # The function
 
 
@@ -247,8 +409,8 @@ def test_safety_limits_have_the_defaults_of_the_contract() -> None:
 def test_environment_carries_no_secret() -> None:
     variables = properties("MigrateFunction")["Environment"]["Variables"]
     assert not [name for name in variables if re.search("PASS|TOKEN|CREDENTIAL|DATABASE_URL|USER|_KEY", name)]
-    # CloudFormation itself reads one secret, the endpoint's, and hands it to EventBridge.
-    assert TEXT.count("{{resolve:") == 1
+    # CloudFormation reads none: each function reads its own.
+    assert "{{resolve:" not in TEXT
     assert not [name for name, parameter in PARAMETERS.items() if "NoEcho" in parameter]
     for name in ENVIRONMENT:
         assert isinstance(variables[name], str) or set(variables[name]) == {"Ref"}, name
@@ -260,10 +422,21 @@ def test_forgotten_asynchronous_requests_do_not_run_later() -> None:
     assert config["Properties"]["MaximumRetryAttempts"] <= 2
 
 
+def test_nothing_is_reserved_unless_asked_for_because_a_new_account_has_too_little() -> None:
+    assert PARAMETERS["ReservedConcurrency"]["Default"] == 0
+    assert "still 10" in PARAMETERS["ReservedConcurrency"]["Description"]
+    others = {name for name, function in of_type("AWS::Lambda::Function").items() if name != "MigrateFunction"}
+    assert not [name for name in others if "ReservedConcurrentExecutions" in properties(name)]
+    assert not [name for name in others if "ProvisionedConcurrencyConfig" in json.dumps(RESOURCES[name])]
+
+
 def test_reservation_of_0_means_none_because_lambda_would_take_it_for_off() -> None:
     reserved = properties("MigrateFunction")["ReservedConcurrentExecutions"]
     assert reserved == {"Fn::If": ["ReserveConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]}
-    assert 2 <= PARAMETERS["ReservedConcurrency"]["Default"] <= PARAMETERS["ReservedConcurrency"]["MaxValue"] <= 5
+    assert TEMPLATE["Conditions"]["ReserveConcurrency"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "ReservedConcurrency"}, "0"]}]
+    }
+    assert 2 <= PARAMETERS["ReservedConcurrency"]["MaxValue"] <= 5
 
 
 def test_layer_is_the_folder_of_reviewed_sql_and_nothing_else() -> None:
@@ -285,14 +458,32 @@ def test_log_group_is_kept_for_a_stated_time_and_outlives_the_stack(name: str) -
     assert PARAMETERS["LogRetentionDays"]["Default"] >= 365
     assert TRANSFORMED[name]["DeletionPolicy"] == "RetainExceptOnCreate"
     assert TRANSFORMED[name]["UpdateReplacePolicy"] == "Retain"
-    # A new stack finds none in its way.
-    assert "LogGroupName" not in properties(name)
+    # A new stack finds none in its way: a name is left to CloudFormation, or ends with the stack's own id.
+    given = properties(name).get("LogGroupName")
+    assert given is None or (given["Fn::Sub"][0].endswith("-${Id}") and given["Fn::Sub"][1] == {"Id": STACKS_OWN_ID})
+
+
+def test_log_that_a_service_delivers_takes_no_room_in_the_accounts_resource_policy() -> None:
+    delivered = {
+        name
+        for machine in of_type("AWS::StepFunctions::StateMachine").values()
+        for name in names_of(machine["Properties"]["LoggingConfiguration"]["Destinations"])
+    }
+    assert delivered == {"StateMachineLogGroup"}
+    for name in delivered:
+        assert properties(name)["LogGroupName"]["Fn::Sub"][0].startswith("/aws/vendedlogs/states/${AWS::StackName}-")
+    # What writes to its group by its own role needs no such policy: Lambda's functions do, and nothing else logs here.
+    others = set(of_type("AWS::Logs::LogGroup")) - delivered
+    functions = of_type("AWS::Lambda::Function").values()
+    assert others == {function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"] for function in functions}
+    assert not of_type("AWS::Logs::ResourcePolicy")
 
 
 def test_everything_that_logs_has_a_log_group_of_its_own() -> None:
     assert properties("MigrateFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "MigrateLogGroup"}
     assert properties("ButtonFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ButtonLogGroup"}
     assert properties("ReportFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "ReportLogGroup"}
+    assert properties("EndpointFunction")["LoggingConfig"]["LogGroup"] == {"Ref": "EndpointLogGroup"}
     logging = properties("HotfixStateMachine")["LoggingConfiguration"]
     assert names_of(logging) == {"StateMachineLogGroup"}
     assert (logging["Level"], logging["IncludeExecutionData"]) == ("ALL", False)
@@ -316,6 +507,7 @@ def test_everything_has_a_role_of_its_own_and_sam_adds_no_managed_policy() -> No
     assert properties("MigrateFunction")["Role"] == {"Fn::GetAtt": ["MigrateRole", "Arn"]}
     assert properties("ButtonFunction")["Role"] == {"Fn::GetAtt": ["ButtonRole", "Arn"]}
     assert properties("ReportFunction")["Role"] == {"Fn::GetAtt": ["ReportRole", "Arn"]}
+    assert properties("EndpointFunction")["Role"] == {"Fn::GetAtt": ["EndpointRole", "Arn"]}
     assert properties("HotfixStateMachine")["RoleArn"] == {"Fn::GetAtt": ["StateMachineRole", "Arn"]}
 
 
@@ -331,7 +523,7 @@ def test_role_may_do_exactly_this(role: str) -> None:
     logs = {(action, resource) for action, resource in found if action in ("logs:CreateLogStream", "logs:PutLogEvents")}
     network = {(action, resource) for action, resource in found if action.startswith("ec2:")}
     assert found - logs - network == RIGHTS[role]
-    assert bool(logs) == (role in ("MigrateRole", "ReportRole", "ButtonRole"))
+    assert bool(logs) == (role in ("MigrateRole", "ReportRole", "ButtonRole", "EndpointRole"))
     assert bool(network) == (role == "MigrateRole")
 
 
@@ -351,6 +543,8 @@ def test_role_is_assumed_by_one_service_and_only_for_this_account(role: str) -> 
         assert own == {"Fn::Sub": "repo:${GitHubRepository}:environment:${EnvironmentName}"}
         asked = {"Fn::Sub": "repo:${ApplicationRepository}:environment:${EnvironmentName}"}
         assert application == {"Fn::If": ["TrustApplication", asked, {"Ref": "AWS::NoValue"}]}
+        # To the letter: a pattern would trust whoever takes over a name, or any environment.
+        assert set(statement["Condition"]) == {"StringEquals"}
         return
     (service,) = statement["Principal"].values()
     assert service.endswith(".amazonaws.com")
@@ -360,10 +554,26 @@ def test_role_is_assumed_by_one_service_and_only_for_this_account(role: str) -> 
 
 
 def test_only_that_url_is_called_and_only_in_that_way() -> None:
-    (statement,) = allowing("states:InvokeHTTPEndpoint", "StateMachineRole")
-    assert statement["Condition"] == {
-        "StringEquals": {"states:HTTPEndpoint": {"Ref": "EndpointUrl"}, "states:HTTPMethod": {"Ref": "EndpointMethod"}}
+    assert properties("EndpointFunction")["Environment"]["Variables"] == {
+        "ENDPOINT_URL": {"Ref": "EndpointUrl"},
+        "ENDPOINT_METHOD": {"Ref": "EndpointMethod"},
+        "ENDPOINT_TOKEN_SECRET_ARN": {"Ref": "EndpointTokenSecretArn"},
     }
+    # The machine hands over nothing that could be another URL, and no task of it calls one itself.
+    definition = yaml_parse((PROJECT / "statemachine" / "hotfix.asl.yaml").read_text())
+    assert definition["States"]["CallEndpoint"]["Parameters"]["Payload"] == {}
+    assert not [name for name, state in definition["States"].items() if "http:invoke" in state.get("Resource", "")]
+
+
+def test_endpoints_token_is_read_by_one_function_whatever_key_encrypts_it() -> None:
+    (statement,) = allowing("kms:", "EndpointRole")
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "kms:ViaService": {"Fn::Sub": "secretsmanager.${AWS::Region}.amazonaws.com"},
+            "kms:EncryptionContext:SecretARN": {"Ref": "EndpointTokenSecretArn"},
+        }
+    }
+    assert "VpcConfig" not in properties("EndpointFunction")
 
 
 def test_no_statement_allows_an_action_by_wildcard() -> None:
@@ -508,10 +718,11 @@ def test_what_the_definition_gets_breaks_no_json_text() -> None:
 
 
 def test_checks_after_the_fix_are_there_only_if_asked_for() -> None:
-    assert TRANSFORMED["EndpointConnection"]["Condition"] == "CallEndpoint"
+    for name in ("EndpointFunction", "EndpointRole", "EndpointLogGroup"):
+        assert TRANSFORMED[name]["Condition"] == "CallEndpoint"
     assert TRANSFORMED["ApplicationErrorFilter"]["Condition"] == "WatchLog"
     assert PARAMETERS["EndpointUrl"]["Default"] == PARAMETERS["ApplicationLogGroup"]["Default"] == ""
-    # Without a body nobody's data comes into the execution's history.
+    # Without a body nobody's data leave the application.
     assert PARAMETERS["EndpointMethod"]["Default"] == "HEAD"
 
 
@@ -601,7 +812,8 @@ def test_alarm_looks_at_a_metric_that_the_function_writes(name: str) -> None:
     alarm = properties(name)
     metric = next((one["MetricStat"]["Metric"] for one in alarm.get("Metrics", []) if "MetricStat" in one), alarm)
     code = (PROJECT / "functions" / "migrate" / "app.py").read_text()
-    assert f'"{metric["MetricName"]}"' in code
+    counted = {result.metric for result in RESULTS.values()}
+    assert f'"{metric["MetricName"]}"' in code or metric["MetricName"] in counted
     assert f'namespace="{metric["Namespace"]}"' in code
     dimensions = {item["Name"]: item["Value"] for item in metric["Dimensions"]}
     assert dimensions == {"service": "pg-hotfix", "environment": {"Ref": "EnvironmentName"}}
@@ -630,8 +842,9 @@ def test_dashboard_shows_the_button_and_every_metric_of_the_function() -> None:
     assert ":function:" in button["properties"]["endpoint"]
     shown = {metric[1] for widget in others for metric in widget["properties"].get("metrics", [])}
     code = (PROJECT / "functions" / "migrate" / "app.py").read_text()
-    written = set(re.findall(r'"([A-Z][A-Za-z]+)"', code)) - {"ENVIRONMENT"}
-    assert {*COUNTED_RESULTS.values(), "Failed", "LockBusy"} <= shown
+    counted = {result.metric for result in RESULTS.values() if result.metric}
+    written = counted | set(re.findall(r'"([A-Z][A-Za-z]+)"', code)) - {"ENVIRONMENT"}
+    assert counted | {"Failed", "LockBusy"} <= shown
     assert {"LockWaitMs", "LockHeldMs", "DurationMs"} <= shown
     assert {name for name in shown if not name.startswith("Executions")} <= written
 
@@ -834,6 +1047,34 @@ def test_placeholders_are_refused_before_anything_is_created(environment: str) -
     for name in ("VpcId", "SubnetIds", "DatabaseSecurityGroupId"):
         assert values[name].endswith("-fill-me-in")
         assert PARAMETERS[name]["Type"].removeprefix("List<").startswith("AWS::EC2::")
+
+
+def test_what_is_left_out_keeps_its_value_and_people_are_told_how_to_switch_it_off() -> None:
+    comment = SAMCONFIG_TEXT[: SAMCONFIG_TEXT.index("version = ")]
+    readme = (PROJECT / "README.md").read_text()
+    for text in (comment, readme):
+        assert "keeps the value of the deployment before, not its default" in text.replace("\n# ", " ").replace(
+            "\n", " "
+        )
+    told = re.findall(r"'(\w+=\"\")'", comment + readme)
+    assert len(told) == 4
+    for line in told:
+        # So it stands in samconfig.toml; without the quotation marks SAM refuses all of them.
+        assert CfnParameterOverridesType().convert([line], None, None) == {line.partition("=")[0]: ""}
+        assert PARAMETERS[line.partition("=")[0]]["Default"] == ""
+    with pytest.raises(click.BadParameter):
+        CfnParameterOverridesType().convert(["EndpointUrl="], None, None)
+
+
+def test_what_nothing_switches_off_can_be_given_with_nothing_in_it() -> None:
+    for name, parameter in PARAMETERS.items():
+        if parameter.get("Default") == "":
+            assert re.fullmatch(parameter["AllowedPattern"], ""), name
+            assert "MinLength" not in parameter, name
+    refused = {
+        name for name, parameter in PARAMETERS.items() if parameter.get("Default") and parameter["Type"] == "String"
+    }
+    assert not [name for name in refused if re.fullmatch(PARAMETERS[name].get("AllowedPattern", "^.+$"), "")]
 
 
 def test_samconfig_names_no_account_region_or_secret() -> None:

@@ -1,0 +1,210 @@
+"""The function that calls the endpoint: what counts as a success, what is tried again, and what it never does."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import os
+import ssl
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+import trustme
+from botocore.exceptions import ConnectTimeoutError
+from botocore.stub import Stubber
+
+from endpoint import PASSING, EndpointRefusedError, EndpointUnavailableError, call, lambda_handler
+from local.postgres import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOKEN = "Bearer t0p-secret"
+ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:prod/token-Ab12Cd"
+
+
+@dataclass
+class Served:
+    """What the endpoint answers, and what it was asked."""
+
+    url: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    seen: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with serving() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Iterator[Served]:
+    found = Served()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            found.seen.append((self.command, self.path, self.headers["Authorization"]))
+            self.send_response(found.status)
+            for name, value in found.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # Nobody reads it.
+                self.wfile.write(found.body if self.command == "GET" else b"")
+
+        do_GET = do_HEAD  # noqa: N815 - the name is http.server's
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that does not trust the certificate hangs up."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    found.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}/api/drivers/1"
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask(served: Served, method: str = "HEAD") -> int:
+    return call(served.url, method, TOKEN, http.client.HTTPConnection)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
+def test_any_status_from_200_to_299_is_a_success(served: Served, method: str, status: int) -> None:
+    served.status = status
+    assert ask(served, method) == status
+    assert served.seen == [(method, "/api/drivers/1", TOKEN)]
+
+
+@pytest.mark.parametrize("status", [300, 304, 400, 401, 403, 404, 416, *sorted(PASSING), 501, 505, 599])
+def test_any_other_status_is_none_and_some_may_pass(served: Served, status: int) -> None:
+    served.status = status
+    error = EndpointUnavailableError if status in PASSING else EndpointRefusedError
+    with pytest.raises(error) as raised:
+        ask(served)
+    assert str(raised.value) == f"answered {status} instead of 200 to 299"
+
+
+def test_a_redirection_is_not_followed_since_the_token_is_for_this_host(served: Served) -> None:
+    with serving() as other:
+        served.status, served.headers = 302, {"Location": other.url}
+        with pytest.raises(EndpointRefusedError, match=r"^answered 302 instead of 200 to 299$"):
+            ask(served)
+        assert other.seen == []
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "image/png", "video/mp4", "text/html; charset=utf-8"])
+def test_whatever_it_answers_only_the_status_is_read(served: Served, kind: str) -> None:
+    # Longer than what the state machine could carry, and nothing that is UTF-8.
+    served.body = b"\xff" * 3_000_000
+    served.headers = {"Content-Type": kind, "Content-Length": str(len(served.body))}
+    assert ask(served, "GET") == 200
+
+
+def test_a_query_is_sent_and_a_url_without_a_path_is_the_root(served: Served) -> None:
+    host = served.url.removesuffix("/api/drivers/1")
+    served.url = host
+    ask(served)
+    served.url = f"{host}/a?b=c"
+    ask(served)
+    assert [path for _, path, _ in served.seen] == ["/", "/a?b=c"]
+
+
+def test_who_does_not_answer_may_do_so_in_a_moment() -> None:
+    with pytest.raises(EndpointUnavailableError) as raised:
+        ask(Served(f"http://127.0.0.1:{free_port()}/"))
+    assert str(raised.value) == "could not be called (ConnectionRefusedError)"
+
+
+def test_what_is_no_http_may_be_some_in_a_moment(served: Served) -> None:
+    served.headers = {"x": "y\r\n" * 200}
+    with pytest.raises(EndpointUnavailableError, match=r"^could not be called \(HTTPException\)$"):
+        ask(served)
+
+
+def test_a_certificate_that_does_not_verify_is_refused_and_no_token_sent() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with serving(context) as served:
+        with pytest.raises(EndpointRefusedError) as raised:
+            call(served.url, "HEAD", TOKEN)
+        assert str(raised.value) == ("has no certificate for 127.0.0.1 (unable to get local issuer certificate)")
+        assert served.seen == []
+
+
+@pytest.mark.parametrize("token", ["Bearer a\r\nX-Other: b", "Bearer a\nb", "Bearer \N{SNOWMAN}"])
+def test_a_token_that_no_header_holds_is_told_without_it(served: Served, token: str) -> None:
+    with pytest.raises(EndpointRefusedError) as raised:
+        call(served.url, "HEAD", token, http.client.HTTPConnection)
+    assert str(raised.value) == "could not be called: the token holds what no header may hold"
+    assert (raised.value.__cause__, raised.value.__suppress_context__) == (None, True)
+    assert served.seen == []
+
+
+# The token
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch, served: Served) -> Iterator[Stubber]:
+    """The function as it is deployed, but for TLS."""
+    client = boto3.client("secretsmanager", region_name="sa-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    monkeypatch.setattr(boto3, "client", lambda service: {"secretsmanager": client}[service])
+    monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
+    settings = {"ENDPOINT_URL": served.url, "ENDPOINT_METHOD": "HEAD", "ENDPOINT_TOKEN_SECRET_ARN": ARN}
+    for name, value in settings.items():
+        monkeypatch.setitem(os.environ, name, value)
+    with contextlib.closing(client), Stubber(client) as stubber:
+        yield stubber
+
+
+def test_the_whole_secret_is_the_header_and_is_read_at_each_call(secrets: Stubber, served: Served) -> None:
+    for token in (TOKEN, "Bearer another\n"):
+        secrets.add_response("get_secret_value", {"SecretString": token}, {"SecretId": ARN})
+        assert lambda_handler({"url": "https://elsewhere.example"}, None) == {"status": 200}
+    assert [token for _, _, token in served.seen] == [TOKEN, "Bearer another"]
+
+
+@pytest.mark.parametrize("answer", [{"SecretString": " "}, {"SecretBinary": b"x"}])
+def test_a_secret_without_text_is_refused(secrets: Stubber, served: Served, answer: dict[str, Any]) -> None:
+    secrets.add_response("get_secret_value", answer, {"SecretId": ARN})
+    with pytest.raises(EndpointRefusedError, match=r"^was not called: the secret of its token holds no text$"):
+        lambda_handler({}, None)
+    assert served.seen == []
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException", "DecryptionFailure"])
+def test_a_secret_that_can_not_be_read_is_named_by_its_error(secrets: Stubber, served: Served, code: str) -> None:
+    secrets.add_client_error("get_secret_value", code, "Details that nobody has read.")
+    with pytest.raises(EndpointRefusedError) as raised:
+        lambda_handler({}, None)
+    assert str(raised.value) == f"was not called: {code} for its token"
+    assert served.seen == []
+
+
+def test_secrets_manager_that_does_not_answer_may_do_so_in_a_moment(
+    secrets: Stubber, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(**_: object) -> None:
+        raise ConnectTimeoutError(endpoint_url="https://secretsmanager.example")
+
+    monkeypatch.setattr(boto3.client("secretsmanager"), "get_secret_value", lose)
+    with pytest.raises(EndpointUnavailableError, match=r"^was not called: ConnectTimeoutError for its token$"):
+        lambda_handler({}, None)
+    assert served.seen == []
