@@ -135,6 +135,7 @@ class Line:
         try:
             self.connection = self.start_again() or self.server.connect(self.database)
             rows = [self.connection.run(sql) for sql in statements]
+            self.connection.run("DISCARD ALL")  # The next one begins as a new login does.
         except BaseException:
             self.close()
             raise

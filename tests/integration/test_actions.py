@@ -24,7 +24,9 @@ CONTRACT = {
     "hotfix", "action", "result", "columns", "database", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms",
     "blockers", "sql_sha256", "plan_hash", "caller", "requested_by", "reason", "request_id", "started_at",
 }  # fmt: skip
-OURS = {"summary", "tables", "sql", "hotfixes", "limits", "longest_stall_ms", "finished_at_ms", "prisma", "revert", "notes"}
+OURS = {
+    "summary", "tables", "sql", "hotfixes", "limits", "longest_stall_ms", "finished_at_ms", "prisma", "revert", "notes",
+}  # fmt: skip
 
 
 def snapshot(database: Database) -> list[list[Any]]:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from database import SESSION_PARAMETERS
+from limits import derive_limits
 from local.postgres import free_port
+from settings import read_settings
 from tests.conftest import new_password
 from tests.integration.bouncer import running_bouncer
 
@@ -24,10 +27,8 @@ pytestmark = pytest.mark.long_too
 
 MODES = ("session", "transaction", "statement")
 # Without these PgBouncer refuses every session of ours, with them it drops the limits in silence.
-IGNORED = (
-    "lock_timeout, statement_timeout, idle_in_transaction_session_timeout, client_connection_check_interval,"
-    " tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout"
-)
+LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
+IGNORED = ", ".join(SESSION_PARAMETERS | LIMITS.startup_parameters())
 ENDPOINT = (
     "put the instance's own endpoint into the secret or DB_HOST: "
     " aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
