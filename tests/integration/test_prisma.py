@@ -25,7 +25,7 @@ from settings import read_settings
 from tests.conftest import HOTFIX, PATIENCE_SECONDS, meanwhile, until
 from tests.integration.aftermath import STALL_SECONDS, examine, run_to_its_end, somebody_reading, try_all
 from tests.integration.test_faults import queries
-from tests.integration.test_locks import timeless, watching_the_queue
+from tests.integration.test_locks import WATCH_SECONDS, timeless, watching_the_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -624,7 +624,7 @@ def watching_the_table(database: Database) -> Iterator[list[Any]]:
 
     def watch() -> None:
         with database.connect() as admin:
-            while not over.is_set():
+            while not over.wait(WATCH_SECONDS):
                 seen.extend(
                     admin.run(
                         "SELECT granted FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE application_name ="
