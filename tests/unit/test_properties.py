@@ -24,7 +24,7 @@ import catalog
 import credentials
 import errors
 import transport
-from credentials import Target, parse_secret
+from credentials import MISPLACED, Target, parse_secret
 from database import LockNotAvailable, LoginRefused, Session, open_session
 from errors import ConfigurationError, HotfixError, RequestError, SecretError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
