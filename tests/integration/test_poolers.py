@@ -80,6 +80,7 @@ def test_a_pooler_that_drops_the_limits_is_refused_by_name_and_keeps_nothing_of_
         database, pool_mode=mode, ignore_startup_parameters=IGNORED, server_reset_query="", default_pool_size=1
     ) as bouncer:
         outcome = check(bouncer, action)
+        database.line.close()
         with database.server.connect() as admin:
             ((pid,),) = admin.run(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database.name}'")
         settings = settings_of_the_next_client(bouncer)

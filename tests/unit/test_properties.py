@@ -24,7 +24,7 @@ import catalog
 import credentials
 import errors
 import transport
-from credentials import Target, parse_secret
+from credentials import MISPLACED, Target, parse_secret
 from database import LockNotAvailable, LoginRefused, Session, open_session
 from errors import ConfigurationError, HotfixError, RequestError, SecretError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
@@ -289,6 +289,7 @@ def test_a_url_whose_password_nobody_encoded_is_the_right_target_or_refused(
 def test_an_encoded_url_with_any_values_is_the_right_target(
     user: str, password: str, database: str, name: str, value: str, scheme: str, in_json: bool, settings: Settings
 ) -> None:
+    assume(name.lower() not in MISPLACED)
     login, path = f"{quote(user, safe='')}:{quote(password, safe='')}", quote(database, safe="")
     url = f"{scheme}://{login}@db.example:5433/{path}?{quote(name, safe='')}={quote(value, safe='')}"
     secret = json.dumps({"DATABASE_URL": url}) if in_json else url
