@@ -83,8 +83,9 @@ screenshots: .venv/ready ## Take the pictures of the button in docs/ anew, with 
 build: .venv/ready ## Build the function with sam, when its sources changed
 	@$(PYTHON) -m local build
 
-# Tests wait more than they compute: there are more workers than processors.
-WORKERS := 6
+# Tests wait more than they compute, so there are more workers than processors. Unit tests do not, and each worker takes
+# seconds to start.
+WORKERS := $(if $(FAST),2,6)
 PYTEST = $(PYTHON) -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 CHECKS := lint types template check-sql scan
 # What is made once for all that run at the same time.
