@@ -58,6 +58,9 @@ def show_output(output: Mapping[str, Any]) -> None:
     history = seen.get("prisma")
     if history and history["state"] != "no_history":
         show.show_text(f"The next prisma migrate deploy: {history['next_deploy']}")
+    answers = [output[name] for name in ("plan", "apply", "verify") if name in output]
+    for text in dict.fromkeys(note["text"] for answer in answers for note in answer.get("notes", ())):
+        show.show_text(text, "yellow")
     if "endpoint" in output:
         show.show_text(f"The endpoint answered {output['endpoint']['status']}.")
     if "watch" in output:

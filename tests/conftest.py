@@ -133,14 +133,24 @@ class Line:
             with contextlib.closing(Line(self.server, self.database)) as another:
                 return another.run(*statements)
         try:
-            self.connection = self.connection or self.server.connect(self.database)
+            self.connection = self.connection_that_works()
             rows = [self.connection.run(sql) for sql in statements]
+            self.connection.run("DISCARD ALL")  # The next one begins as a new login does.
         except BaseException:
             self.close()
             raise
         finally:
             self.turn.release()
         return next((found for found in rows if found), [])
+
+    def connection_that_works(self) -> Connection:
+        """The kept one, unless the server has ended it, as one that crashed has."""
+        if self.connection:
+            try:
+                self.connection.run("SELECT 1")
+            except pg8000.exceptions.InterfaceError:
+                self.close()
+        return self.connection or self.server.connect(self.database)
 
     def close(self) -> None:
         if self.connection:

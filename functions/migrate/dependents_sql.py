@@ -99,7 +99,8 @@ SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.json_agg(DISTIN
     CROSS JOIN LATERAL pg_catalog.pg_identify_object(r.classid, x.indrelid, 0) AS i
 ), 'triggers', (
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object('identity', i.identity, 'name', h.tgname,
-        'function', f.identity, 'routine', h.proname, 'language', h.lanname, 'source', h.prosrc, 'arguments', (
+        'function', f.identity, 'routine', h.proname, 'language', h.lanname, 'source', {text_of("h.prosrc")},
+        'arguments', (
             SELECT pg_catalog.json_agg(pg_catalog.convert_from(pg_catalog.decode(argument, 'escape'),
                 pg_catalog.current_setting('server_encoding')))
             FROM pg_catalog.string_to_table(pg_catalog.encode(h.tgargs, 'escape'), '\\000') AS argument
@@ -110,7 +111,7 @@ SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.json_agg(DISTIN
         AND root.relation = h.tgrelid AND {mentions("h.prosrc", "root.name")})
 ), 'functions', (
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object('type', i.type, 'identity', i.identity, 'name', p.proname,
-        'language', l.lanname, 'source', p.prosrc, 'sure', b.sure) ORDER BY p.oid)
+        'language', l.lanname, 'source', {text_of("p.prosrc")}, 'sure', b.sure) ORDER BY p.oid)
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN {compiled}
     JOIN pg_catalog.pg_namespace n
         ON n.oid = p.pronamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -172,3 +173,9 @@ def mentions(source: str, name: str) -> str:
     """Whether the source may use the name, in upper or lower case, and however its quotes are doubled."""
     plain = "pg_catalog.translate(pg_catalog.lower({}::text COLLATE pg_catalog.\"C\"), '\"''', '')"
     return f"pg_catalog.strpos({plain.format(source)}, {plain.format(name)}) > 0"
+
+
+def text_of(source: str) -> str:
+    """The source as any client can read it: in a database without an encoding it may hold any bytes."""
+    ascii_only = f"pg_catalog.regexp_replace({source}, '[^\\x01-\\x7f]', '?', 'g')"
+    return f"CASE pg_catalog.current_setting('server_encoding') WHEN 'SQL_ASCII' THEN {ascii_only} ELSE {source} END"

@@ -37,6 +37,7 @@ def write_document(facts: Mapping[str, Any]) -> str:
         "## What Prisma does next": write_prisma(facts["prisma"]),
         "## Column": write_columns(facts["validation"]["columns"]),
         "## Lock, and whom it stalled": write_lock(facts["lock"], execution),
+        **({"## What else to know": "\n".join(f"- {code(note)}" for note in facts["notes"])} if facts["notes"] else {}),
         "## What was not checked": "\n".join(f"- {line}" for line in facts["not_checked"]),
         "## Rollback": write_rollback(facts),
     }

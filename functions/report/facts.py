@@ -52,6 +52,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "tables": objects_in(last, "tables"),
         "prisma": read_prisma(run),
         "lock": describe_lock(run),
+        "notes": list_notes(run),
         "not_checked": list_unchecked(run),
         "rollback": [drop_sql(column) for column in columns if column["changed"] and not is_harmless(column)],
         "revert": way_back,
@@ -189,6 +190,12 @@ def read_prisma(run: Run) -> dict[str, Any]:
         "blocked_by": [str(one) for one in failed] if isinstance(failed, list) else [],
         "recorded_here": any(one.get("recorded_here") is True for one in seen),
     }
+
+
+def list_notes(run: Run) -> list[str]:
+    """What the answers say may surprise somebody later, each text once."""
+    notes = (note for answer in run.answers.values() for note in objects_in(answer, "notes"))
+    return list(dict.fromkeys(text for note in notes if (text := text_of(note.get("text")))))
 
 
 def list_unchecked(run: Run) -> list[str]:

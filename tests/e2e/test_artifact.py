@@ -55,7 +55,7 @@ def start(house: House, database: Database) -> Iterator[Callable[..., EmulatedFu
 
 
 @pytest.fixture
-def invoke(house: House, no_secret_in_output: list[str]) -> Callable[..., Invocation]:
+def invoke(house: House, database: Database, no_secret_in_output: list[str]) -> Callable[..., Invocation]:
     """Invokes a function with a request for the action; no password may be in anything it answers or writes."""
 
     def invoke(action: str, function: EmulatedFunction = house.function) -> Invocation:

@@ -606,6 +606,27 @@ def test_what_others_have_written_is_no_part_of_our_sql(
     assert database.run("SELECT to_regclass('public.hijacked')") == [[None]]
 
 
+def test_a_body_in_no_encoding_can_be_looked_at(
+    invoke: Invoke, applied: Callable[..., str], database: Database
+) -> None:
+    with database.server.connect() as admin:
+        database.line.close()
+        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+        admin.run(
+            f"CREATE DATABASE {database.name} OWNER {database.user} TEMPLATE template0 ENCODING 'SQL_ASCII'"
+            " LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    database.run(f"ALTER SCHEMA public OWNER TO {database.user}")
+    database.run_as_owner("CREATE TABLE drivers (id uuid PRIMARY KEY, name text NOT NULL)")
+    hotfix_id = applied()
+    database.run_as_owner(
+        "DO $$ BEGIN EXECUTE 'CREATE FUNCTION f() RETURNS bigint LANGUAGE sql AS ''SELECT count(rating) /* '"
+        " || convert_from('\\xe9', 'SQL_ASCII') || ' */ FROM drivers'''; END $$"
+    )
+    outcome = invoke("revert", hotfix_id)
+    assert outcome.text == f"{LOST}What names the column may fail without it:\n  function public.f()\n{FORCE_LINE}"
+
+
 def test_a_plan_of_what_is_missing_has_nothing_to_tell_of_its_way_back(
     invoke: Invoke, write_hotfix: WriteHotfix
 ) -> None:

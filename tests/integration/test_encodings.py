@@ -27,6 +27,7 @@ NOTE = "public.drivers.note text"
 def recreate(database: Database, encoding: str) -> None:
     """The same database, empty but for the table, in another encoding."""
     with database.server.connect() as admin:
+        database.line.close()
         admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
         admin.run(
             f"CREATE DATABASE {database.name} OWNER {database.user} TEMPLATE template0 ENCODING '{encoding}'"
@@ -141,6 +142,7 @@ def test_a_list_for_the_gate_is_looked_at_as_well(invoke: Invoke, database: Data
 
 def test_an_encoding_that_does_not_convert_to_utf8_is_refused_at_login(invoke: Invoke, database: Database) -> None:
     with database.server.connect() as admin:
+        database.line.close()
         admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
         admin.run(
             f"CREATE DATABASE {database.name} OWNER {database.user} TEMPLATE template0 ENCODING 'MULE_INTERNAL'"

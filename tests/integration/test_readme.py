@@ -125,6 +125,13 @@ def test_the_errors_shown_are_real_texts() -> None:
     added = 'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS "active_since" timestamp with time zone null'
     others = {
         "column used": errors.column_used(rating, "public.drivers.rating"),
+        "left behind": errors.left_behind(
+            rating,
+            "public.drivers.rating",
+            ["trigger noting on public.drivers, whose function public.note() names the column"],
+            ["DROP TRIGGER IF EXISTS noting on public.drivers;", "DROP FUNCTION IF EXISTS public.note();"],
+            others=False,
+        ),
         "schema differs": errors.schema_differs(
             "kaviar", 5, [missing], [], [("add_drivers_active_since", added)], rest=False
         ),

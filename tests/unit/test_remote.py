@@ -161,6 +161,13 @@ def test_what_prisma_will_do_next_is_said_where_there_is_a_history(capsys: pytes
     assert "prisma" not in capsys.readouterr().out
 
 
+def test_what_may_surprise_somebody_later_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    notes = [{"code": "revert_dependents", "text": "The way back takes along, and so needs force: index public.a."}]
+    seen = {"columns": [], "blockers": [], "notes": notes}
+    show_output({"result": "already_applied", "summary": "Done.", "plan": seen, "verify": seen})
+    assert capsys.readouterr().out.count(notes[0]["text"]) == 1
+
+
 def test_what_is_there_already_leads_to_the_proof() -> None:
     line = f"make hotfix STACK=pg-hotfix-x ID={HOTFIX} ACTION=verify REASON=INC-4711"
     output = {"result": "already_applied", "plan": {}}

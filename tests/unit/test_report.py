@@ -344,6 +344,18 @@ def test_what_is_no_time_is_left_out(value: object) -> None:
     assert moment(value) is None
 
 
+def test_what_may_surprise_somebody_later_is_told_once_and_as_text() -> None:
+    whole = output("plan", "apply", "verify", result="applied")
+    text = "The way back takes along, and so needs force: index public.by_rating."
+    for name in ("plan", "apply"):
+        whole[name]["notes"] = [{"code": "revert_dependents", "text": text}, {"code": "other", "text": HOSTILE}]
+    markdown = make_report(Run(whole))["markdown"]
+    assert f"## What else to know\n\n- `{text}`\n- `" in markdown
+    assert headings(markdown) == [*HEADINGS[:-2], "What else to know", *HEADINGS[-2:]]
+    assert facts(whole)["notes"] == [text, HOSTILE]
+    assert "What else to know" not in make_report(Run(output("plan")))["markdown"]
+
+
 # What others have written
 
 
