@@ -28,6 +28,8 @@ endif
 endif
 export SAM_CLI_TELEMETRY := 0
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+# Without bytecode on disk each program compiles all its packages once more, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 # The servers of the laptop are on 127.0.0.1: a proxy has no business there.
 export NO_PROXY := 127.0.0.1,localhost,$(NO_PROXY)
 export no_proxy := $(NO_PROXY)
@@ -81,8 +83,23 @@ screenshots: .venv/ready ## Take the pictures of the button in docs/ anew, with 
 build: .venv/ready ## Build the function with sam, when its sources changed
 	@$(PYTHON) -m local build
 
+# Tests wait more than they compute: there are more workers than processors.
+WORKERS := 6
+PYTEST = $(PYTHON) -m pytest -q --numprocesses $(WORKERS) --dist worksteal
+CHECKS := lint types template check-sql scan
+# What is made once for all that run at the same time.
+AT_ONCE = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
+
 .PHONY: test
-test: lint types template check-sql scan tests ## Check style, types, template, SQL and policies, then run every test
+test: .venv/ready ## Check style, types, template, SQL and policies, run every test; FAST=1: style, types, unit tests
+ifdef FAST
+	@$(AT_ONCE) lint types
+	@$(PYTEST) tests/unit
+else
+	@$(MAKE) --no-print-directory .local/bench/ready .local/scan/ready
+	@$(AT_ONCE) $(CHECKS)
+	@$(PYTEST)
+endif
 
 .PHONY: lint
 lint: .venv/ready ## Check the style of the Python files
@@ -132,18 +149,18 @@ scan: .venv/ready .local/scan/ready ## Look for weak spots in the template, the 
 
 .PHONY: tests
 tests: .venv/ready .local/bench/ready .local/scan/ready ## Run the unit, integration and end-to-end tests
-	@$(PYTHON) -m pytest -q
+	@$(PYTEST)
 
 .PHONY: test-long
 test-long: .venv/ready ## Run the property tests with 10,000 examples and the whole fault sweep
-	@$(PYTHON) -m pytest -q --long -m long_too
+	@$(PYTEST) --long -m long_too
 
 .PHONY: test-matrix
 test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests on PostgreSQL 14 to 18
 	@for version in $(VERSIONS); do \
 		echo "PostgreSQL $$version"; \
 		$(PYTHON) -m local.binaries $$version >/dev/null || exit 1; \
-		PG_VERSION=$$version $(PYTHON) -m pytest -q tests/integration || exit 1; \
+		PG_VERSION=$$version $(PYTEST) tests/integration || exit 1; \
 	done
 
 .PHONY: bench

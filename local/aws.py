@@ -2,13 +2,21 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import boto3
+import moto
 import requests
 from moto.server import ThreadedMotoServer
+
+# moto's Step Functions take one name from a module of moto.batch. The package itself would read all of EC2, which takes
+# longer than everything else here; so it stands there empty.
+BATCH = sys.modules.setdefault("moto.batch", ModuleType("moto.batch"))
+BATCH.__path__ = [f"{path}/batch" for path in moto.__path__]
 
 REGION = "us-east-1"
 # moto accepts any credentials; given here, so that nothing looks for real ones.

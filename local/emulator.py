@@ -96,7 +96,8 @@ def emulated_function(
     Time-out, memory and environment are those of the built template; `environment` stands in for what only a stack has.
     The first invocation starts the function's own process, by the command `prefix` if there is one.
     """
-    template = yaml.safe_load((artifact.parent / "template.yaml").read_text())
+    # In C: in Python it takes longer than the start of the function.
+    template = yaml.load((artifact.parent / "template.yaml").read_text(), yaml.CSafeLoader)
     settings = read_settings(template, environment, artifact.name)
     with tempfile.TemporaryDirectory(prefix="pg-hotfix-emulator-") as directory:
         runtime = link_runtime(Path(directory) / "runtime")

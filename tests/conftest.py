@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -10,8 +12,10 @@ import os
 import secrets
 import shutil
 import sys
+import threading
 import time
 import traceback
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import hypothesis
 import hypothesis.configuration
+import pg8000.exceptions
 import pytest
 from moto import mock_aws
 
@@ -27,6 +32,7 @@ from moto import mock_aws
 os.environ["ENVIRONMENT"] = "test"
 import app
 import credentials
+from local.places import PROJECT
 from local.postgres import Server, running_server
 
 if TYPE_CHECKING:
@@ -40,6 +46,13 @@ DRIVERS = "CREATE TABLE public.drivers (id uuid PRIMARY KEY, name text NOT NULL)
 # Every password of the session. The fixture `no_secret_in_output` looks for them.
 PASSWORDS: set[str] = set()
 numbers = itertools.count(1)
+# After it a test gives up waiting for what should have come long ago.
+PATIENCE_SECONDS = 120.0
+# What nobody else may write to: each worker of pytest-xdist has a name.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+STATE = PROJECT / ".local" / "tests" / WORKER
+OUTSIDE_TRANSACTIONS = """SELECT pid, query, query_start FROM pg_stat_activity
+WHERE application_name = 'pg-hotfix' AND datname = current_database() AND state = 'idle'"""
 
 # Of a property's examples; 10,000 take minutes. A shared machine may be slow at any moment, which is no failure.
 PATIENT = hypothesis.settings(
@@ -52,7 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.configuration.set_hypothesis_home_dir(config.rootpath / ".pytest_cache" / "hypothesis")
+    hypothesis.configuration.set_hypothesis_home_dir(STATE / "hypothesis")
     hypothesis.settings.register_profile("quick", PATIENT)
     hypothesis.settings.register_profile("long", PATIENT, max_examples=10_000)
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "quick")
@@ -77,21 +90,78 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running_server(tmp_path_factory.mktemp("postgres"), version=int(version) if version else None) as server:
         PASSWORDS.add(server.admin_password)
         yield server
+        line_to(server).close()
     shutil.rmtree(server.ca_bundle.parent)  # It may lie outside of pytest's own folder.
 
 
-@contextmanager
-def call_later(seconds: float, action: Callable[[], object]) -> Iterator[None]:
-    """Calls `action` in a thread after that time, and waits for it at the end of the block. Its failure is raised."""
+def until(happened: Callable[[], object], pause_seconds: float = 0.02) -> None:
+    """That has happened. No test says how long it may take: a machine that is busy enough takes any time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, f"it did not happen within {PATIENCE_SECONDS:.0f} s"
+        time.sleep(pause_seconds)
 
-    def wait_and_act() -> None:
-        time.sleep(seconds)
-        action()
+
+@contextmanager
+def meanwhile(*actions: Callable[[], object]) -> Iterator[None]:
+    """Calls the actions one after the other in a thread, and has done so at the end of the block. A failure is
+    raised."""
+
+    def act() -> None:
+        for action in actions:
+            action()
 
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(wait_and_act)
+        done = pool.submit(act)
         yield
-        done.result(30)
+        done.result(PATIENCE_SECONDS)
+
+
+class Line:
+    """A connection as the administrator, kept for one statement after the other: a login costs more than most of
+    them. One thread at a time has it, and a failure ends it."""
+
+    def __init__(self, server: Server, database: str) -> None:
+        self.server = server
+        self.database = database
+        self.turn = threading.Lock()
+        self.connection: Connection | None = None
+
+    def run(self, *statements: str) -> list[list[Any]]:
+        """The rows of the first of them that has any."""
+        if not self.turn.acquire(blocking=False):
+            with contextlib.closing(Line(self.server, self.database)) as another:
+                return another.run(*statements)
+        try:
+            self.connection = self.connection_that_works()
+            rows = [self.connection.run(sql) for sql in statements]
+            self.connection.run("DISCARD ALL")  # The next one begins as a new login does.
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.turn.release()
+        return next((found for found in rows if found), [])
+
+    def connection_that_works(self) -> Connection:
+        """The kept one, unless the server has ended it, as one that crashed has."""
+        if self.connection:
+            try:
+                self.connection.run("SELECT 1")
+            except pg8000.exceptions.InterfaceError:
+                self.close()
+        return self.connection or self.server.connect(self.database)
+
+    def close(self) -> None:
+        if self.connection:
+            with contextlib.suppress(pg8000.exceptions.InterfaceError):  # The server was faster.
+                self.connection.close()
+        self.connection = None
+
+
+@functools.cache
+def line_to(server: Server) -> Line:
+    return Line(server, "postgres")
 
 
 @dataclass(frozen=True)
@@ -103,17 +173,19 @@ class Database:
     user: str
     password: str = field(repr=False)
 
+    @functools.cached_property
+    def line(self) -> Line:
+        return Line(self.server, self.name)
+
     def connect(self, user: str | None = None, password: str | None = None) -> Connection:
         return self.server.connect(self.name, user, password)
 
     def run(self, sql: str) -> list[list[Any]]:
         """As the administrator."""
-        with self.connect() as connection:
-            return connection.run(sql) or []
+        return self.line.run(sql)
 
     def run_as_owner(self, sql: str) -> list[list[Any]]:
-        with self.connect(self.user, self.password) as connection:
-            return connection.run(sql) or []
+        return self.line.run(f"SET SESSION AUTHORIZATION {self.user}", sql, "RESET SESSION AUTHORIZATION")
 
     def secret(self, **fields: Any) -> dict[str, Any]:
         whole = {
@@ -125,25 +197,45 @@ class Database:
         }
         return {name: value for name, value in (whole | {"engine": "postgres"} | fields).items() if value is not None}
 
+    def until_waited_for(self, runs: int = 1) -> None:
+        """So many runs of the function have been seen to wait for somebody: outside of any transaction, where nobody
+        waits behind them, they have asked the server the same thing twice."""
+        asked: defaultdict[tuple[int, str], set[Any]] = defaultdict(set)
+        with self.connect() as admin:
+
+            def are_waiting() -> bool:
+                for pid, query, began in admin.run(OUTSIDE_TRANSACTIONS) or []:
+                    asked[pid, query].add(began)
+                return len({pid for (pid, _), moments in asked.items() if len(moments) > 1}) >= runs
+
+            until(are_waiting)
+
 
 def create_database(server: Server) -> Database:
     number = next(numbers)
     database = Database(server, f"kaviar_{number}", f"kaviar_app_{number}", new_password())
-    with server.connect() as admin:
-        admin.run(f"CREATE ROLE {database.user} LOGIN PASSWORD '{database.password}'")
-        admin.run(f"CREATE DATABASE {database.name} OWNER {database.user}")
+    line = line_to(server)
+    # PostgreSQL 14 copies files anyway; from 15 on it would take four times as long to log them.
+    strategy = "STRATEGY file_copy" if line.run("SHOW server_version_num") >= [["150000"]] else ""
+    line.run(
+        f"CREATE ROLE {database.user} LOGIN PASSWORD '{database.password}'",
+        f"CREATE DATABASE {database.name} OWNER {database.user} {strategy}",
+    )
     database.run(f"ALTER SCHEMA public OWNER TO {database.user}")
     database.run_as_owner(DRIVERS)
     return database
+
+
+def drop_database(database: Database) -> None:
+    database.line.close()
+    line_to(database.server).run(f"DROP DATABASE {database.name} WITH (FORCE)", f"DROP ROLE {database.user}")
 
 
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
     database = create_database(server)
     yield database
-    with server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+    drop_database(database)
 
 
 def grant(database: Database, role: str) -> str:

@@ -134,7 +134,7 @@ def summarise_result(report: Report) -> str:
             )
             return f"{missing} missing{unknown}; apply would run the file; {way}."
         case "verified":
-            return f"{names} as expected, and can be selected."
+            return f"{names} as expected, and can be selected by {report.database['user']}."
         case "passed":
             return f"As the application expects: {count_columns([column.expectation for column in report.columns])}."
         case _:

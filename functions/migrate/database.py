@@ -26,7 +26,7 @@ import errors
 import transport
 from limits import MARGIN_MS, elapsed_ms
 from login import LibpqConnection, is_from_pooler
-from pinned import PIN, READ_OWN, set_sql
+from pinned import END_OF_FILE, PIN, READ_OWN, set_sql
 
 if TYPE_CHECKING:
     import ssl
@@ -366,7 +366,7 @@ class Session:
         started = time.monotonic()
         try:
             # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
-            return self.connection.run(f"{prefix}{sql}\n;{PIN};{after}") or []
+            return self.connection.run(f"{prefix}{sql}\n;{END_OF_FILE};{after}") or []
         except DatabaseError as error:
             sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
             if sqlstate == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:

@@ -96,7 +96,7 @@ class ColumnMismatchError(HotfixError):
 
 
 class RelationError(HotfixError):
-    """The table is missing, or the name is not a table's. Nothing was run."""
+    """The table is missing, the name is not a table's, or the table can't take the column. Nothing was run."""
 
 
 class PlanChangedError(HotfixError):
@@ -429,11 +429,12 @@ def not_owner(table: str, owner: str, user: str, line: str, *, is_member: bool) 
     )
 
 
-def owned_by_other(table: str, table_in_sql: str, owner: str, user: str, why: str) -> NotOwnerError:
+def owned_by_other(table: str, tables_in_sql: Sequence[str], owner: str, user: str, why: str) -> NotOwnerError:
     """`why` no role of the application can be a member of the owner."""
     return NotOwnerError(
         f"{user} does not own {table}: {owner} does, which {why}, and ALTER TABLE needs the owner's rights. "
-        f"{UNCHANGED} Give the table to a role of the application:  ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};"
+        f"{UNCHANGED} Give the {'table' if len(tables_in_sql) == 1 else 'tables'} to a role of the application:  "
+        + "  ".join(f"ALTER TABLE {table_in_sql} OWNER TO {quoted(user)};" for table_in_sql in tables_in_sql)
     )
 
 
@@ -598,6 +599,93 @@ def describe_absent(table: Mapping[str, Any]) -> str:
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+# What ALTER TABLE would refuse
+
+
+def system_table(table: str) -> RelationError:
+    return RelationError(
+        f"{table} is a table of PostgreSQL itself. Nothing was run. A hotfix changes the application's tables: correct "
+        "the name in the file."
+    )
+
+
+def partition_named(table: str, root: str) -> RelationError:
+    return RelationError(
+        f"{table} is a partition of {root}, whose columns it has. Nothing was run. Name {root} instead of {table} in "
+        "the file: ALTER TABLE changes all its partitions."
+    )
+
+
+def typed_table(table: str, row_type: str, type_in_sql: str, change: str) -> RelationError:
+    return RelationError(
+        f"{table} is a typed table: its columns are those of the type {row_type}. Nothing was run. Change the type, by "
+        f"a migration of its own:  ALTER TYPE {type_in_sql} {change} CASCADE;"
+    )
+
+
+def temporary_table(table: str, target: str) -> RelationError:
+    below = "" if table == target else f" and inherits from {target}"
+    return RelationError(
+        f"{table} is a temporary table of another session{below}, and nobody else can alter it. Nothing was run. Run "
+        "the same request again when that session has ended or dropped its table."
+    )
+
+
+def no_room(table: str, attributes: int, needed: int, most: int) -> RelationError:
+    return RelationError(
+        f"{table} has no room for {counted(needed, 'more column')}: PostgreSQL counts {attributes} of at most {most}, "
+        "those that were dropped included (54011). Nothing was run. VACUUM FULL does not give these back: move the "
+        "rows to a new table (CREATE TABLE ... (LIKE ... INCLUDING ALL)), or put the column into a table beside it."
+    )
+
+
+def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str) -> RelationError:
+    return RelationError(
+        f"{table} can get no column that has a value in every row, since {stored_in} stores rows of its type (0A000). "
+        "Nothing was run. Add the column without a default, and set the default for later rows in a second statement:  "
+        f"ALTER TABLE {table_in_sql} ALTER COLUMN {quoted(column)} SET DEFAULT ...;"
+    )
+
+
+def child_differs(
+    hotfix: str, table: str, child: str, column: Mapping[str, Any], line_to_paste: str
+) -> ColumnMismatchError:
+    """`column`: the child's, as the response shows columns."""
+    return ColumnMismatchError(
+        f"{child} is below {table} and has a column of its own that is not what {hotfix} expects. {UNCHANGED}\n"
+        f"  {column['name']}\n    expected  {column['expected']}\n    actual    {column['actual']}\n"
+        "ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own, and run the same "
+        f"request again:  {line_to_paste}",
+        columns=[dict(column)],
+    )
+
+
+def type_not_usable(column: str, type_shown: str, type_in_sql: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} may not use the type {type_shown} of {column}. {UNCHANGED} Grant it:  "
+        f"GRANT USAGE ON TYPE {type_in_sql} TO {quoted(user)};"
+    )
+
+
+def bad_column(file: str, column: str, what: str, advice: str) -> HotfixFileError:
+    return HotfixFileError(f"sql/{file} expects {column} {what}. {UNCHANGED} {advice}")
+
+
+def bad_expression(file: str, column: str, what: str, column_type: str, refusal: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{file} expects {column} {what}, which PostgreSQL does not take for a column of the type {column_type} "
+        f"({refusal}). {UNCHANGED} Correct it in the file, each name with its schema unless it is PostgreSQL's own, "
+        "have it reviewed, and deploy."
+    )
+
+
+def null_in_rows(file: str, column: str, table: str) -> HotfixFileError:
+    return HotfixFileError(
+        f"sql/{file} adds {column} as NOT NULL without a default, and {table} has rows: PostgreSQL refuses that "
+        f"(23502). {UNCHANGED} Give the column a default, or leave NOT NULL out, in the SQL and in the expect line."
+    )
 
 
 # The way back

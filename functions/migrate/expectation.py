@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import errors
 from lexer import LOWER, Token, Unended, tokens
 
+# Of every table. https://www.postgresql.org/docs/current/ddl-system-columns.html
+SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 # PostgreSQL cuts longer names silently, so two names could become one.
 NAME_LIMIT_BYTES = 63
 
@@ -75,6 +77,8 @@ def parse_expectation(text: str) -> Expectation:
             "the column is not named as schema.table.column", "Name all three, such as public.drivers.active_since."
         )
     schema, table, column = names
+    if column in SYSTEM_COLUMNS:
+        raise Unreadable(f"{column} is a system column of every table", "Give the column another name.")
     column_type = reader.type_name()
     collation = reader.collation() if reader.accept("COLLATE") else None
     not_null = reader.accept("NOT")

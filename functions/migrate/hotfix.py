@@ -21,11 +21,12 @@ from gate import compare_schema
 from limits import derive_limits, elapsed_ms
 from locks import Turn
 from look import Look, differing, hash_plan, look
+from notes import find_notes
 from preconditions import (
-    refuse_missing_rights,
     refuse_read_only,
     refuse_recorded,
     refuse_stale_plan,
+    refuse_what_alter_table_would,
     refuse_what_cannot_work,
 )
 from prisma import RECORDED, read_history
@@ -149,7 +150,9 @@ def apply(
             continue
         is_to_record = record is not None and history is not None and history.state != RECORDED
         if before.matches and history and not is_to_record:
-            return count_waiting(turn, report("already_applied", session, hotfix, before, history))
+            return count_waiting(
+                turn, report("already_applied", session, hotfix, before, history, find_notes(session, before))
+            )
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         if is_to_record and history:
@@ -202,14 +205,15 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     Raises: what `apply` would raise for the same state.
     """
     seen = look(session, hotfix)
-    history = read_history(session, hotfix, seen)
+    history, notes = read_history(session, hotfix, seen), find_notes(session, seen)
     if seen.matches:
         already = report("already_applied", session, hotfix, seen, history)
-        return replace(already, notes=note_way_back(session, hotfix, seen))
+        return replace(already, notes=notes + note_way_back(session, hotfix, seen))
     refuse_what_cannot_work(session, hotfix, seen)
     blockers = describe_blockers(session, find_blockers(session, hotfix))
     would = report("would_apply", session, hotfix, seen, history)
-    return replace(would, blockers=blockers, sql=hotfix.sql, notes=note_way_back(session, hotfix, seen))
+    notes += note_way_back(session, hotfix, seen)
+    return replace(would, blockers=blockers, sql=hotfix.sql, notes=notes)
 
 
 def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
@@ -220,7 +224,7 @@ def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
 
 
 def verify(session: Session, hotfix: Hotfix) -> Report:
-    """Every expectation holds and the columns can be selected. Nothing was changed.
+    """Every expectation holds, and the role that has logged in can select the columns. Nothing was changed.
 
     Raises:
         ColumnMismatchError: one is missing or differs.
@@ -232,7 +236,8 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     except errors.SqlRefusedError:
         look_for_match(session, hotfix)  # Most likely somebody has changed it since the look: then this says so.
         raise
-    return report("verified", session, hotfix, seen, read_history(session, hotfix, seen))
+    history = read_history(session, hotfix, seen)
+    return report("verified", session, hotfix, seen, history, find_notes(session, seen))
 
 
 def look_for_match(session: Session, hotfix: Hotfix) -> Look:
@@ -243,13 +248,16 @@ def look_for_match(session: Session, hotfix: Hotfix) -> Look:
 
 
 def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
-    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, and ownership of
-    every table."""
+    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, the rights on every
+    table that ALTER TABLE reaches; and these can take the columns that are missing.
+
+    Raises: what `apply` would raise for a missing column. A column that is there and differs is `plan`'s to tell.
+    """
     refuse_read_only(session)
     columns: list[Column] = []
     for hotfix in hotfixes:
         seen = look(session, hotfix)
-        refuse_missing_rights(session, seen)
+        refuse_what_alter_table_would(session, hotfix, seen)
         columns += seen.columns
     ids = tuple(hotfix.id for hotfix in hotfixes)
     return Report("ready", tuple(columns), session.facts.describe(), limits=session.facts.limits, hotfixes=ids)
@@ -288,7 +296,7 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
 def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
     """The report of what was committed, after one more look."""
     lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
-    after, history = look_again(turn.session, turn.hotfix, settings, remaining_ms)
+    after, history, notes = look_again(turn.session, turn.hotfix, settings, remaining_ms)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
         for column, proved in zip(after.columns, outcome.proof, strict=True)
@@ -301,6 +309,7 @@ def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remai
             turn.hotfix,
             replace(after, columns=columns),
             replace(history, recorded_here=outcome.recorded),
+            notes,
         ),
         attempts=turn.attempts,
         lock_wait_ms=lock_wait_ms,
@@ -368,7 +377,7 @@ def refuse_too_late(session: Session, turn: Turn) -> None:
 
 def look_again(
     session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]
-) -> tuple[Look, History]:
+) -> tuple[Look, History, Notes]:
     """What is there after COMMIT, seen over a fresh connection if this one has failed.
 
     Raises:
@@ -376,12 +385,12 @@ def look_again(
     """
     try:
         after = look(session, hotfix)
-        history = read_history(session, hotfix, after)
+        history, notes = read_history(session, hotfix, after), find_notes(session, after)
     except (errors.HotfixError, LockNotAvailable):
         try:
             with log_in(settings, remaining_ms) as fresh:
                 after = look(fresh, hotfix)
-                history = read_history(fresh, hotfix, after)
+                history, notes = read_history(fresh, hotfix, after), find_notes(fresh, after)
                 if not after.is_done:
                     refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
         except errors.RelationError as error:
@@ -393,10 +402,10 @@ def look_again(
             ) from error
     if not after.is_done:
         raise errors.changed_since(hotfix.id, differing(after), reverting=hotfix.reverting)
-    return after, history
+    return after, history, notes
 
 
-def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History) -> Report:
+def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History, notes: Notes = ()) -> Report:
     return Report(
         result,
         seen.columns,
@@ -407,4 +416,5 @@ def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: H
         limits=session.facts.limits,
         hotfixes=(hotfix.id,),
         history=history,
+        notes=notes,
     )

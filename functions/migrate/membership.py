@@ -13,6 +13,8 @@ import errors
 from database import LockNotAvailable, literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from database import Session
 
 # Who sees what other sessions do: https://www.postgresql.org/docs/current/predefined-roles.html
@@ -31,13 +33,13 @@ class Membership:
     is_circular: bool
 
 
-def refuse_to_alter(session: Session, table: str, table_in_sql: str, owner: str) -> errors.NotOwnerError:
-    """The error for a table whose owner's rights our role does not have."""
+def refuse_to_alter(session: Session, table: str, tables_in_sql: Sequence[str], owner: str) -> errors.NotOwnerError:
+    """The error for a table, or for several of one owner, whose rights our role does not have."""
     user = session.facts.user
     found = read_membership(session, owner)
     if found.is_administrator or found.is_circular:
         why = "is an administrator" if found.is_administrator else f"is itself a member of {user}"
-        return errors.owned_by_other(table, table_in_sql, owner, user, why)
+        return errors.owned_by_other(table, tables_in_sql, owner, user, why)
     line = line_that_grants(session, owner, found)
     return errors.not_owner(table, owner, user, line, is_member=found.is_member)
 

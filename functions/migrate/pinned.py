@@ -47,3 +47,6 @@ def set_sql(settings: Mapping[str, str]) -> str:
 
 
 PIN = set_sql(PINNED)
+# What follows a file's statements: triggers that they have deferred belong to them, and run under the same settings.
+# https://www.postgresql.org/docs/current/sql-set-constraints.html
+END_OF_FILE = f"SET CONSTRAINTS ALL IMMEDIATE;{PIN}"

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
+from definition import FIRST_NORMAL_OID, refuse_impossible
 from look import hash_plan
 from membership import refuse_to_alter
+from obstacles import refuse_obstacles
 from prisma import UNREADABLE
 
 if TYPE_CHECKING:
@@ -29,7 +31,16 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
     if wrong:
         raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
     if not seen.is_done:
-        refuse_missing_rights(session, seen)
+        refuse_what_alter_table_would(session, hotfix, seen)
+
+
+def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) -> None:
+    """What the server would refuse of the tables and of the columns that are missing."""
+    refuse_system_tables(seen)
+    refuse_missing_rights(session, seen)
+    refuse_obstacles(session, hotfix, seen)
+    if not hotfix.reverting:
+        refuse_impossible(session, hotfix, seen)
 
 
 def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
@@ -47,12 +58,23 @@ def refuse_read_only(session: Session) -> None:
         raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
 
 
+def refuse_system_tables(seen: Look) -> None:
+    """Else the advice would be to give the role rights on them."""
+    for column in seen.columns:
+        schema, table = column.expectation.schema, column.expectation.qualified_table
+        if schema.startswith("pg_temp_"):
+            raise errors.temporary_table(table, table)
+        # No other schema's name may begin so.
+        if (column.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
+            raise errors.system_table(table)
+
+
 def refuse_missing_rights(session: Session, seen: Look) -> None:
     for column in seen.columns:
         expectation, user = column.expectation, session.facts.user
         tables = expectation.qualified_table, expectation.table_in_sql
         if not column.owned:
-            raise refuse_to_alter(session, *tables, column.owner or "")
+            raise refuse_to_alter(session, tables[0], tables[1:], column.owner or "")
         if not column.schema_usable:
             raise errors.no_usage(expectation.schema, user)
         if not column.lockable:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.package import AWS_SDK, package_mb
-from local.aws import fake_aws
 from local.build import build_if_changed
 from local.emulator import emulated_function
 from local.laptop import local_environment
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from local.emulator import EmulatedFunction, Invocation
     from tests.conftest import Database
+    from tests.e2e.conftest import House
 
 HOTFIX = "20260212092000_add_drivers_active_since"
 COLUMN = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'drivers' AND column_name = 'active_since'"
@@ -37,25 +37,28 @@ def artifact() -> None:
 
 
 @pytest.fixture
-def start(database: Database) -> Iterator[Callable[..., EmulatedFunction]]:
-    """Starts the function with a secret for the test's database, changed by the fields given."""
+def database(incident: Database) -> Database:
+    return incident
+
+
+@pytest.fixture
+def start(house: House, database: Database) -> Iterator[Callable[..., EmulatedFunction]]:
+    """Starts a function with a secret for the test's database, changed by the fields given."""
     with contextlib.ExitStack() as stack:
 
         def start(**fields: Any) -> EmulatedFunction:
-            aws = stack.enter_context(fake_aws())
-            secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret(**fields)))
-            environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url)
+            secret_arn = house.aws.put_secret("kaviar/other", json.dumps(database.secret(**fields)))
+            environment = local_environment(database.server.ca_bundle, secret_arn, house.aws.endpoint_url)
             return stack.enter_context(emulated_function(environment))
 
         yield start
 
 
 @pytest.fixture
-def invoke(start: Callable[..., EmulatedFunction], no_secret_in_output: list[str]) -> Callable[[str], Invocation]:
-    """Invokes one warm function with a request for the action; no password may be in anything it answers or writes."""
-    function = start()
+def invoke(house: House, database: Database, no_secret_in_output: list[str]) -> Callable[..., Invocation]:
+    """Invokes a function with a request for the action; no password may be in anything it answers or writes."""
 
-    def invoke(action: str) -> Invocation:
+    def invoke(action: str, function: EmulatedFunction = house.function) -> Invocation:
         invocation = function.invoke({"hotfix": HOTFIX, "action": action, "reason": "INC-4711", "requested_by": "ana"})
         no_secret_in_output.extend([invocation.output, json.dumps(invocation.payload)])
         return invocation
@@ -89,14 +92,14 @@ def read_lines(invocation: Invocation, message: str) -> list[dict[str, Any]]:
     return [record for record in invocation.logs if record.get("message") == message]
 
 
-def test_check_is_ready_and_counts_it(invoke: Callable[[str], Invocation]) -> None:
+def test_check_is_ready_and_counts_it(invoke: Callable[..., Invocation]) -> None:
     invocation = invoke("check")
     assert (invocation.error_type, invocation.payload["result"]) == (None, "ready")
     assert invocation.payload["database"]["tls"] == "TLSv1.3"
     assert [metric["Ready"] for metric in invocation.metrics if "Ready" in metric] == [[1.0]]
 
 
-def test_plan_tells_what_would_run_and_changes_nothing(invoke: Callable[[str], Invocation], database: Database) -> None:
+def test_plan_tells_what_would_run_and_changes_nothing(invoke: Callable[..., Invocation], database: Database) -> None:
     invocation = invoke("plan")
     assert (invocation.error_type, invocation.payload["result"]) == (None, "would_apply")
     assert 'ADD COLUMN IF NOT EXISTS "active_since"' in invocation.payload["sql"]
@@ -104,9 +107,10 @@ def test_plan_tells_what_would_run_and_changes_nothing(invoke: Callable[[str], I
 
 
 def test_apply_adds_the_column_once_and_logs_what_it_answers(
-    invoke: Callable[[str], Invocation], database: Database
+    start: Callable[..., EmulatedFunction], invoke: Callable[..., Invocation], database: Database
 ) -> None:
-    first, second = invoke("apply"), invoke("apply")
+    function = start()
+    first, second = invoke("apply", function), invoke("apply", function)
     assert (first.payload["result"], second.payload["result"]) == ("applied", "already_applied")
     assert database.run(COLUMN) == [[1]]
     (line,) = read_lines(first, "hotfix finished")
@@ -115,13 +119,13 @@ def test_apply_adds_the_column_once_and_logs_what_it_answers(
     assert (line["cold_start"], read_lines(second, "hotfix finished")[0]["cold_start"]) == (True, False)
 
 
-def test_verify_proves_the_column(invoke: Callable[[str], Invocation], database: Database) -> None:
+def test_verify_proves_the_column(invoke: Callable[..., Invocation], database: Database) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since timestamptz")
     invocation = invoke("verify")
     assert (invocation.error_type, invocation.payload["result"]) == (None, "verified")
 
 
-def test_verify_of_a_missing_column_fails_with_the_text_for_the_operator(invoke: Callable[[str], Invocation]) -> None:
+def test_verify_of_a_missing_column_fails_with_the_text_for_the_operator(invoke: Callable[..., Invocation]) -> None:
     invocation = invoke("verify")
     assert invocation.error_type == "ColumnMismatchError"
     assert invocation.error_message is not None

@@ -10,19 +10,20 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from local.places import PROJECT
+from tests.conftest import PATIENCE_SECONDS, STATE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def run_bench(module: str, *options: str, seconds: float) -> subprocess.CompletedProcess[str]:
+def run_bench(module: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", module, *options],
         cwd=PROJECT,
-        env=os.environ | {"PG_HOTFIX_STATE": str(PROJECT / ".local" / "tests")},
+        env=os.environ | {"PG_HOTFIX_STATE": str(STATE)},
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=5 * PATIENCE_SECONDS,
         check=False,
     )
 
@@ -30,7 +31,7 @@ def run_bench(module: str, *options: str, seconds: float) -> subprocess.Complete
 def test_every_tool_adds_the_column_and_every_scenario_plays(tmp_path: Path) -> None:
     picture = tmp_path / "latency.svg"
     options = ["--short", "--hold=0.3", "--rows=2000", "--busy-runs=2", f"--plot={picture}"]
-    result = run_bench("bench.locks", *options, seconds=120)
+    result = run_bench("bench.locks", *options)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("   ")]
     assert sorted(row[0].lower() for row in rows if row[-2:] == ["exit", "0"]) == [
@@ -43,7 +44,7 @@ def test_every_tool_adds_the_column_and_every_scenario_plays(tmp_path: Path) -> 
 
 def test_every_figure_of_the_speed_is_there_after_one_run(tmp_path: Path) -> None:
     picture = tmp_path / "waterfall.svg"
-    result = run_bench("bench.speed", "--runs=1", f"--plot={picture}", seconds=240)
+    result = run_bench("bench.speed", "--runs=1", f"--plot={picture}")
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("   ")]
     others = Counter(" ".join(row[-2:]) for row in rows)

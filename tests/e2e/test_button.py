@@ -4,7 +4,6 @@ function, and a real PostgreSQL."""
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,9 @@ import pytest
 
 import style
 from executions import describe, list_newest
-from local.aws import fake_aws
 from local.browser import find_chromium, open_page
-from local.build import build_if_changed
 from local.dashboard import running_dashboard
-from local.emulator import emulated_function
-from local.laptop import local_environment
-from tests.conftest import require_or_skip
+from tests.conftest import PATIENCE_SECONDS, require_or_skip, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +23,7 @@ if TYPE_CHECKING:
 
     from executions import Execution
     from tests.conftest import Database
+    from tests.e2e.conftest import House
 
 HOTFIX = "20260212092000_add_drivers_active_since"
 COLUMN = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'drivers' AND column_name = 'active_since'"
@@ -42,9 +38,12 @@ def chromium() -> str:
     return str(executable)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def artifact(chromium: str) -> None:
-    build_if_changed()
+@pytest.fixture
+def database(incident: Database) -> Iterator[Database]:
+    """Who is in the way can be seen whole."""
+    incident.run(f"GRANT pg_read_all_stats TO {incident.user}")
+    yield incident
+    incident.run(f"REVOKE pg_read_all_stats FROM {incident.user}")
 
 
 @dataclass
@@ -71,13 +70,15 @@ class Dashboard:
     def press_until(self, name: str, text: str) -> None:
         """Presses the popup's button until the popup says so."""
         popup = self.page.get_by_role("dialog")
-        for _ in range(30):
+
+        def is_said() -> bool:
             self.page.wait_for_function("!document.querySelector('.calling')")
             if popup.get_by_text(text).count():
-                return
+                return True
             popup.get_by_role("button", name=name).click()
-            self.page.wait_for_timeout(500)
-        pytest.fail(f"{text!r} did not come; the popup says: {popup.inner_text()}")
+            return False
+
+        until(is_said, 0.5)
 
     def started(self, action: str) -> list[Execution]:
         names = [one for one in list_newest(self.client, self.machine_arn) if one["name"].startswith(f"{action}-")]
@@ -85,18 +86,13 @@ class Dashboard:
 
 
 @pytest.fixture
-def dashboard(database: Database, chromium: str, no_secret_in_output: list[str]) -> Iterator[Dashboard]:
+def dashboard(chromium: str, house: House, database: Database, no_secret_in_output: list[str]) -> Iterator[Dashboard]:
     """The page shows the incident."""
-    database.run(f"GRANT pg_read_all_stats TO {database.user}")
     with contextlib.ExitStack() as stack:
-        aws = stack.enter_context(fake_aws())
-        secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret()))
-        environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url)
-        function = stack.enter_context(emulated_function(environment | {"LOCK_WAIT_SECONDS": "1"}))
-        url = stack.enter_context(running_dashboard(aws, function, minute_seconds=2))
-        client = stack.enter_context(contextlib.closing(aws.client("stepfunctions")))
+        url = stack.enter_context(running_dashboard(house.aws, house.function, minute_seconds=2))
+        client = stack.enter_context(contextlib.closing(house.aws.client("stepfunctions")))
         page = stack.enter_context(open_page(chromium))
-        page.set_default_timeout(60_000)  # A shared machine may be slow at any moment.
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)  # A shared machine may be slow at any moment.
         (machine,) = client.list_state_machines()["stateMachines"]
         dashboard = Dashboard(page, client, machine["stateMachineArn"], [], no_secret_in_output)
 
@@ -137,7 +133,8 @@ def test_the_incident_is_seen_and_fixed_by_a_click(dashboard: Dashboard, databas
     dashboard.press("Apply to local")
     where = f"local (database {database.name} on localhost)"
     assert dashboard.said == [f"Apply {HOTFIX} to {where}? It runs under a short lock, is proved, and committed."]
-    page.wait_for_timeout(500)
+    dashboard.press("Refresh")
+    page.wait_for_function("!document.querySelector('.calling')")
     assert dashboard.started("apply") == []
     assert page.get_by_role("dialog").count() == 0
 

@@ -13,9 +13,9 @@ from local.check_sql import check_file
 from local.errors import LocalError
 from local.fill import ROWS, fill
 from local.new_hotfix import prove
-from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
-from tests.e2e.test_commands import HOTFIX, make
+from tests.conftest import STATE
+from tests.e2e.test_commands import HOTFIX, checkout, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -459,30 +459,27 @@ def test_nothing_is_written_that_check_sql_would_refuse(scratch: Server) -> None
 # The commands
 
 
-def test_new_writes_a_file_that_check_sql_lets_pass_and_an_event() -> None:
+def test_new_writes_a_file_that_check_sql_lets_pass_and_an_event(tmp_path: Path) -> None:
+    project = checkout(tmp_path / "project")
     name = "try_what_make_new_writes"
     sql = """ALTER TABLE "drivers" ADD COLUMN IF NOT EXISTS "it's $HOME" text DEFAULT $$a "b" c$$"""
-    try:
-        result = make("new", f"NAME={name}", f"SQL={sql}", 'REASON=The "page" costs $5 & more.')
-        assert result.returncode == 0, result.stderr
-        (path,) = PROJECT.glob(f"sql/*_{name}.sql")
-        assert path.read_text() == (
-            '-- The "page" costs $5 & more.\n'
-            """-- expect: column public.drivers."it's $HOME" text null default 'a "b" c'::text\n"""
-            """-- revert: ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "it's $HOME";\n"""
-            f"{sql};\n"
-        )
-        assert result.stdout.startswith(f"sql/{path.name}\n   -- The ")
-        event = PROJECT / ".local" / "tests" / "events" / f"{path.stem}.json"
-        assert f"make invoke EVENT=.local/tests/events/{path.stem}.json" in result.stdout
-        assert json.loads(event.read_text()) == {
-            "hotfix": path.stem,
-            "action": "plan",
-            "reason": 'The "page" costs $5 & more.',
-        }
-    finally:
-        for path in PROJECT.glob(f"sql/*_{name}.sql"):
-            path.unlink()
+    result = make("new", f"NAME={name}", f"SQL={sql}", 'REASON=The "page" costs $5 & more.', project=project)
+    assert result.returncode == 0, result.stderr
+    (path,) = project.glob(f"sql/*_{name}.sql")
+    assert path.read_text() == (
+        '-- The "page" costs $5 & more.\n'
+        """-- expect: column public.drivers."it's $HOME" text null default 'a "b" c'::text\n"""
+        """-- revert: ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "it's $HOME";\n"""
+        f"{sql};\n"
+    )
+    assert result.stdout.startswith(f"sql/{path.name}\n   -- The ")
+    event = STATE / "events" / f"{path.stem}.json"
+    assert f"make invoke EVENT={event}" in result.stdout
+    assert json.loads(event.read_text()) == {
+        "hotfix": path.stem,
+        "action": "plan",
+        "reason": 'The "page" costs $5 & more.',
+    }
 
 
 def test_check_sql_proves_each_file_and_exits_non_zero_when_one_fails(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import pytest
 from local.errors import LocalError
 from local.places import PROJECT
 from local.postgres import running_server
+from tests.conftest import PATIENCE_SECONDS, STATE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,18 +23,33 @@ if TYPE_CHECKING:
 HOTFIX = "20260212092000_add_drivers_active_since"
 
 
-def make(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def checkout(folder: Path) -> Path:
+    """A project of its own for a command that writes into it: other tests look at the true one meanwhile."""
+    written = {"Makefile", "functions", "local", "sql"}
+    folder.mkdir()
+    for path in PROJECT.iterdir():
+        copy = folder / path.name
+        if path.name not in written:
+            copy.symlink_to(path)
+        elif path.is_dir():
+            shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(path, copy)
+    return folder
+
+
+def make(*arguments: str, stdin: str = "", project: Path = PROJECT) -> subprocess.CompletedProcess[str]:
     # Without the variables of the make that runs these tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    environment["PG_HOTFIX_STATE"] = str(PROJECT / ".local" / "tests")
+    environment["PG_HOTFIX_STATE"] = str(STATE)
     return subprocess.run(
         ["make", "--silent", *arguments],
-        cwd=PROJECT,
+        cwd=project,
         env=environment,
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -75,13 +91,13 @@ def test_psql_opens_the_database_of_the_incident() -> None:
 
 # A shell starts background jobs, such as some CI's, with SIGINT ignored, and children inherit that.
 HOLD = """
-import signal, sys, time
+import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from local.postgres import running_server
 with running_server(Path(sys.argv[1])) as server:
     print(server.process.pid, flush=True)
-    time.sleep(60)
+    threading.Event().wait()
 """
 
 
@@ -92,8 +108,10 @@ def holder(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         [sys.executable, "-c", HOLD, str(tmp_path)], cwd=PROJECT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        yield process, int(process.stdout.readline())
-        process.terminate()
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.terminate()
 
 
 def is_running(pid: int) -> bool:
@@ -106,17 +124,14 @@ def is_running(pid: int) -> bool:
 
 
 def wait_until_ended(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_running(pid):
-        assert time.monotonic() < deadline, f"process {pid} is still running"
-        time.sleep(0.05)
+    until(lambda: not is_running(pid))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_the_server_too(holder: tuple[subprocess.Popen[str], int], number: signal.Signals) -> None:
     process, server_pid = holder
     process.send_signal(number)
-    process.wait(10)
+    process.wait(PATIENCE_SECONDS)
     wait_until_ended(server_pid)
 
 
@@ -125,7 +140,7 @@ def test_a_server_left_by_a_killed_run_is_stopped_and_its_data_kept(
 ) -> None:
     process, server_pid = holder
     process.kill()
-    process.wait(10)
+    process.wait(PATIENCE_SECONDS)
     assert is_running(server_pid)
     with running_server(tmp_path) as server, server.connect() as admin:
         assert admin.run("SELECT 1") == [[1]]

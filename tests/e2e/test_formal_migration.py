@@ -28,6 +28,7 @@ from local.prisma import describe_fields
 from local.psql import psql_environment
 from local.scratch import RUN_MS, Scratch, scratch_database, scratch_server
 from sqlfile import Hotfix, parse_hotfix
+from tests.conftest import PATIENCE_SECONDS
 from tests.e2e.test_commands import HOTFIX, make
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def scratch(server: Server) -> Iterator[Scratch]:
 
 
 def run(arguments: list[str | Path], environment: dict[str, str]) -> None:
-    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(
+        arguments, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -12,7 +12,7 @@ from local.gate import describe, word_list
 from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
 from sqlfile import parse_schema
-from tests.e2e.test_commands import make
+from tests.e2e.test_commands import checkout, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from local.postgres import Server
     from tests.conftest import Outcome
 
-LIST = PROJECT / "sql" / "schema.expect"
 NEXT = (
     "Next: a review, a deploy, and then, before each deploy of the application,\n   make hotfix ENV=prod ACTION=gate\n"
 )
@@ -165,19 +164,17 @@ def test_without_a_schema_it_says_how_to_write_one(tmp_path: Path) -> None:
 
 
 def test_the_list_is_written_where_the_layer_takes_it(tmp_path: Path) -> None:
-    if LIST.exists():
-        pytest.fail(f"{LIST} is there: an application's list has no place in this repository.")
+    project = checkout(tmp_path / "project")
+    written = project / "sql" / "schema.expect"
+    assert not written.exists(), "an application's list has no place in this repository"
     schema = tmp_path / "schema.sql"
     schema.write_text('CREATE TABLE "drivers" ("id" UUID NOT NULL, "active_since" TIMESTAMPTZ);')
-    try:
-        result = make("gate", f"SCHEMA={schema}")
-        assert result.returncode == 0, result.stderr
-        assert result.stdout == f"sql/schema.expect: 2 columns of 1 table\n{NEXT}"
-        assert [one.name for one in parse_schema(LIST.read_bytes()).expectations] == [
-            "public.drivers.id",
-            "public.drivers.active_since",
-        ]
-        assert make("gate", f"SCHEMA={tmp_path}/none.sql").returncode != 0
-        assert LIST.exists()
-    finally:
-        LIST.unlink(missing_ok=True)
+    result = make("gate", f"SCHEMA={schema}", project=project)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"sql/schema.expect: 2 columns of 1 table\n{NEXT}"
+    assert [one.name for one in parse_schema(written.read_bytes()).expectations] == [
+        "public.drivers.id",
+        "public.drivers.active_since",
+    ]
+    assert make("gate", f"SCHEMA={tmp_path}/none.sql", project=project).returncode != 0
+    assert written.exists()

@@ -25,8 +25,6 @@ import pytest
 import executions
 import local.machine
 import report
-from local.aws import FakeAws, fake_aws
-from local.build import build_if_changed
 from local.emulator import EmulatedFunction, emulated_function, session_members
 from local.interpreter import FunctionError
 from local.laptop import local_environment
@@ -34,17 +32,17 @@ from local.machine import Machine, running_machine, search_logs
 from local.places import BUILT_TEMPLATE
 from local.postgres import free_port
 from report import ReportTooLargeError
-from tests.conftest import HOTFIX, Database, create_database
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, Database, until
 from tests.e2e.test_remote import clean_environment
 from tests.e2e.test_remote import run as run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.postgres import Server
+    from tests.e2e.conftest import House
 
 COLUMN = "public.drivers.active_since"
-VERIFIED = f"{COLUMN} as expected, and can be selected."
+VERIFIED = f"{COLUMN} as expected, and can be selected by"
 ADD_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since timestamptz"
 REQUEST = {"hotfix": HOTFIX, "action": "apply", "reason": "INC-4711", "requested_by": "ana.souza"}
 LOG_GROUP = "/ecs/kaviar"
@@ -55,17 +53,6 @@ WATCH = {
     "ErrorPatternBase64": base64.b64encode(PATTERN.encode()).decode(),
     "WatchMinutes": "3",
 }
-SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class House:
-    """What all tests share, since each part takes a second to start. `fragile` is killed and stopped by tests."""
-
-    aws: FakeAws
-    database: Database
-    function: EmulatedFunction
-    fragile: EmulatedFunction
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ class Stage:
         return arn
 
     def wait(self, arn: str) -> Ended:
-        execution = executions.wait_until_ended(self.states, arn, SECONDS)
+        execution = executions.wait_until_ended(self.states, arn, PATIENCE_SECONDS)
         history = self.states.get_execution_history(executionArn=arn, includeExecutionData=True)
         received = self.queues.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=10).get("Messages", [])
         messages = [json.loads(message["Body"]) for message in received]
@@ -116,34 +103,13 @@ class Stage:
         return self.wait(self.start(request))
 
     def wait_for_step(self, arn: str, step: str, times: int = 1) -> None:
-        deadline = time.monotonic() + SECONDS
-        while read_progress(self.states, arn).count(step) < times:
-            assert time.monotonic() < deadline, step
-            time.sleep(0.2)  # moto works hard to tell a history.
-
-
-@pytest.fixture(scope="module")
-def house(server: Server) -> Iterator[House]:
-    build_if_changed()
-    database = create_database(server)
-    with fake_aws() as aws:
-        secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret()))
-        environment = local_environment(server.ca_bundle, secret_arn, aws.endpoint_url)
-        with (
-            emulated_function(environment | {"LOCK_WAIT_SECONDS": "1"}) as function,
-            emulated_function(environment) as fragile,
-        ):
-            yield House(aws, database, function, fragile)
-    with server.connect() as admin:
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
-        admin.run(f"DROP ROLE {database.user}")
+        # moto works hard to tell a history.
+        until(lambda: read_progress(self.states, arn).count(step) >= times, 0.2)
 
 
 @pytest.fixture
-def database(house: House) -> Database:
-    """The house's database, as the incident began."""
-    house.database.run_as_owner("ALTER TABLE drivers DROP COLUMN IF EXISTS active_since")
-    return house.database
+def database(incident: Database) -> Database:
+    return incident
 
 
 @pytest.fixture
@@ -587,7 +553,7 @@ def test_a_function_that_never_answers_fails_under_a_name_of_our_own(
 def signal_during_apply(house: House, stage: Stage, arn: str, number: signal.Signals) -> None:
     """The signal was sent while the apply of that execution waited for the lock."""
     stage.wait_for_step(arn, "Apply")
-    time.sleep(0.3)
+    house.database.until_waited_for()
     send_to_runtime(house.fragile, number)
 
 
@@ -709,22 +675,24 @@ def test_an_endpoint_that_answers_otherwise_is_a_failure_after_a_proved_fix(
     endpoint.statuses = [status]
     ended = run(calling(endpoint))
     assert ended.verdict == ("FAILED", "EndpointCheckError")
-    assert ended.execution.cause == endpoint_failed(endpoint, f"answered {status} instead of 200 to 299")
+    assert ended.execution.cause == endpoint_failed(endpoint, database, f"answered {status} instead of 200 to 299")
     assert len(endpoint.seen) == calls
     assert database.run("SELECT count(*) FROM pg_attribute WHERE attname = 'active_since'") == [[1]]
 
 
-def test_an_endpoint_that_cannot_be_called_is_a_failure_after_a_proved_fix(run: Callable[..., Ended]) -> None:
+def test_an_endpoint_that_cannot_be_called_is_a_failure_after_a_proved_fix(
+    run: Callable[..., Ended], database: Database
+) -> None:
     nobody = Endpoint(f"http://127.0.0.1:{free_port()}/", [], [])
     ended = run(calling(nobody))
     assert ended.verdict == ("FAILED", "EndpointCheckError")
-    assert ended.execution.cause == endpoint_failed(nobody, "could not be called (ConnectionRefusedError)")
+    assert ended.execution.cause == endpoint_failed(nobody, database, "could not be called (ConnectionRefusedError)")
 
 
-def endpoint_failed(endpoint: Endpoint, what: str) -> str:
+def endpoint_failed(endpoint: Endpoint, database: Database, what: str) -> str:
     return (
         f"HEAD {endpoint.url} {what}.\n"
-        f"The column is there, committed and proved: {VERIFIED}\n"
+        f"The column is there, committed and proved: {VERIFIED} {database.user}.\n"
         "Look at the application's log for what it misses now; after 401 or 403, at the secret"
         " EndpointTokenSecretArn.\n"
         "Run the same request again when that is repaired: it is safe, leaves the column alone, and calls once more."
@@ -812,7 +780,7 @@ def test_a_report_that_is_too_large_is_left_out(run: Callable[..., Ended], monke
 
 
 def test_a_line_of_the_log_that_is_too_large_is_no_success(
-    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+    staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     found = {"Events": [{"Message": "-" * LARGEST_STATE_BYTES}]}
     monkeypatch.setattr(local.machine, "search_logs", lambda _logs, _parameters: found)
@@ -820,7 +788,7 @@ def test_a_line_of_the_log_that_is_too_large_is_no_success(
     assert ended.verdict == ("FAILED", "WatchError")
     assert (ended.execution.cause or "").startswith(
         "The application's log could not be watched (States.DataLimitExceeded): nobody has seen whether its errors have"
-        f" ended.\nThe column is there, committed and proved: {VERIFIED}\n"
+        f" ended.\nThe column is there, committed and proved: {VERIFIED} {database.user}.\n"
     )
     assert len(ended.messages) == 1
 
@@ -879,7 +847,7 @@ def test_a_log_that_stays_quiet_is_watched_to_the_end(
 
 @pytest.mark.parametrize("stream", ["a", "c"])
 def test_an_error_after_the_fix_is_found_on_whichever_page(
-    staged: Callable[..., Stage], write_log: Callable[..., None], stream: str
+    staged: Callable[..., Stage], write_log: Callable[..., None], stream: str, database: Database
 ) -> None:
     stage = staged(**WATCH, minute_seconds=1.0)
     arn = stage.start(REQUEST)
@@ -890,7 +858,8 @@ def test_an_error_after_the_fix_is_found_on_whichever_page(
     assert ended.execution.cause == (
         "The application has logged an error of the pattern again, within"
         f" {ended.steps.count('WaitAMinute')} minute(s) of the proof.\n"
-        f"The column is there, committed and proved: {VERIFIED}\n{LOOK.format(verified_at(stage, arn))}\n"
+        f"The column is there, committed and proved: {VERIFIED} {database.user}.\n"
+        f"{LOOK.format(verified_at(stage, arn))}\n"
         "Another column may be missing, or an old version of the application still runs.\n"
         f"{WATCH_AGAIN}"
     )
@@ -995,7 +964,7 @@ def test_a_search_that_is_refused_as_one_too_many_is_tried_five_times(
     assert run(WATCH | {"WatchMinutes": "1"}).execution.status == status
 
 
-def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -> None:
+def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage], database: Database) -> None:
     stage = staged(**WATCH)
     arn = stage.start(REQUEST)
     ended = stage.wait(arn)
@@ -1003,7 +972,7 @@ def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage]) -
     assert ended.execution.cause == (
         "The application's log could not be watched (CloudWatchLogs.ResourceNotFoundException): nobody has seen whether"
         " its errors have ended.\n"
-        f"The column is there, committed and proved: {VERIFIED}\n"
+        f"The column is there, committed and proved: {VERIFIED} {database.user}.\n"
         f"{LOOK.format(verified_at(stage, arn))}\n{WATCH_AGAIN}"
     )
 
@@ -1023,14 +992,14 @@ def test_a_log_without_end_is_given_up(staged: Callable[..., Stage], write_log: 
 # The report
 
 
-def test_a_success_is_reported_in_words(run: Callable[..., Ended]) -> None:
+def test_a_success_is_reported_in_words(run: Callable[..., Ended], database: Database) -> None:
     ended = run({"EnvironmentName": "prod"})
     (message,) = ended.messages
     assert message["Subject"] == "pg-hotfix prod: applied"
     assert message["Message"] == (
         f"{HOTFIX} in prod: applied\n\n"
         f"{ended.execution.output['summary']}\n"
-        f"Seen again over a new connection: {VERIFIED}\n\n"
+        f"Seen again over a new connection: {VERIFIED} {database.user}.\n\n"
         "Asked for by (self-declared): ana.souza\n"
         "Reason: INC-4711\n"
         "Endpoint: not called (CallEndpoint is false)\n"
@@ -1050,7 +1019,7 @@ def test_a_report_reads_well_without_a_name_and_a_reason(
     assert message["Message"] == (
         f"{HOTFIX} in prod: already_applied\n\n"
         f"{COLUMN} already as expected; nothing was run.\n"
-        f"Seen again over a new connection: {VERIFIED}\n\n"
+        f"Seen again over a new connection: {VERIFIED} {database.user}.\n\n"
         "Asked for by (self-declared): not told\n"
         "Reason: not told\n"
         "Endpoint: not called (CallEndpoint is false)\n"

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from local.aws import CREDENTIALS, fake_aws
-from local.build import build_if_changed
+from local.aws import CREDENTIALS
 from local.emulator import emulated_function
 from local.gate import word_list
 from local.laptop import local_environment
@@ -25,8 +24,8 @@ from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
 from request import parse_request
 from tests import ssm
-from tests.conftest import HOTFIX
-from tests.e2e.test_remote import SECONDS, clean_environment
+from tests.conftest import HOTFIX, PATIENCE_SECONDS
+from tests.e2e.test_remote import clean_environment
 from tests.e2e.test_remote import run as run_command
 from tests.unit.test_runbook import ANA, DOCUMENT
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from local.machine import Machine
     from tests.conftest import Database
+    from tests.e2e.conftest import House
 
 COLUMN = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since'"
 WRONG_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since text"
@@ -59,18 +59,24 @@ class DeployedStack:
 
 
 @pytest.fixture
+def database(incident: Database) -> Database:
+    return incident
+
+
+@pytest.fixture
 def deploy(
-    database: Database, tmp_path: Path, no_secret_in_output: list[str]
+    house: House, database: Database, tmp_path: Path, no_secret_in_output: list[str]
 ) -> Iterator[Callable[..., DeployedStack]]:
-    """Sets up the stack for the test's database; the secret's fields and the function's variables may differ."""
-    build_if_changed()
+    """Sets up the stack for the incident; its secret's fields and the function's variables may differ."""
+    aws = house.aws
     with contextlib.ExitStack() as stack:
 
         def deploy(variables: dict[str, str] | None = None, **secret: Any) -> DeployedStack:
-            aws = stack.enter_context(fake_aws())
-            secret_arn = aws.put_secret("kaviar/database", json.dumps(database.secret(**secret)))
-            environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url) | (variables or {})
-            function = stack.enter_context(emulated_function(environment))
+            function = house.function
+            if variables or secret:
+                secret_arn = aws.put_secret("kaviar/other", json.dumps(database.secret(**secret)))
+                environment = local_environment(database.server.ca_bundle, secret_arn, aws.endpoint_url)
+                function = stack.enter_context(emulated_function(environment | (variables or {})))
             machine = stack.enter_context(running_machine(aws, function, minute_seconds=0.5))
             client = stack.enter_context(contextlib.closing(aws.client("stepfunctions")))
             login = CREDENTIALS | {"AWS_ENDPOINT_URL": aws.endpoint_url}
@@ -130,7 +136,7 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
 
 
 def test_a_busy_table_is_waited_for_in_words(deploy: Callable[..., DeployedStack], database: Database) -> None:
-    stack = deploy({"LOCK_WAIT_SECONDS": "1"})
+    stack = deploy()
     command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", "ACTION=apply"]
     with database.connect() as holder:
         holder.run("BEGIN")
@@ -171,7 +177,7 @@ def test_two_who_press_at_once_start_one(deploy: Callable[..., DeployedStack], d
             for process in processes:
                 assert process.stdout
                 followed += [next(line for line in process.stdout if "   execution " in line)]
-        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+        outputs = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert all("\napplied\n" in output for output in outputs)
     assert len(stack.requests()) == 1
@@ -217,7 +223,9 @@ def test_without_the_state_machine_the_function_does_it(
 
 
 def test_the_tests_of_a_deployed_stack_work_as_far_as_there_is_one_here(deploy: Callable[..., DeployedStack]) -> None:
-    command = [str(PROJECT / ".venv/bin/python"), "-m", "pytest", "-q", "tests/e2e/test_deployed.py"]
+    # The cache is that of the pytest which runs this.
+    command = [str(PROJECT / ".venv/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command.append("tests/e2e/test_deployed.py")
     names = "ready or plan or second_start or apply"
     asked = {"PG_HOTFIX_STACK": "pg-hotfix-local", "PG_HOTFIX_E2E_APPLY": "1"}
     result = run_command([*command, "-k", names], deploy().environment | asked)
@@ -266,7 +274,7 @@ def run_job(stack: DeployedStack, workflow: str, job: str, inputs: dict[str, str
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         code = code or result.returncode
@@ -329,7 +337,7 @@ def test_the_buildspec_says_who_and_for_which_build(
     def run_build() -> int:
         environment = stack.environment | variables
         return subprocess.run(
-            ["sh", "-c", command], cwd=workspace(tmp_path), env=environment, timeout=SECONDS, check=False
+            ["sh", "-c", command], cwd=workspace(tmp_path), env=environment, timeout=PATIENCE_SECONDS, check=False
         ).returncode
 
     assert (run_build(), database.run(COLUMN)) == (0, [[1]])

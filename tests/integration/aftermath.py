@@ -17,7 +17,7 @@ from credentials import read_target
 from limits import derive_limits
 from request import parse_request
 from settings import Settings
-from tests.conftest import HOTFIX, call_later, create_database
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, create_database, meanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +44,8 @@ REMAINING_MS = 55_000
 # How long nothing may change any more once a run has ended and its sessions hold nothing.
 QUIET_SECONDS = 0.4
 READ_EVERY_SECONDS = 0.02
+# Long beside what it takes to ask for the next.
+NAP_SECONDS = 0.05
 APPLY = parse_request({"hotfix": HOTFIX, "action": "apply"})
 
 CONTRACT = {error.__name__ for error in errors.HotfixError.__subclasses__()} - {"InternalError"}
@@ -75,11 +77,52 @@ def run_to_its_end(
         return Ending(None, f"{type(error).__module__}.{type(error).__name__}", str(error))
 
 
-class Reader:
-    """The application: reads the table again and again, and remembers how long that took."""
+class Clock:
+    """Time as another session of the same server has it, which naps again and again and is in nobody's way. Where the
+    machine has no time for a run it has none for this session: what is measured so is what the run did, and not what a
+    busy machine adds to it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self) -> None:
+        self.naps = 0
+        self.over = threading.Event()
+
+    def go_on(self, connection: Connection) -> None:
+        while not self.over.is_set():
+            connection.run(f"SELECT pg_sleep({NAP_SECONDS})")
+            self.naps += 1
+
+    def now(self) -> float:
+        return self.naps * NAP_SECONDS
+
+    def sees(self, happened: Callable[[], object], seconds: float) -> bool:
+        """Whether that has happened within the time."""
+        end = self.now() + seconds
+        while not happened():
+            if self.now() > end:
+                return False
+            time.sleep(NAP_SECONDS)
+        return True
+
+
+@contextmanager
+def running_clock(server: Server) -> Iterator[Clock]:
+    clock = Clock()
+    with server.connect() as connection, ThreadPoolExecutor(1) as pool:
+        going_on = pool.submit(clock.go_on, connection)
+        try:
+            yield clock
+        finally:
+            clock.over.set()
+            going_on.result(PATIENCE_SECONDS)
+
+
+class Reader:
+    """The application: reads the table again and again, and remembers from when to when."""
+
+    def __init__(self, connection: Connection, table: str = "public.drivers") -> None:
         self.connection = connection
+        self.table = table
+        self.clock = Clock()
         self.reads: list[tuple[float, float]] = []
         self.wanted = threading.Event()
         self.ended = False
@@ -87,20 +130,39 @@ class Reader:
     def read_on(self) -> None:
         while self.wanted.wait() and not self.ended:
             time.sleep(READ_EVERY_SECONDS)
-            began = time.monotonic()
-            self.connection.run("SELECT count(*) FROM public.drivers")
-            self.reads.append((began, time.monotonic()))
+            began = self.clock.now()
+            self.connection.run(f"SELECT count(*) FROM {self.table}")
+            self.reads.append((began, self.clock.now()))
 
     def end(self) -> None:
         self.ended = True
         self.wanted.set()
 
-    def longest_stall(self, since: float) -> float:
+    def longest_stall(self, since: float = 0.0) -> float:
         """In seconds, of the reads that ended since then. A read that began by now is waited for."""
-        now = time.monotonic()
-        while not self.ended and (not self.reads or self.reads[-1][0] < now):
+        now = self.clock.now()
+        while not self.ended and (not self.reads or self.reads[-1][0] <= now):
             time.sleep(READ_EVERY_SECONDS)
         return max(end - begin for begin, end in list(self.reads) if end >= since)
+
+
+@contextmanager
+def somebody_reading(database: Database, table: str = "public.drivers") -> Iterator[Reader]:
+    """Within the block another session reads the table all the time."""
+    with (
+        ThreadPoolExecutor(1) as pool,
+        database.connect() as connection,
+        running_clock(database.server) as clock,
+    ):
+        reader = Reader(connection, table)
+        reader.clock = clock
+        reading = pool.submit(reader.read_on)
+        reader.wanted.set()
+        try:
+            yield reader
+        finally:
+            reader.end()
+            reading.result(PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -111,6 +173,10 @@ class Lane:
     settings: Settings
     admin: Connection
     reader: Reader
+
+    @property
+    def clock(self) -> Clock:
+        return self.reader.clock
 
     @property
     def limits(self) -> Limits:
@@ -134,20 +200,23 @@ class Lane:
 
     def still_held(self, seconds: float) -> list[str]:
         """Nothing, as soon as our sessions hold, await and have begun nothing; in words, what they do at the end."""
-        deadline = time.monotonic() + seconds
-        while held := self.admin.run(NOT_LET_GO):
-            if time.monotonic() > deadline:
-                return [f"after {seconds} s a session has not let go: {held}"]
-            time.sleep(0.02)
-        return []
+        held: list[object] = []
+
+        def let_go() -> bool:
+            held[:] = self.admin.run(NOT_LET_GO) or []
+            return not held
+
+        return [] if self.clock.sees(let_go, seconds) else [f"after {seconds} s a session has not let go: {held}"]
 
 
 @contextmanager
 def somebody_in_the_way(lane: Lane, seconds: float | None = None) -> Iterator[None]:
-    """A transaction that has read the table, until its end after that time, or else with the block."""
+    """A transaction that has read the table, until its end after that time of the lane's clock, or else with the
+    block."""
     with lane.database.connect() as other:
         other.run("BEGIN; SELECT FROM public.drivers")
-        with call_later(seconds, lambda: other.run("COMMIT")) if seconds else nullcontext():
+        leave = meanwhile(lambda: lane.clock.sees(lambda: False, seconds or 0), lambda: other.run("COMMIT"))
+        with leave if seconds else nullcontext():
             yield
 
 
@@ -190,8 +259,7 @@ def examine(lane: Lane, ending: Ending, began: float, stall_bound: float = STALL
     """Every promise that is broken after a run that began then, in words. At the end the column is there."""
     broken = lane.still_held(STALL_SECONDS)
     there = lane.has_column()
-    time.sleep(QUIET_SECONDS)
-    if lane.has_column() != there:
+    if lane.clock.sees(lambda: lane.has_column() != there, QUIET_SECONDS):
         broken.append(f"the column was {'there' if there else 'missing'} after the end, and then no longer")
     if ending.error and ending.error not in CONTRACT:
         broken.append("that is no error of the contract")

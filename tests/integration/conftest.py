@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from login import LibpqConnection
-from tests.integration.aftermath import new_lanes, with_secret
+from tests.integration.aftermath import new_lanes, running_clock, with_secret
 from tests.integration.own_sql import judge_session
 
 if TYPE_CHECKING:
@@ -29,11 +29,19 @@ def lanes_without_secrets(server: Server) -> Iterator[list[Lane]]:
 
 
 @pytest.fixture
-def lanes(lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]) -> list[Lane]:
-    return [
-        replace(lane, settings=with_secret(lane.settings, lane.database, secrets_manager))
-        for lane in lanes_without_secrets
-    ]
+def lanes(
+    server: Server, lanes_without_secrets: list[Lane], secrets_manager: Callable[..., str]
+) -> Iterator[list[Lane]]:
+    """They have one clock."""
+    with running_clock(server) as clock:
+        for lane in lanes_without_secrets:
+            lane.reader.clock = clock
+        yield [
+            replace(lane, settings=with_secret(lane.settings, lane.database, secrets_manager))
+            for lane in lanes_without_secrets
+        ]
+        for lane in lanes_without_secrets:
+            lane.reader.wanted.clear()
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from pglast import ast, parse_sql
-from pglast.visitors import Visitor
+from pglast.visitors import Skip, Visitor
 
-from pinned import PIN, READ_OWN
+from pinned import END_OF_FILE, PIN, READ_OWN
 
-# The session's own settings, set right before a file's statements; and PIN, right after them.
+# The session's own settings, set right before a file's statements; and END_OF_FILE, right after them.
 OWN_SETTINGS = re.compile(r";SELECT pg_catalog\.set_config\('search_path', [^;]*, false\);\n")
 
 
@@ -38,7 +38,7 @@ def split_ours(message: str, pinned: bool) -> tuple[list[str], bool]:
             raise UnsafeError(f"runs before the settings are pinned: {message}")
         judge_unpinned(PIN)
         return [message.removeprefix(f"{PIN};")], True
-    before, of_file, after = message.partition(f"\n;{PIN};")
+    before, of_file, after = message.partition(f"\n;{END_OF_FILE};")
     if not of_file:
         return [message], True
     own = OWN_SETTINGS.search(before)
@@ -77,6 +77,7 @@ def judge_pinned(sql: str) -> None:
     class Judge(Visitor):
         def __init__(self, statement: Any) -> None:
             super().__init__()
+            self.statement = statement
             self.named = {cte.ctename for cte in find_all(statement, ast.CommonTableExpr)}
 
         def visit_RangeVar(self, _: Any, node: Any) -> None:  # noqa: N802 - pglast's own naming
@@ -89,6 +90,10 @@ def judge_pinned(sql: str) -> None:
                 raise UnsafeError(f"calls {name} without its schema: {sql}")
             if name == "set_config" and node.args[0].val.sval.lower() == "search_path":
                 raise UnsafeError(f"changes the search_path: {sql}")
+
+        def visit_RangeTableFuncCol(self, _: Any, node: Any) -> Any:  # noqa: N802 - pglast's own naming
+            """The expression of an expect line is parsed, and never run: see expression.py."""
+            return Skip if node.coldefexpr and isinstance(self.statement.stmt, ast.PrepareStmt) else None
 
         def visit_VariableSetStmt(self, _: Any, node: Any) -> None:  # noqa: N802 - pglast's own naming
             if (node.name or "search_path").lower() == "search_path":

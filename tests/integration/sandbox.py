@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import boto3
 from moto import mock_aws
 
 from credentials import read_target
+from tests.conftest import PATIENCE_SECONDS
 from tests.integration.aftermath import Ending, run_to_its_end
 
 if TYPE_CHECKING:
@@ -45,9 +47,12 @@ class Run:
         with suppress(ProcessLookupError):  # It has ended by itself.
             signal.pidfd_send_signal(self.pidfd, number)
 
-    def ending(self, seconds: float) -> Ending:
-        """What it reported, or an empty ending when it was killed before. Raises TimeoutError."""
-        self.channel.settimeout(seconds)
+    def has_ended(self) -> bool:
+        """Whether it has reported something, or is gone."""
+        return bool(select.select([self.channel], [], [], 0)[0])
+
+    def ending(self) -> Ending:
+        """What it reported at its end, or an empty ending when it was killed before."""
         try:
             report = self.channel.recv(ORDER_BYTES)
         except ConnectionResetError:  # It was killed before it had read the word to start.
@@ -67,7 +72,7 @@ class Sandbox:
         with ours:
             with theirs:
                 socket.send_fds(self.orders, [pickle.dumps((settings, json.dumps(secret)))], [theirs.fileno()])
-            ours.settimeout(30)
+            ours.settimeout(PATIENCE_SECONDS)
             pidfd = os.pidfd_open(int(ours.recv(ORDER_BYTES)))
             run = Run(ours, pidfd)
             try:

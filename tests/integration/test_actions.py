@@ -24,7 +24,9 @@ CONTRACT = {
     "hotfix", "action", "result", "columns", "database", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms",
     "blockers", "sql_sha256", "plan_hash", "caller", "requested_by", "reason", "request_id", "started_at",
 }  # fmt: skip
-OURS = {"summary", "tables", "sql", "hotfixes", "limits", "longest_stall_ms", "finished_at_ms", "prisma", "revert"}
+OURS = {
+    "summary", "tables", "sql", "hotfixes", "limits", "longest_stall_ms", "finished_at_ms", "prisma", "revert", "notes",
+}  # fmt: skip
 
 
 def snapshot(database: Database) -> list[list[Any]]:
@@ -76,11 +78,13 @@ def test_plan_after_apply_is_already_applied(invoke: Invoke) -> None:
     assert invoke("plan").result == "already_applied"
 
 
-def test_verify_proves_the_column(invoke: Invoke) -> None:
+def test_verify_proves_the_column(invoke: Invoke, database: Database) -> None:
     invoke("apply")
     outcome = invoke("verify")
     assert outcome.result == "verified"
-    assert outcome.response["summary"] == "public.drivers.active_since as expected, and can be selected."
+    assert outcome.response["summary"] == (
+        f"public.drivers.active_since as expected, and can be selected by {database.user}."
+    )
 
 
 def test_verify_of_a_missing_column_is_a_mismatch(invoke: Invoke) -> None:

@@ -18,7 +18,7 @@ import hotfix
 import sqlfile
 from request import parse_request
 from settings import read_settings
-from tests.conftest import HOTFIX, call_later
+from tests.conftest import HOTFIX, meanwhile, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def test_the_incident_is_fixed(invoke: Invoke, database: Database) -> None:
     ) == [["timestamp with time zone", False]]
     response = outcome.response
     held_ms = response["lock_held_ms"]
-    assert 0 < held_ms < 1000
+    assert 0 < held_ms <= outcome.line["duration_ms"]
     assert response["summary"] == (
         f"public.drivers.active_since applied, committed and proved; the lock was held for {held_ms} ms."
     )
@@ -156,7 +156,7 @@ def test_sql_that_makes_something_else_is_rolled_back(
         ),
         (
             "text GENERATED ALWAYS AS (name || 'b') STORED",
-            "text default (name || 'b'::text)",
+            "text default 'b'::text",
             "text null generated always as (name || 'b'::text) stored",
         ),
     ],
@@ -257,7 +257,7 @@ def test_a_type_that_the_file_itself_creates_is_proved(invoke: Invoke, write_hot
 
 
 def test_a_type_that_never_appears_is_a_mismatch(invoke: Invoke, write_hotfix: WriteHotfix, database: Database) -> None:
-    outcome = invoke("apply", write_hotfix(ADD_NOTE, "public.drivers.note public.mood"))
+    outcome = invoke("apply", write_hotfix(f"{ADD_NOTE} SELECT 1;", "public.drivers.note public.mood"))
     assert outcome.error_name == "ColumnMismatchError"
     assert "expected  public.mood (no such type) null" in outcome.text
     assert columns_of(database) == ["id", "name"]
@@ -495,15 +495,15 @@ def test_a_statement_that_takes_too_long_is_cancelled(
 def test_statements_that_together_take_too_long_are_no_reason_to_try_again(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "600")
+    monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "2000")
     hotfix_id = write_hotfix(f"{ADD_NOTE} {'SELECT pg_sleep(0.5);' * 8}", NOTE)
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "StatementTimeoutError"
     if is_before_17(database):
-        assert f"the limit is {600 // 11} ms" in outcome.text
+        assert f"the limit is {2000 // 11} ms" in outcome.text
     else:
         assert outcome.text == (
-            f"The transaction of {hotfix_id} was ended because it took longer than 1100 ms. Nothing was changed:"
+            f"The transaction of {hotfix_id} was ended because it took longer than 2500 ms. Nothing was changed:"
             " the server rolls back. A hotfix takes milliseconds: look for a rewrite or a scan"
             " (a volatile default, SET NOT NULL, an index)."
             " If the file is right, raise STATEMENT_TIMEOUT_MS and deploy."
@@ -522,23 +522,22 @@ def limit_of(database: Database, statement_timeout_ms: int, statements: int) -> 
 
 
 def wait_until_gone(database: Database) -> None:
-    """No session of the function is left on the server; at most some seconds later."""
+    """No session of the function is left on the server."""
     ours = "SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
-    deadline = time.monotonic() + 5
-    while database.run(ours):
-        assert time.monotonic() < deadline, "the server still works for a client that is gone"
-        time.sleep(0.05)
+    until(lambda: not database.run(ours))
 
 
 def test_a_statement_that_somebody_cancels_says_so(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:
     hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT pg_sleep(4);", NOTE)
-    with call_later(0, lambda: when_it_sleeps(database, "pg_cancel_backend")):
+    with meanwhile(lambda: when_it_sleeps(database, "pg_cancel_backend")):
         outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "StatementTimeoutError"
     limit_ms = limit_of(database, 5000, statements=2)
-    assert f"(57014: canceling statement due to user request; the limit is {limit_ms} ms)" in outcome.text
+    said = re.escape("(57014: canceling statement due to user request). Nothing was changed. Find out who calls")
+    before = rf"Somebody cancelled {hotfix_id} after \d+ ms, before its limit of {limit_ms} ms "
+    assert re.match(before + said, outcome.text)
 
 
 def test_rows_that_the_file_selects_disturb_nothing(invoke: Invoke, write_hotfix: WriteHotfix) -> None:
@@ -554,8 +553,21 @@ def test_a_constraint_that_fails_at_commit_rolls_back(
     hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "SqlRefusedError"
-    assert "(P0001: its text may quote row data and is withheld). Nothing was changed." in outcome.text
+    assert outcome.text.startswith(
+        f"The trigger at_commit on public.drivers refused {hotfix_id} (P0001 from its function public.at_commit()"
+    )
     assert columns_of(database) == ["id", "name"]
+
+
+def test_a_trigger_that_waits_for_the_end_runs_under_the_settings_of_the_file(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner("CREATE TABLE log (at text)")
+    add_deferred_trigger(database, "INSERT INTO log VALUES (current_setting('DateStyle'))")
+    database.run(f"ALTER ROLE {database.user} SET DateStyle = 'German, DMY'")
+    hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
+    assert invoke("apply", hotfix_id).result == "applied"
+    assert database.run("SELECT at FROM log") == [["German, DMY"]]
 
 
 def add_deferred_trigger(database: Database, statement: str) -> None:
@@ -582,16 +594,16 @@ def test_a_file_that_changes_the_search_path_is_proved_as_it_was_looked_at(
 
 
 @contextmanager
-def reader_until(database: Database, seconds: float, sql: str) -> Iterator[None]:
-    """A reader is in the way that long; at its end, in its own transaction, it runs `sql`."""
+def reader_until_waited_for(database: Database, sql: str) -> Iterator[None]:
+    """A reader is in the way until the function waits for it; then, in its own transaction, it runs `sql`."""
     with database.connect() as other:
         other.run("BEGIN; SELECT * FROM public.drivers")
-        with call_later(seconds, lambda: other.run(f"{sql}; COMMIT")):
+        with meanwhile(database.until_waited_for, lambda: other.run(f"{sql}; COMMIT")):
             yield
 
 
 def test_a_column_that_appears_while_waiting_needs_no_lock(invoke: Invoke, database: Database) -> None:
-    with reader_until(database, 0.4, "ALTER TABLE drivers ADD COLUMN active_since timestamptz"):
+    with reader_until_waited_for(database, "ALTER TABLE drivers ADD COLUMN active_since timestamptz"):
         outcome = invoke("apply")
     assert outcome.result == "already_applied"
     assert outcome.response["attempts"] >= 1
@@ -600,20 +612,20 @@ def test_a_column_that_appears_while_waiting_needs_no_lock(invoke: Invoke, datab
 
 
 def test_a_column_of_another_type_that_appears_while_waiting_is_refused(invoke: Invoke, database: Database) -> None:
-    with reader_until(database, 0.4, "ALTER TABLE drivers ADD COLUMN active_since text"):
+    with reader_until_waited_for(database, "ALTER TABLE drivers ADD COLUMN active_since text"):
         outcome = invoke("apply")
     assert outcome.error_name == "ColumnMismatchError"
     assert "IF NOT EXISTS would keep the column as it is." in outcome.text
 
 
 def test_a_table_that_goes_while_waiting_is_named(invoke: Invoke, database: Database) -> None:
-    with reader_until(database, 0.4, "DROP TABLE drivers"):
+    with reader_until_waited_for(database, "DROP TABLE drivers"):
         assert invoke("apply").error_name == "RelationError"
 
 
 def test_a_table_that_is_replaced_while_waiting_is_not_what_was_planned(invoke: Invoke, database: Database) -> None:
     plan_hash = invoke("plan").response["plan_hash"]
-    with reader_until(database, 0.4, "ALTER TABLE drivers RENAME TO old; CREATE TABLE public.drivers (id int)"):
+    with reader_until_waited_for(database, "ALTER TABLE drivers RENAME TO old; CREATE TABLE public.drivers (id int)"):
         outcome = invoke("apply", plan_hash=plan_hash)
     assert outcome.error_name == "PlanChangedError"
     assert columns_of(database) == ["id"]
@@ -671,6 +683,11 @@ def test_a_short_time_is_enough_for_a_quick_server(invoke: Invoke) -> None:
 # Lost connections
 
 
+def until_it_sleeps(database: Database) -> None:
+    asleep = "SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix' AND wait_event = 'PgSleep'"
+    until(lambda: database.run(asleep))
+
+
 def when_it_sleeps(database: Database, function: str = "pg_terminate_backend") -> list[list[Any]]:
     """Ends the function's session, or cancels its statement, once it sleeps as the test's SQL lets it."""
     return database.run(
@@ -683,8 +700,8 @@ def when_it_sleeps(database: Database, function: str = "pg_terminate_backend") -
 
 
 def test_a_connection_lost_between_looks_changes_nothing(invoke: Invoke, database: Database) -> None:
-    with reader_until(
-        database, 0.3, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
+    with reader_until_waited_for(
+        database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"
     ):
         outcome = invoke("apply")
     assert outcome.error_name == "DatabaseUnavailableError"
@@ -706,7 +723,7 @@ def test_a_connection_lost_after_the_sql_was_sent_leaves_the_outcome_unknown(
     else:
         sql = "SELECT pg_sleep(4);"
     hotfix_id = write_hotfix(f"{ADD_NOTE} {sql}", NOTE)
-    with call_later(0, lambda: when_it_sleeps(database)):
+    with meanwhile(lambda: when_it_sleeps(database)):
         outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
@@ -776,9 +793,11 @@ def test_a_second_look_that_is_cancelled_is_repeated_on_a_fresh_connection(
     def run_and_hasten(session: database_module.Session, *args: Any, **kwargs: Any) -> list[list[Any]]:
         rows = run_file(session, *args, **kwargs)
         # 57014 for whatever comes next on this connection.
-        session.query("SET statement_timeout = '1ms'; SET search_path = public")
+        session.query("SET statement_timeout = '1ms'")
         monkeypatch.setattr(
-            session, "query", lambda sql: database_module.Session.query(session, f"SELECT pg_sleep(1); {sql}")
+            session,
+            "query",
+            lambda sql: database_module.Session.query(session, f"SELECT pg_catalog.pg_sleep(1); {sql}"),
         )
         return rows
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.conftest import new_password
+from tests.conftest import PATIENCE_SECONDS, new_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def ask(
 
             def serve() -> None:
                 connection, _ = listener.accept()
-                connection.settimeout(10)
+                connection.settimeout(PATIENCE_SECONDS)
                 with connection, contextlib.suppress(OSError):
                     connection.recv(8)
                     if before_tls:
@@ -108,7 +108,7 @@ def ask(
             monkeypatch.setenv("SQL_DIR", "sql")
             monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "100")  # Its socket waits for 1.1 s.
             outcome = call({"action": "check"})
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
         return f"{outcome.error_name}: {outcome.text.replace(str(port), 'PORT')}"
 
     return ask

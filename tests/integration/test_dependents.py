@@ -625,6 +625,7 @@ def test_a_body_in_no_encoding_can_be_looked_at(
     invoke: Invoke, applied: Callable[..., str], database: Database
 ) -> None:
     with database.server.connect() as admin:
+        database.line.close()
         admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
         admin.run(
             f"CREATE DATABASE {database.name} OWNER {database.user} TEMPLATE template0 ENCODING 'SQL_ASCII'"

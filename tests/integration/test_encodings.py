@@ -27,6 +27,7 @@ NOTE = "public.drivers.note text"
 def recreate(database: Database, encoding: str) -> None:
     """The same database, empty but for the table, in another encoding."""
     with database.server.connect() as admin:
+        database.line.close()
         admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
         admin.run(
             f"CREATE DATABASE {database.name} OWNER {database.user} TEMPLATE template0 ENCODING '{encoding}'"
@@ -141,6 +142,7 @@ def test_a_list_for_the_gate_is_looked_at_as_well(invoke: Invoke, database: Data
 
 def test_an_encoding_that_does_not_convert_to_utf8_is_refused_at_login(invoke: Invoke, database: Database) -> None:
     with database.server.connect() as admin:
+        database.line.close()
         admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
         admin.run(
             f"CREATE DATABASE {database.name} OWNER {database.user} TEMPLATE template0 ENCODING 'MULE_INTERNAL'"
@@ -150,8 +152,8 @@ def test_an_encoding_that_does_not_convert_to_utf8_is_refused_at_login(invoke: I
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
         f"The server of {database.name} at localhost:{database.server.port} refuses the settings that the session"
-        " starts with (0A000: conversion between UTF8 and MULE_INTERNAL is not supported). Nothing was changed. Supported are"
-        " PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog.version(),"
+        " starts with (0A000: conversion between UTF8 and MULE_INTERNAL is not supported). Nothing was changed."
+        " Supported are PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog.version(),"
         " pg_catalog.current_setting('server_encoding');"
     )
 

@@ -50,7 +50,7 @@ class Trial:
 def try_point(lane: Lane, point: Point) -> Trial:
     """One `apply` was hurt at the point, and what it left behind was looked at while the broken connection stands."""
     lane.reset()
-    began = time.monotonic()
+    began = lane.clock.now()
     with (
         # The proxy is closed first, which ends a run that would never end.
         ThreadPoolExecutor(1) as pool,
@@ -58,10 +58,9 @@ def try_point(lane: Lane, point: Point) -> Trial:
         somebody_in_the_way(lane, BLOCKED_SECONDS) if point.blocked else nullcontext(),
     ):
         running = pool.submit(run_to_its_end, replace(lane.settings, db_port=proxy.port))
-        try:
-            ending = running.result(lane.end_bound)
-        except TimeoutError:
+        if not lane.clock.sees(running.done, lane.end_bound):
             return Trial(Ending(), proxy, [f"the run did not end within {lane.end_bound} s"])
+        ending = running.result()
         wait_for_late_messages(proxy)
         late = lane.has_column() and any(is_late(message, point.faults) for message in proxy.struck)
         broken = examine(lane, ending, began)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +19,8 @@ from database import parse_ms
 from local.postgres import running_server
 from request import parse_request
 from settings import read_settings
-from tests.conftest import HOTFIX, PASSWORDS, call_later, grant
+from tests.conftest import HOTFIX, PASSWORDS, PATIENCE_SECONDS, grant, meanwhile, until
+from tests.integration.aftermath import somebody_reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,16 +75,24 @@ def columns_of(database: Database, table: str = "public.drivers") -> list[str]:
 
 
 @contextmanager
-def holding(database: Database, sql: str, *, ends_after: float | None = None) -> Iterator[int]:
-    """Within the block another session is in a transaction that has run `sql`; or until it commits. Its pid."""
+def holding(database: Database, sql: str, until_then: Callable[[], object] | None = None) -> Iterator[int]:
+    """Within the block another session is in a transaction that has run `sql`; or it commits after `until_then`. Its
+    pid."""
     with database.connect() as other:
         ((pid,),) = other.run("SELECT pg_backend_pid()")
         other.run(f"BEGIN; {sql}")
-        if ends_after is None:
+        with meanwhile(until_then, lambda: other.run("COMMIT")) if until_then else nullcontext():
             yield pid
-        else:
-            with call_later(ends_after, lambda: other.run("COMMIT")):
-                yield pid
+
+
+def timeless(text: str) -> str:
+    """The text without how long something took."""
+    return re.sub(r"\b\d+ (m?s)\b", r"# \1", text)
+
+
+def read_and_write(database: Database) -> None:
+    """Others have read and written the table: nobody stands in a queue for it."""
+    database.run("SELECT FROM public.drivers; UPDATE public.drivers SET name = name")
 
 
 @contextmanager
@@ -108,11 +116,11 @@ def watching_the_queue(database: Database) -> Iterator[list[Any]]:
     with ThreadPoolExecutor(1) as pool:
         watched = pool.submit(watch)
         try:
-            assert begun.wait(10)
+            assert begun.wait(PATIENCE_SECONDS)
             yield seen
         finally:
             over.set()
-            watched.result(10)
+            watched.result(PATIENCE_SECONDS)
 
 
 # Who is in the way
@@ -126,19 +134,22 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it_and_nobody_waits(
         other.run("SET application_name = 'nightly-report'")
         ((pid,),) = other.run("SELECT pg_backend_pid()")
         other.run("BEGIN; SELECT * FROM public.drivers")
+        age = f"SELECT extract(epoch FROM now() - xact_start)::float8 FROM pg_stat_activity WHERE pid = {pid}"
+        ((at_first,),) = database.run(age)
         with watching_the_queue(database) as seen_waiting:
             outcome = invoke("apply")
+        ((at_last,),) = database.run(age)
         assert invoke("plan").response["blockers"][0]["pid"] == pid
     assert seen_waiting == []
     assert outcome.error_name == "LockBusyError"
-    assert re.sub(r"for \d s\b", "for 1 s", outcome.text) == (
-        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied."
+    assert timeless(outcome.text) == (
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
         " Nothing was changed, and nobody waited behind this run.\n"
-        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for 1 s, ACCESS SHARE on public.drivers.\n"
+        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for # s, ACCESS SHARE on public.drivers.\n"
         f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
     )
     (blocker,) = outcome.line["blockers"]
-    assert 0.5 < blocker.pop("transaction_seconds") < 5
+    assert at_first < blocker.pop("transaction_seconds") < at_last
     # The log leaves out what is null.
     assert {key: value for key, value in blocker.items() if value is not None} == {
         "pid": pid,
@@ -162,8 +173,8 @@ def test_what_the_role_may_not_see_is_null_and_the_grant_is_named(
     with holding(database, "SELECT * FROM public.drivers") as pid:
         outcome = invoke("apply")
         (planned,) = invoke("plan").response["blockers"]
-    assert outcome.text == (
-        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied."
+    assert timeless(outcome.text) == (
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
         " Nothing was changed, and nobody waited behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
         f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});\n"
@@ -193,7 +204,7 @@ def test_whom_a_blocker_itself_waits_for_is_named(invoke: Invoke, database: Data
             (blocker,) = invoke("plan").response["blockers"]
         finally:
             database.run(f"SELECT pg_terminate_backend({root})")
-            waiting.result(10)
+            waiting.result(PATIENCE_SECONDS)
     assert (blocker["pid"], blocker["waits_for"]) == (pid, [root])
 
 
@@ -217,19 +228,12 @@ def test_of_a_queue_for_one_row_the_one_that_holds_it_is_offered_first(
         finally:
             holder.run("COMMIT")
         for one in waiting:
-            one.result(10)
+            one.result(PATIENCE_SECONDS)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text.split("\n")[1] == f"In the way: pid {max(pids)} (postgres), ROW EXCLUSIVE on public.drivers."
     assert f"To end it now:  SELECT pg_terminate_backend({max(pids)});\n" in outcome.text
     assert "\nand 25 more.\n" in outcome.text
     assert len(outcome.line["blockers"]) == 30
-
-
-def until(happened: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_prepared_transaction_is_named_with_the_line_that_ends_it(
@@ -242,10 +246,10 @@ def test_a_prepared_transaction_is_named_with_the_line_that_ends_it(
     finally:
         database.run("ROLLBACK PREPARED 'order 7'")
     assert outcome.error_name == "LockBusyError"
-    assert re.sub(r"\d s ago", "1 s ago", outcome.text) == (
-        f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied."
+    assert timeless(outcome.text) == (
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
         " Nothing was changed, and nobody waited behind this run.\n"
-        "In the way: the prepared transaction order 7 (postgres), prepared 1 s ago, ROW EXCLUSIVE on public.drivers."
+        "In the way: the prepared transaction order 7 (postgres), prepared # s ago, ROW EXCLUSIVE on public.drivers."
         " No session will ever let go of it: whoever prepared it must commit it or roll it back.\n"
         "Run the same hotfix again when it ends. To end it now:  ROLLBACK PREPARED 'order 7';"
     )
@@ -267,7 +271,7 @@ def test_who_waits_in_the_queue_is_in_the_way_but_need_not_be_ended(
             outcome = invoke("apply")
         finally:
             database.run(f"SELECT pg_terminate_backend({reader})")
-            waiting.result(10)
+            waiting.result(PATIENCE_SECONDS)
     assert f"In the way: pid {reader} (postgres), ACCESS SHARE on public.drivers.\n" in outcome.text
     assert (
         f"In the way: pid {pid} (postgres), itself waiting for pid {reader}, ACCESS EXCLUSIVE on public.drivers"
@@ -292,12 +296,13 @@ def test_a_reader_of_a_child_is_in_the_way_of_the_whole_table(
 ) -> None:
     database.run_as_owner(create)
     hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
-    with holding(database, "SELECT * FROM public.rides_1"):
+    with holding(database, "SELECT * FROM public.rides_1"), somebody_reading(database, "ONLY public.rides") as reader:
         assert [blocker["table"] for blocker in invoke("plan", hotfix_id).response["blockers"]] == ["public.rides_1"]
         outcome = invoke("apply", hotfix_id)
+        assert reader.longest_stall() < 0.3
     assert outcome.error_name == "LockBusyError"
     assert "ACCESS SHARE on public.rides_1." in outcome.text
-    assert 0 < outcome.line["longest_stall_ms"] < 200  # The table itself was locked until the attempt met its child.
+    assert outcome.line["longest_stall_ms"] > 0  # The table itself was locked until the attempt met its child.
     assert invoke("apply", hotfix_id).result == "applied"
     assert columns_of(database, "public.rides_1") == ["id", "a"]
 
@@ -310,7 +315,7 @@ def test_many_partitions_are_locked_together(invoke: Invoke, write_hotfix: Write
     )
     database.run_as_owner(partitions)
     hotfix_id = write_hotfix("ALTER TABLE rides ADD COLUMN IF NOT EXISTS a int;", "public.rides.a int")
-    with holding(database, "SELECT * FROM public.rides", ends_after=0.4):
+    with holding(database, "SELECT * FROM public.rides", database.until_waited_for):
         outcome = invoke("apply", hotfix_id)
     assert (outcome.result, columns_of(database, "public.rides_39")) == ("applied", ["id", "a"])
 
@@ -320,12 +325,11 @@ def test_a_writer_of_a_referenced_table_is_waited_for_outside_the_queue(
 ) -> None:
     database.run_as_owner("CREATE TABLE fleet (id int PRIMARY KEY)")
     hotfix_id = write_hotfix(ADD_FLEET, FLEET)
-    with holding(database, "INSERT INTO public.fleet VALUES (1)", ends_after=1.0):
+    with holding(database, "INSERT INTO public.fleet VALUES (1)", database.until_waited_for):
         (blocker,) = invoke("plan", hotfix_id).response["blockers"]
         outcome = invoke("apply", hotfix_id)
     assert (blocker["table"], blocker["lock_mode"]) == ("public.fleet", "ROW EXCLUSIVE")
     assert (outcome.result, outcome.response["attempts"]) == ("applied", 1)
-    assert outcome.response["longest_stall_ms"] < 900
     assert columns_of(database) == ["id", "name", "fleet_id"]
 
 
@@ -423,7 +427,8 @@ def test_a_way_back_waits_for_readers_of_what_its_foreign_key_refers_to_without_
             invoke, database, hotfix_id, "SELECT FROM public.fleet", "public.fleet", action="revert"
         )
     assert (awaited, outcome.line["attempts"], outcome.line["longest_stall_ms"]) == ([], 0, 0)
-    with holding(database, "SELECT FROM public.fleet", ends_after=0.3):
+    monkeypatch.delenv("LOCK_WAIT_SECONDS")
+    with holding(database, "SELECT FROM public.fleet", database.until_waited_for):
         outcome = invoke("revert", hotfix_id)
     assert (outcome.result, outcome.response["attempts"]) == ("reverted", 1)
 
@@ -432,26 +437,28 @@ def test_a_way_back_waits_for_readers_of_what_its_foreign_key_refers_to_without_
 
 
 def test_a_lock_that_is_let_go_is_taken_at_the_second_attempt(invoke: Invoke, database: Database) -> None:
+    def until_others_worked() -> None:
+        database.until_waited_for()
+        read_and_write(database)
+
     with (
         watching_the_queue(database) as seen_waiting,
-        holding(database, "SELECT * FROM public.drivers", ends_after=1.0),
+        holding(database, "SELECT * FROM public.drivers", until_others_worked),
     ):
         outcome = invoke("apply")
     assert (outcome.error, outcome.result) == (None, "applied")
     assert seen_waiting == []
     assert outcome.response["attempts"] == 2
-    assert outcome.response["lock_wait_ms"] >= 900
-    assert outcome.response["lock_held_ms"] <= outcome.response["longest_stall_ms"] < 900
+    assert outcome.response["lock_wait_ms"] > 0
+    assert 0 < outcome.response["lock_held_ms"] <= outcome.response["longest_stall_ms"]
 
 
 def keep_busy(database: Database, seconds: float, over: threading.Event, offset: float) -> None:
     """Reads the table in transactions of that length, one right after the other."""
     with database.connect() as other:
-        time.sleep(offset)
+        other.run(f"SELECT pg_sleep({offset})")
         while not over.is_set():
-            other.run("BEGIN; SELECT * FROM public.drivers")
-            time.sleep(seconds)
-            other.run("COMMIT")
+            other.run(f"BEGIN; SELECT * FROM public.drivers; SELECT pg_sleep({seconds}); COMMIT")
 
 
 @pytest.mark.parametrize(("clients", "seconds"), [(8, 0.02), (2, 0.3)], ids=["short ones", "long ones in turns"])
@@ -469,16 +476,29 @@ def test_a_table_that_is_never_free_is_reached(
         finally:
             over.set()
         for one in busy:
-            one.result(10)
+            one.result(PATIENCE_SECONDS)
     assert (outcome.error, outcome.result) == (None, "applied")
     assert outcome.response["attempts"] > 1
 
 
-def test_the_wait_leaves_time_to_report_before_the_function_ends(invoke: Invoke, database: Database) -> None:
+def test_the_wait_leaves_time_to_report_before_the_function_ends(
+    invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[locks.Turn] = []
+    monkeypatch.setattr(locks.Turn, "give_up", note_and_call(turns, locks.Turn.give_up))
     with holding(database, "SELECT * FROM public.drivers"):
-        outcome = invoke("apply", seconds=6)
-    assert outcome.error_name == "LockBusyError"
-    assert outcome.line["duration_ms"] < 6_000 - limits.REPORT_MS
+        assert invoke("apply", seconds=6).error_name == "LockBusyError"
+    (turn,) = turns
+    # Not the 30 s that it may wait where the function has the time.
+    assert turn.deadline == turn.session.limits.last_attempt_at
+
+
+def note_and_call(turns: list[locks.Turn], method: Callable[[locks.Turn], Any]) -> Callable[[locks.Turn], Any]:
+    def noted(turn: locks.Turn) -> Any:
+        turns.append(turn)
+        return method(turn)
+
+    return noted
 
 
 def test_no_statement_of_the_file_runs_before_the_lock_is_held(
@@ -504,7 +524,7 @@ def test_a_lock_that_commit_itself_needs_is_waited_for_in_attempts_too(
         " FOR EACH ROW EXECUTE FUNCTION at_commit()"
     )
     hotfix_id = write_hotfix(f"{ADD_NOTE} INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), '');", NOTE)
-    with holding(database, "LOCK TABLE public.audit", ends_after=0.4):
+    with holding(database, "LOCK TABLE public.audit", database.until_waited_for):
         outcome = invoke("apply", hotfix_id)
     assert (outcome.error, outcome.result) == (None, "applied")
     assert outcome.response["attempts"] > 1
@@ -515,8 +535,14 @@ def test_taking_many_locks_one_after_the_other_is_limited_as_a_whole(
 ) -> None:
     # As if lock_timeout, which counts for each lock, had not yet fired, and nobody had been seen in the way.
     monkeypatch.setattr(alter, "LOCKING_MS", -7)
-    monkeypatch.setattr(locks, "find_blockers", lambda *_: [])
-    with holding(database, "SELECT * FROM public.drivers", ends_after=0.6):
+    looks: list[None] = []
+
+    def see_nobody(*_: object) -> list[Any]:
+        looks.append(None)
+        return []
+
+    monkeypatch.setattr(locks, "find_blockers", see_nobody)
+    with holding(database, "SELECT * FROM public.drivers", lambda: until(lambda: len(looks) > 2)):
         outcome = invoke("apply")
     assert (outcome.error, outcome.result) == (None, "applied")
     assert outcome.response["attempts"] > 2
@@ -525,7 +551,7 @@ def test_taking_many_locks_one_after_the_other_is_limited_as_a_whole(
 def test_nothing_is_left_of_a_run_that_gave_up(invoke: Invoke, database: Database, give_up_after_1_s: None) -> None:
     with holding(database, "LOCK TABLE public.drivers IN ACCESS SHARE MODE"):
         invoke("apply")
-        until(lambda: not database.run("SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"), 5)
+        until(lambda: not database.run("SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"))
     assert columns_of(database) == ["id", "name"]
 
 
@@ -550,7 +576,6 @@ def test_a_look_that_needs_a_locked_table_gives_up_at_once(invoke: Invoke, datab
         f"Run the same request again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
     )
     assert outcome.line["blockers"][0]["pid"] == pid
-    assert outcome.line["duration_ms"] < 2_000
 
 
 def test_a_default_that_cannot_be_read_now_is_waited_for_by_apply_only(
@@ -558,11 +583,10 @@ def test_a_default_that_cannot_be_read_now_is_waited_for_by_apply_only(
 ) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN rating text DEFAULT 'x'")
     hotfix_id = write_hotfix(ADD_NOTE, "public.drivers.rating text default 'x'::text", NOTE)
-    with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE", ends_after=1.0):
+    with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE", database.until_waited_for):
         assert invoke("plan", hotfix_id).error_name == "LockBusyError"
         outcome = invoke("apply", hotfix_id)
     assert (outcome.error, outcome.result) == (None, "applied")
-    assert outcome.response["longest_stall_ms"] < 900
 
 
 # Autovacuum
@@ -574,10 +598,11 @@ def slow_autovacuum(
 ) -> Iterator[int]:
     """Within the block an autovacuum works on the table, and would for minutes. Its pid."""
     find = f"SELECT pid FROM pg_stat_activity WHERE query LIKE 'autovacuum: %{table}%'"
-    database.run(
-        f"INSERT INTO {table} SELECT {rows}, repeat('x', 500) FROM generate_series(1, 20000) AS n;"
-        f"DELETE FROM {table} WHERE name < 'y'; ALTER TABLE {table} SET ({options})"
-    )
+    with database.connect() as other:  # Autovacuum learns of its work at its end.
+        other.run(
+            f"INSERT INTO {table} SELECT {rows}, repeat('x', 500) FROM generate_series(1, 20000) AS n;"
+            f"DELETE FROM {table} WHERE name < 'y'; ALTER TABLE {table} SET ({options})"
+        )
     until(lambda: database.run(find))
     ((pid,),) = database.run(find)
     yield pid
@@ -603,13 +628,17 @@ def test_an_autovacuum_is_made_to_yield_while_readers_and_writers_go_on(invoke: 
             "autovacuum",
             "SHARE UPDATE EXCLUSIVE",
         )
-        with call_later(0.6, lambda: database.run("UPDATE public.drivers SET name = ''; SELECT FROM public.drivers")):
+        columns_then: list[str] = []
+        with meanwhile(
+            lambda: until(lambda: seen_waiting),
+            lambda: read_and_write(database),
+            lambda: columns_then.extend(columns_of(database)),
+        ):
             outcome = invoke("apply")
     assert (outcome.error, outcome.result) == (None, "applied")
     # It waited for a lock that no reader and no writer conflicts with, and for no other.
     assert {mode for mode, _ in seen_waiting} == {"ShareUpdateExclusiveLock"}
-    assert outcome.response["longest_stall_ms"] < 500
-    assert outcome.response["lock_wait_ms"] >= 1_000  # deadlock_timeout
+    assert columns_then == ["id", "name"]
 
 
 def test_an_autovacuum_of_a_referenced_table_is_made_to_yield_too(
@@ -620,7 +649,6 @@ def test_an_autovacuum_of_a_referenced_table_is_made_to_yield_too(
     with slow_autovacuum(database, table="public.fleet", rows="n"):
         outcome = invoke("apply", hotfix_id)
     assert (outcome.error, outcome.result) == (None, "applied")
-    assert outcome.response["longest_stall_ms"] < 500
 
 
 def test_autovacuums_of_two_partitions_are_asked_one_after_the_other(
@@ -636,10 +664,12 @@ def test_autovacuums_of_two_partitions_are_asked_one_after_the_other(
         slow_autovacuum(database, table="public.rides_1", rows="n"),
         slow_autovacuum(database, table="public.rides_2", rows="30000 + n"),
         resting_autovacuum(database),
+        watching_the_queue(database) as seen_waiting,
     ):
         outcome = invoke("apply", hotfix_id)
     assert (outcome.error, outcome.result) == (None, "applied")
-    assert outcome.response["lock_wait_ms"] >= 2_000  # Twice deadlock_timeout.
+    asked = {"rides_1", "rides_2"}
+    assert {(mode, table) for mode, table in seen_waiting} == {("ShareUpdateExclusiveLock", one) for one in asked}
 
 
 def test_an_autovacuum_against_wraparound_is_named_and_left_alone(
@@ -652,8 +682,8 @@ def test_an_autovacuum_against_wraparound_is_named_and_left_alone(
     with slow_autovacuum(database, f"{SLOW_VACUUM}, autovacuum_freeze_max_age = 100000") as pid:
         outcome = invoke("apply")
     assert outcome.error_name == "LockBusyError"
-    assert outcome.text == (
-        f"public.drivers stayed locked for 3 s, so {HOTFIX} was not applied."
+    assert timeless(outcome.text) == (
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
         " Nothing was changed, and nobody waited behind this run.\n"
         f"In the way: autovacuum to prevent wraparound pid {pid}, SHARE UPDATE EXCLUSIVE on public.drivers."
         " It yields to nobody: let it finish.\n"
@@ -673,7 +703,10 @@ def test_fifty_runs_at_once_end_as_one_applied_and_else_already_applied(invoke: 
         start.wait()
         return hotfix.run(request, settings, lambda: 55_000)
 
-    with holding(database, "SELECT * FROM public.drivers", ends_after=3.0), ThreadPoolExecutor(50) as pool:
+    def all_wait() -> None:
+        database.until_waited_for(50)
+
+    with holding(database, "SELECT * FROM public.drivers", all_wait), ThreadPoolExecutor(50) as pool:
         reports = list(pool.map(run, range(50)))
     assert sorted(report.result for report in reports) == ["already_applied"] * 49 + ["applied"]
     assert sum(column.changed_here for report in reports for column in report.columns) == 1

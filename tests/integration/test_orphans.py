@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_at_any_moment_leaves_nothing_behind(
     def kill(lane: Lane, moment: Moment) -> list[str]:
         lane.reset()
         settings = with_sleep(lane.settings, tmp_path) if moment.sleeps else lane.settings
-        began = time.monotonic()
+        began = lane.clock.now()
         with (
             sandbox.run(settings, lane.database.secret(host=None, port=None)) as run,
             somebody_in_the_way(lane) if moment.blocked else nullcontext(),
@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_at_any_moment_leaves_nothing_behind(
             run.start()
             time.sleep(moment.seconds)
             run.send(signal.SIGKILL)
-            ending = run.ending(5)
+            ending = run.ending()
             left = lane.still_held(KILLED_SECONDS)
         told.append(ending)
         stall_bound = KILLED_SECONDS + (moment.seconds if moment.sleeps else 0)
@@ -116,7 +116,7 @@ def test_a_run_that_is_stopped_and_goes_on_tells_the_truth(
         lane.reset()
         settings = with_sleep(lane.settings, tmp_path) if moment.sleeps else lane.settings
         bound = STALL_SECONDS + (NAP_SECONDS if moment.sleeps else 0)
-        began = time.monotonic()
+        began = lane.clock.now()
         with (
             sandbox.run(settings, lane.database.secret(host=None, port=None)) as run,
             somebody_in_the_way(lane, BLOCKED_SECONDS) if moment.blocked else nullcontext(),
@@ -128,10 +128,9 @@ def test_a_run_that_is_stopped_and_goes_on_tells_the_truth(
             left = lane.still_held(bound) if moment.stopped_seconds > bound else []
             time.sleep(max(0, stopped + moment.stopped_seconds - time.monotonic()))
             run.send(signal.SIGCONT)
-            try:
-                ending = run.ending(lane.end_bound)
-            except TimeoutError:
+            if not lane.clock.sees(run.has_ended, lane.end_bound):
                 return [f"it did not end within {lane.end_bound} s of going on"]
+            ending = run.ending()
             return left + examine(lane, ending, began, stall_bound=bound) + judge(ending)
 
     try_all(lanes, moments, stop)

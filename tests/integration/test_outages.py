@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,9 @@ from local.account import reachable_directory, server_user
 from local.binaries import reachable_binaries
 from local.postgres import Server, running_server, start, stop
 from local.proxy import Fault, running_proxy
-from tests.conftest import HOTFIX, PASSWORDS, call_later, create_database
-from tests.integration.aftermath import new_settings, run_to_its_end, with_secret
+from tests.conftest import HOTFIX, PASSWORDS, create_database, meanwhile, until
+from tests.integration.aftermath import Ending, new_settings, run_to_its_end, with_secret
+from tests.integration.test_apply import until_it_sleeps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,8 +50,7 @@ class OwnServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-        while any(Path(f"/proc/{pid}/fd").exists() and is_alive(int(pid)) for pid in children):
-            time.sleep(0.01)
+        until(lambda: not any(Path(f"/proc/{pid}/fd").exists() and is_alive(int(pid)) for pid in children))
 
     def restart(self) -> None:
         cluster = self.server.ca_bundle.parent
@@ -122,7 +121,10 @@ def test_a_server_that_crashes_leaves_nothing_half_done(
             stack.enter_context(doomed_reader(own_database))
         if moment == "while its SQL runs":
             hurt = replace(hurt, sql_dir=sleeping(tmp_path))
-        stack.enter_context(nullcontext() if at else call_later(0.5, own_server.kill))
+        if not at:
+            waiting = moment == "while it waits"
+            begun = own_database.until_waited_for if waiting else lambda: until_it_sleeps(own_database)
+            stack.enter_context(meanwhile(begun, own_server.kill))
         ending = run_to_its_end(hurt)
     own_server.restart()
     expected = "DatabaseUnavailableError" if moment == "while it waits" else "OutcomeUnknownError"
@@ -234,13 +236,15 @@ def test_a_server_without_a_free_connection_is_worth_a_retry(
 
 
 def eventually(settings: Settings) -> str | None:
-    """The result of the first run that is not refused for want of a connection, some seconds later at most."""
-    for _ in range(50):
-        ending = run_to_its_end(settings)
-        if "(53300: " not in ending.text:
-            return ending.result
-        time.sleep(0.1)
-    return None
+    """The result of the first run that is not refused for want of a connection."""
+    endings: list[Ending] = []
+
+    def has_room() -> bool:
+        endings.append(run_to_its_end(settings))
+        return "(53300: " not in endings[-1].text
+
+    until(has_room)
+    return endings[-1].result
 
 
 def test_a_second_look_without_a_free_connection_leaves_the_outcome_unknown(

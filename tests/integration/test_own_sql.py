@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pinned import PIN, READ_OWN
+from pinned import END_OF_FILE, PIN, READ_OWN
 from tests.integration.own_sql import UnsafeError, judge_session
 
 if TYPE_CHECKING:
@@ -196,7 +196,10 @@ def test_a_file_runs_read_committed_whatever_the_role_says(
         ([f"{PIN};SELECT now()"], "calls now without its schema"),
         ([f"{PIN};SELECT 1", "SET search_path = public"], "changes the search_path"),
         ([f"{PIN};SELECT 1", "SELECT pg_catalog.set_config('search_path', 'x', false)"], "changes the search_path"),
-        ([f"{PIN};SELECT 1", f"BEGIN;\nALTER TABLE t ADD c int\n;{PIN};COMMIT"], "without the session's own settings"),
+        (
+            [f"{PIN};SELECT 1", f"BEGIN;\nALTER TABLE t ADD c int\n;{END_OF_FILE};COMMIT"],
+            "without the session's own settings",
+        ),
     ],
 )
 def test_the_judge_sees_a_message_that_is_not_safe(messages: list[str], why: str) -> None:

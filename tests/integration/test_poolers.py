@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from database import SESSION_PARAMETERS
+from limits import derive_limits
 from local.postgres import free_port
+from settings import read_settings
 from tests.conftest import new_password
 from tests.integration.bouncer import running_bouncer
 
@@ -24,10 +27,8 @@ pytestmark = pytest.mark.long_too
 
 MODES = ("session", "transaction", "statement")
 # Without these PgBouncer refuses every session of ours, with them it drops the limits in silence.
-IGNORED = (
-    "lock_timeout, statement_timeout, idle_in_transaction_session_timeout, client_connection_check_interval,"
-    " tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout"
-)
+LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
+IGNORED = ", ".join(SESSION_PARAMETERS | LIMITS.startup_parameters())
 ENDPOINT = (
     "put the instance's own endpoint into the secret or DB_HOST: "
     " aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
@@ -79,6 +80,7 @@ def test_a_pooler_that_drops_the_limits_is_refused_by_name_and_keeps_nothing_of_
         database, pool_mode=mode, ignore_startup_parameters=IGNORED, server_reset_query="", default_pool_size=1
     ) as bouncer:
         outcome = check(bouncer, action)
+        database.line.close()
         with database.server.connect() as admin:
             ((pid,),) = admin.run(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database.name}'")
         settings = settings_of_the_next_client(bouncer)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,10 +22,10 @@ import recording
 from local.proxy import Fault, running_proxy
 from request import parse_request
 from settings import read_settings
-from tests.conftest import HOTFIX, call_later
-from tests.integration.aftermath import STALL_SECONDS, Reader, examine, run_to_its_end, try_all
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, meanwhile, until
+from tests.integration.aftermath import STALL_SECONDS, examine, run_to_its_end, somebody_reading, try_all
 from tests.integration.test_faults import queries
-from tests.integration.test_locks import until, watching_the_queue
+from tests.integration.test_locks import timeless, watching_the_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,16 +95,15 @@ def has_column(database: Database) -> bool:
 
 
 @contextmanager
-def holding(database: Database, sql: str, *, ends_after: float | None = None) -> Iterator[int]:
-    """Within the block another session has run `sql`, and holds what it took; or until that time. Its pid."""
+def holding(database: Database, sql: str, until_then: Callable[[], object] | None = None) -> Iterator[int]:
+    """Within the block another session has run `sql`, and holds what it took; or lets go after `until_then`. Its
+    pid."""
     with database.connect() as other:
         ((pid,),) = other.run("SELECT pg_backend_pid()")
         other.run(sql)
-        if ends_after is None:
+        let_go = "ROLLBACK; SELECT pg_advisory_unlock_all()"
+        with meanwhile(until_then, lambda: other.run(let_go)) if until_then else nullcontext():
             yield pid
-        else:
-            with call_later(ends_after, lambda: other.run("ROLLBACK; SELECT pg_advisory_unlock_all()")):
-                yield pid
 
 
 def prisma_of(outcome: Outcome) -> dict[str, Any]:
@@ -641,20 +639,7 @@ def watching_the_table(database: Database) -> Iterator[list[Any]]:
             yield seen
         finally:
             over.set()
-            watched.result(10)
-
-
-@contextmanager
-def somebody_reading(database: Database) -> Iterator[Reader]:
-    with ThreadPoolExecutor(1) as pool, database.connect() as connection:
-        reader = Reader(connection)
-        reading = pool.submit(reader.read_on)
-        reader.wanted.set()
-        try:
-            yield reader
-        finally:
-            reader.end()
-            reading.result(10)
+            watched.result(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["column missing", "column there"])
@@ -665,7 +650,6 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
     database.run(f"GRANT pg_read_all_stats TO {database.user}")
     if there:
         database.run_as_owner(ADD_COLUMN)
-    began = time.monotonic()
     with (
         holding(database, f"SET application_name = 'schema-engine'; {PRISMAS_LOCK}") as pid,
         somebody_reading(database) as reader,
@@ -674,11 +658,11 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
         watching_the_table(database) as seen,
     ):
         outcome = invoke("apply", record="prisma")
-        stall = reader.longest_stall(began)
+        stall = reader.longest_stall()
     assert (seen, outcome.error_name) == ([], "LockBusyError")
     what, undone = ("Prisma's history", "recorded") if there else ("public.drivers or Prisma's history", "applied")
-    assert re.sub(r"for \d s,", "for 1 s,", outcome.text) == (
-        f"{what} stayed locked for 1 s, so {HOTFIX} was not {undone}."
+    assert timeless(outcome.text) == (
+        f"{what} stayed locked for # s, so {HOTFIX} was not {undone}."
         " Nothing was changed, and nobody waited behind this run.\n"
         f"In the way: pid {pid} (postgres, schema-engine), EXCLUSIVE on Prisma's advisory lock 72707369."
         " A prisma migrate that is ended in the middle leaves a failed migration (P3009).\n"
@@ -698,7 +682,7 @@ def test_a_deploy_that_ends_is_followed_by_the_row(
 ) -> None:
     if there:
         database.run_as_owner(ADD_COLUMN)
-    with holding(database, PRISMAS_LOCK, ends_after=1.0):
+    with holding(database, PRISMAS_LOCK, database.until_waited_for):
         outcome = invoke("apply", record="prisma")
     assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied" if there else "applied", True)
     assert (outcome.response["attempts"], outcome.response["lock_wait_ms"] > 0) == (2, True)
@@ -712,7 +696,8 @@ def test_a_deploy_that_applies_it_meanwhile_leaves_nothing_to_do(
     deploy = f"{ADD_COLUMN}; UPDATE public._prisma_migrations SET finished_at = now()"
     with database.connect() as other:
         other.run(PRISMAS_LOCK)
-        with call_later(0.5, lambda: other.run(f"{deploy}; SELECT pg_advisory_unlock_all()")):
+        end = f"{deploy}; SELECT pg_advisory_unlock_all()"
+        with meanwhile(database.until_waited_for, lambda: other.run(end)):
             outcome = invoke("apply", record="prisma")
     assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied", False)
     assert history.rows() == [RECORDED_ROW]
@@ -721,7 +706,8 @@ def test_a_deploy_that_applies_it_meanwhile_leaves_nothing_to_do(
 def test_a_reader_of_the_table_is_in_the_way_as_ever(
     invoke: Invoke, database: Database, history: PrismaHistory
 ) -> None:
-    with holding(database, "BEGIN; SELECT FROM public.drivers", ends_after=1.0), watching_the_queue(database) as seen:
+    reading = holding(database, "BEGIN; SELECT FROM public.drivers", database.until_waited_for)
+    with reading, watching_the_queue(database) as seen:
         outcome = invoke("apply", record="prisma")
     assert (outcome.result, outcome.response["attempts"], seen) == ("applied", 2, [])
     assert history.rows() == [RECORDED_ROW]
@@ -803,7 +789,7 @@ def test_a_row_committed_just_before_prismas_lock_is_let_go_is_seen(
             history.add()
         finally:
             other.run("SELECT pg_advisory_unlock_all()")
-        outcome = running.result(30)
+        outcome = running.result(PATIENCE_SECONDS)
     assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("already_applied", False)
     assert history.rows() == [RECORDED_ROW]
 
@@ -897,7 +883,7 @@ def try_to_record(lane: Lane, fault: Fault | None, *, there: bool) -> tuple[Endi
     lane.admin.run("TRUNCATE public._prisma_migrations")
     if there:
         lane.admin.run(ADD_COLUMN)
-    began = time.monotonic()
+    began = lane.clock.now()
     request = parse_request({**APPLY, "record": "prisma"})
     settings = lane.settings
     with running_proxy(lane.database.server, *([fault] if fault else [])) as proxy:

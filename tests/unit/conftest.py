@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -18,6 +19,7 @@ from local.machine import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_stepfunctions import SFNClient
@@ -65,6 +67,32 @@ def answer(client: SFNClient, call: str, what: Callable[..., Any]) -> None:
 
 def fail_as_busy(_: object) -> None:
     raise FunctionError("LockBusyError", "public.drivers stayed locked.")
+
+
+@dataclass
+class FakeTime:
+    """Stands for the module `time`: it passes only while somebody sleeps."""
+
+    now: float = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def stop_time(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTime]:
+    """For these modules no time passes but that in which they sleep."""
+
+    def stop_time(*modules: ModuleType) -> FakeTime:
+        clock = FakeTime()
+        for module in modules:
+            monkeypatch.setattr(module, "time", clock)
+        return clock
+
+    return stop_time
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ import yaml
 
 import button
 import executions
-from executions import list_newest, start_once, wait_until_ended
+from executions import describe, list_newest, start_once, wait_until_ended
 from local.aws import CREDENTIALS
 from markup import Html
-from tests.conftest import FakeContext
+from tests.conftest import PATIENCE_SECONDS, FakeContext, until
 from tests.unit.conftest import answer, in_turn, lose, refuse, respond
 from tests.unit.test_button_page import HASH, ID, OLDER, PLAN, Page, parse
 
@@ -98,11 +98,12 @@ def open_dashboard(
     environment = {"AWS_ENDPOINT_URL": aws.endpoint_url, "ENVIRONMENT": "prod", "SQL_DIR": str(tmp_path)}
     for name, value in (CREDENTIALS | environment).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(button, "LOOK_SECONDS", 2.0)
-    monkeypatch.setattr(button, "APPLY_SECONDS", 1.0)
     button.connect.cache_clear()
 
     def open_dashboard(plan: dict[str, Any] = LOOKING, apply: dict[str, Any] = APPLYING) -> Dashboard:
+        # What lasts is not waited for, and what ends has all the time that a busy machine takes.
+        monkeypatch.setattr(button, "LOOK_SECONDS", 1.0 if plan is LASTING else PATIENCE_SECONDS)
+        monkeypatch.setattr(button, "APPLY_SECONDS", 1.0 if apply is LASTING else PATIENCE_SECONDS)
         arn = create(machine_of(plan, apply))
         monkeypatch.setenv("STATE_MACHINE_ARN", arn)
         return Dashboard(client, arn)
@@ -145,7 +146,8 @@ def test_where_looks_fill_the_list_there_may_have_been_an_apply_before(
         monkeypatch.setattr(module, "LOOKED_AT", 2)
     dashboard = open_dashboard()
     dashboard.call(CLICK)
-    time.sleep(1)  # so that moto lists them in their order
+    this_second = int(time.time())
+    until(lambda: time.time() >= this_second + 1)  # so that moto lists them in their order
     assert "None yet." not in dashboard.call().text
     dashboard.call()
     assert "None among the last 2." in dashboard.call().text
@@ -353,6 +355,7 @@ def test_an_execution_that_was_ended_from_outside_is_a_failure(
     again = dashboard.call(CLICK).action("Look again").event
     if how == "ABORTED":
         dashboard.client.stop_execution(executionArn=again["execution"])
+        until(lambda: not describe(dashboard.client, again["execution"]).is_running)  # moto takes its time.
     else:  # moto ends none by its time-out
         answer(button.connect(), "DescribeExecution", described_as_timed_out(again["execution"]))
     page = dashboard.call(again)

@@ -156,8 +156,8 @@ TEXTS: list[tuple[HotfixError, str]] = [
         errors.arrived_late(ADDRESS),
         (
             f"Every message to the database {ADDRESS} arrived more than half a second late and was refused for that,"
-            " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was"
-            " held. Run the same request again."
+            " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock"
+            " was held. Run the same request again."
         ),
     ),
     (

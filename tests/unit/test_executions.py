@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
     from local.aws import FakeAws
+    from tests.unit.conftest import FakeTime
 
 ID = "20260212092000_add_drivers_active_since"
 LOOK = {"action": "plan", "hotfix": ID}
@@ -141,12 +141,15 @@ def test_an_execution_that_is_not_known_yet_is_looked_for_again(caller: SFNClien
     assert describe(caller, arn).is_running
 
 
-def test_an_execution_that_never_was_is_given_up_after_seconds(caller: SFNClient, create: Create) -> None:
+def test_an_execution_that_never_was_is_given_up_after_seconds(
+    caller: SFNClient, create: Create, stop_time: Callable[..., FakeTime]
+) -> None:
     machine = create(WAITING)
-    began = time.monotonic()
+    clock = stop_time(executions)
+    began = clock.now
     with pytest.raises(caller.exceptions.ExecutionDoesNotExist):
         describe(caller, executions.execution_arn(machine, "never"))
-    assert 2 < time.monotonic() - began < 10
+    assert 2 < clock.now - began <= executions.KNOWN_WITHIN_SECONDS
 
 
 # Whether anything was started

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import time
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+import limits
 import locks
 from alter import Busy
 from blockers import Blocker
 from errors import DatabaseUnavailableError, LockBusyError
-from limits import derive_limits
 from locks import Turn
 from settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.unit.conftest import FakeTime
 
 
 def blocker(transaction: str) -> Blocker:
@@ -26,31 +28,36 @@ def blocker(transaction: str) -> Blocker:
 
 
 @pytest.fixture
-def make_turn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turn]:
+def clock(stop_time: Callable[..., FakeTime]) -> FakeTime:
+    return stop_time(limits, locks)
+
+
+@pytest.fixture
+def make_turn(monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Callable[..., Turn]:
     """A run's turn, and who is seen in the way at each look; at the last one and ever after nobody."""
 
-    def make(*looks: list[str], lock_wait_ms: int = 30_000) -> Turn:
+    def make(*looks: list[str], lock_wait_ms: int = 30_000, remaining_ms: int = 55_000) -> Turn:
         script = iter(looks)
         monkeypatch.setattr(locks, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
         monkeypatch.setattr(locks, "line_that_shows_sessions", lambda _: "")
         monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
         settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
-        limits = replace(derive_limits(settings, 55_000), lock_wait_ms=lock_wait_ms)
+        derived = replace(limits.derive_limits(settings, remaining_ms), lock_wait_ms=lock_wait_ms)
         facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000)
         hotfix = SimpleNamespace(id="x", tables="public.t", touches_others=False, reverting=False)
-        session = SimpleNamespace(limits=limits, facts=facts, target=SimpleNamespace(address="kaviar at db:5432"))
+        session = SimpleNamespace(limits=derived, facts=facts, target=SimpleNamespace(address="kaviar at db:5432"))
         return Turn(cast("Any", session), cast("Any", hotfix))
 
     return make
 
 
-def test_who_was_there_first_counts_as_long_and_who_comes_later_does_not(make_turn: Callable[..., Turn]) -> None:
+def test_who_was_there_first_counts_as_long_and_who_comes_later_does_not(
+    make_turn: Callable[..., Turn], clock: FakeTime
+) -> None:
     turn = make_turn(["old"], ["old", "new"])
     turn.look_at_blockers()
     turn.look_at_blockers()
-    ages = {name: time.monotonic() - since for name, since in turn.first_seen.items()}
-    assert ages["old"] > 1e9
-    assert 0 <= ages["new"] < 10
+    assert turn.first_seen == {"old": -math.inf, "new": clock.now}
 
 
 @pytest.mark.parametrize(
@@ -87,12 +94,24 @@ def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_turn: C
     assert turn.patience_ms == 10
 
 
-def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(make_turn: Callable[..., Turn]) -> None:
+def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(
+    make_turn: Callable[..., Turn], clock: FakeTime
+) -> None:
     turn = make_turn()
-    began = time.monotonic()
+    began = clock.now
     turn.wait(Busy(stalled_ms=100))
-    assert time.monotonic() - began >= 0.3
+    assert clock.now - began >= 0.3
     assert turn.longest_stall_ms == 100
+
+
+@pytest.mark.parametrize(("remaining_ms", "ends_early"), [(6_000, True), (55_000, False)])
+def test_the_wait_ends_before_an_attempt_could_outlive_the_function(
+    make_turn: Callable[..., Turn], remaining_ms: int, ends_early: bool
+) -> None:
+    turn = make_turn(remaining_ms=remaining_ms)
+    last = turn.session.limits.last_attempt_at
+    assert turn.deadline == (last if ends_early else turn.started + 30)
+    assert turn.deadline <= last
 
 
 def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_turn: Callable[..., Turn]) -> None:
@@ -108,24 +127,17 @@ def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_tur
 
 
 def test_a_further_lock_is_tried_for_after_2_and_4_and_ever_8_seconds(
-    make_turn: Callable[..., Turn], monkeypatch: pytest.MonkeyPatch
+    make_turn: Callable[..., Turn], clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "find_suspects", lambda *_: [])
-    clock = 1000.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal clock
-        clock += seconds
-
-    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: clock, sleep=sleep))
     turn = make_turn()
     turn.begin_attempt()
     paused = []
     for _ in range(4):
-        began = clock
+        began = clock.now
         turn.wait(Busy(stalled_ms=20, hidden=True))
         turn.begin_attempt()
-        paused.append(clock - began)
+        paused.append(clock.now - began)
     # Each look at the locks comes at most 1.5 s after the one before.
     assert all(least <= took <= least + 1.5 for least, took in zip([2, 4, 8, 8], paused, strict=True)), paused
 
@@ -143,12 +155,12 @@ def test_what_is_held_as_the_time_runs_out_is_given_up(make_turn: Callable[..., 
 
 
 def test_a_costly_look_is_taken_less_often_but_one_late_answer_is_none(
-    make_turn: Callable[..., Turn], monkeypatch: pytest.MonkeyPatch
+    make_turn: Callable[..., Turn], monkeypatch: pytest.MonkeyPatch, clock: FakeTime
 ) -> None:
     turn = make_turn()
 
     def find_slowly(*_: object) -> list[Blocker]:
-        time.sleep(0.1)
+        clock.sleep(0.1)
         return []
 
     monkeypatch.setattr(locks, "find_blockers", find_slowly)

@@ -24,7 +24,7 @@ import catalog
 import credentials
 import errors
 import transport
-from credentials import Target, parse_secret
+from credentials import MISPLACED, Target, parse_secret
 from database import LockNotAvailable, LoginRefused, Session, open_session
 from errors import ConfigurationError, HotfixError, RequestError, SecretError
 from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
@@ -32,7 +32,7 @@ from limits import derive_limits
 from request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
 from settings import Settings, read_settings
 from sqlfile import HOTFIX_ID, parse_hotfix
-from tests.conftest import FakeContext
+from tests.conftest import PATIENCE_SECONDS, FakeContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,9 +250,11 @@ def test_the_json_of_rds_with_any_values_is_the_right_target_or_refused(
 
 
 encodable = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+# Several hosts and Unix sockets are refused.
+hosts = encodable.filter(lambda host: "," not in host and host[0] not in "/@")
 
 
-@given(encodable, encodable, st.none() | encodable, st.none() | encodable, st.none() | st.integers(1, 65_535))
+@given(encodable, encodable, st.none() | hosts, st.none() | encodable, st.none() | st.integers(1, 65_535))
 def test_a_whole_secret_is_the_right_target_and_the_settings_fill_what_it_lacks(
     user: str, password: str, host: str | None, database: str | None, port: int | None
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_url_whose_password_nobody_encoded_is_the_right_target_or_refused(
 def test_an_encoded_url_with_any_values_is_the_right_target(
     user: str, password: str, database: str, name: str, value: str, scheme: str, in_json: bool, settings: Settings
 ) -> None:
+    assume(name.lower() not in MISPLACED)
     login, path = f"{quote(user, safe='')}:{quote(password, safe='')}", quote(database, safe="")
     url = f"{scheme}://{login}@db.example:5433/{path}?{quote(name, safe='')}={quote(value, safe='')}"
     secret = json.dumps({"DATABASE_URL": url}) if in_json else url
@@ -486,7 +489,7 @@ class Answering(socket.socket):
     def with_answer(cls, answer: bytes) -> Iterator[Answering]:
         ours, theirs = socket.socketpair()
         with cls(fileno=ours.detach()) as answering, theirs:
-            answering.settimeout(5)
+            answering.settimeout(PATIENCE_SECONDS)
             theirs.sendall(answer)
             theirs.shutdown(socket.SHUT_WR)
             yield answering
