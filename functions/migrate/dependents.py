@@ -149,11 +149,11 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], guard: str) -> Dependents:
             called = f"{one['type']} {one['identity']}"
             guessed[called] = called
     droppable = [statement for _, statements in staying.values() for statement in statements]
-    # What was made later may need what was made before.
-    in_order = sorted(droppable[::-1], key=itemgetter(0))
+    droppable.reverse()  # What was made later may need what was made before.
+    droppable.sort(key=itemgetter(0))
     return Dependents(
         staying=tuple(told for told, _ in staying.values()),
-        droppable=tuple(dict.fromkeys(statement for _, statement in in_order)),
+        droppable=tuple(dict.fromkeys(statement for _, statement in droppable)),
         others=not all(statements for _, statements in staying.values()),
         going=tuple(going),
         guessed=tuple(told for called, told in guessed.items() if called not in staying),
