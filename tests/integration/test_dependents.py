@@ -658,3 +658,19 @@ def test_the_trigger_that_was_left_behind_does_break_every_write(
     assert invoke("revert", hotfix_id).result == "reverted"
     with pytest.raises(DatabaseError, match='record "new" has no field "rating"'):
         database.run_as_owner("UPDATE drivers SET name = 'z'")
+
+
+def test_names_that_postgresql_has_cut_are_known_as_the_columns_own(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    for table, column in (("t" * 63, "c" * 63), ("t" * 20, "ä" * 30), ("ü" * 30, "c" * 20)):
+        database.run_as_owner(f'CREATE TABLE "{table}" (id smallint PRIMARY KEY)')
+        hotfix_id = write_hotfix(
+            f'-- revert: ALTER TABLE "{table}" DROP COLUMN "{column}";\n'
+            f'ALTER TABLE "{table}" ADD COLUMN IF NOT EXISTS "{column}" smallint UNIQUE CHECK ("{column}" > 0)'
+            f' REFERENCES "{table}" (id);',
+            f'public."{table}"."{column}" smallint',
+        )
+        assert invoke("apply", hotfix_id).result == "applied"
+        outcome = invoke("revert", hotfix_id)
+        assert outcome.result == "reverted", outcome.text
