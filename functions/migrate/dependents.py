@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import errors
 from database import IN_USE, literal
-from dependents_sql import COMPILED, dependents_sql
+from dependents_sql import COMPILED, functions_sql, tables_sql
 from mentions import Mention, find_mentions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from database import Session
     from sqlfile import Hotfix
@@ -78,9 +78,10 @@ class Dependents:
 
 def find_dependents(session: Session, hotfix: Hotfix) -> Dependents:
     """What the way back of the hotfix meets now. Waits for nobody."""
-    sql = dependents_sql(hotfix)
+    sql = tables_sql(hotfix)
     ((text, digest),) = session.query_prepared(sql)
-    return judge(hotfix, json.loads(text), guard_sql(session.shortest(sql), digest))
+    ((functions,),) = session.query(functions_sql(hotfix))
+    return judge(hotfix, json.loads(text), json.loads(functions or "[]"), guard_sql(session.shortest(sql), digest))
 
 
 def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None:
@@ -97,8 +98,9 @@ def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None
 
 
 def guard_sql(look: str, digest: int) -> str:
-    """The same look, for the transaction that holds the lock. What others have written is compared by its hash only:
-    nothing of it is ever a part of our SQL."""
+    """The same look, for the transaction that holds the lock, but for functions elsewhere: these can be made at any
+    time, and to read every body takes too long. What others have written is compared by its hash only: nothing of it is
+    ever a part of our SQL."""
     return f"""SELECT pg_catalog.set_config('statement_timeout', '{LOOK_UNDER_LOCK_MS}ms', true);
 DO $pg_hotfix$
 DECLARE
@@ -113,8 +115,8 @@ END $pg_hotfix$;
 """
 
 
-def judge(hotfix: Hotfix, seen: Mapping[str, Any], guard: str) -> Dependents:
-    """`seen`: the answer to `dependents_sql`."""
+def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[str, Any]], guard: str) -> Dependents:
+    """`seen` and `functions`: the answers to `tables_sql` and `functions_sql`."""
     columns, tables = {one.column for one in hotfix.expectations}, set(seen["tables"] or ())
     # By what it is called: how it is told, and the statements that drop it, each with its place among them, if the file
     # makes it.
@@ -143,7 +145,7 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], guard: str) -> Dependents:
                 staying[called] = told, dropping + drop_sql(hotfix, "function", one["routine"], one["function"])
             case Mention.WORD:
                 guessed[called] = told
-    for one in seen["functions"] or ():
+    for one in functions:
         mentions = find_mentions(one["source"], columns | tables, one["language"])
         if any(mentions[name] for name in columns) and (one["sure"] or any(mentions[name] for name in tables)):
             called = f"{one['type']} {one['identity']}"
