@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import errors
 from database import IN_USE, literal
-from dependents_sql import COMPILED, dependents_sql
+from dependents_sql import COMPILED, functions_sql, tables_sql
 from mentions import Mention, find_mentions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from database import Session
     from sqlfile import Hotfix
@@ -33,8 +34,8 @@ WORDS = {
     "statistics object": "statistics",
     "publication relation": "publication of",
 }
-# A way back may drop these if its file makes them, in this order.
-DROPPED_BY_LINES = ("trigger", "policy", "materialized view", "view", "procedure", "function")
+# A way back may drop these if its file makes them, the first ones before the others.
+DROPPED_BY_LINES = {"trigger": 1, "policy": 1, "view": 2, "materialized view": 2, "function": 3, "procedure": 3}
 # What a column's own clause makes beside the column: how its default name ends, and the words of which one makes it.
 OWN_CLAUSES = {
     "u": ("key", ("unique",)),
@@ -77,9 +78,10 @@ class Dependents:
 
 def find_dependents(session: Session, hotfix: Hotfix) -> Dependents:
     """What the way back of the hotfix meets now. Waits for nobody."""
-    sql = dependents_sql(hotfix)
+    sql = tables_sql(hotfix)
     ((text, digest),) = session.query_prepared(sql)
-    return judge(hotfix, json.loads(text), guard_sql(session.shortest(sql), digest))
+    ((functions,),) = session.query(functions_sql(hotfix))
+    return judge(hotfix, json.loads(text), json.loads(functions or "[]"), guard_sql(session.shortest(sql), digest))
 
 
 def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None:
@@ -96,8 +98,9 @@ def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None
 
 
 def guard_sql(look: str, digest: int) -> str:
-    """The same look, for the transaction that holds the lock. What others have written is compared by its hash only:
-    nothing of it is ever a part of our SQL."""
+    """The same look, for the transaction that holds the lock, but for functions elsewhere: these can be made at any
+    time, and to read every body takes too long. What others have written is compared by its hash only: nothing of it is
+    ever a part of our SQL."""
     return f"""SELECT pg_catalog.set_config('statement_timeout', '{LOOK_UNDER_LOCK_MS}ms', true);
 DO $pg_hotfix$
 DECLARE
@@ -112,11 +115,12 @@ END $pg_hotfix$;
 """
 
 
-def judge(hotfix: Hotfix, seen: Mapping[str, Any], guard: str) -> Dependents:
-    """`seen`: the answer to `dependents_sql`."""
+def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[str, Any]], guard: str) -> Dependents:
+    """`seen` and `functions`: the answers to `tables_sql` and `functions_sql`."""
     columns, tables = {one.column for one in hotfix.expectations}, set(seen["tables"] or ())
-    # By what it is called: how it is told, and the statements that drop it, if the file makes it.
-    staying: dict[str, tuple[str, list[str]]] = {}
+    # By what it is called: how it is told, and the statements that drop it, each with its place among them, if the file
+    # makes it.
+    staying: dict[str, tuple[str, list[tuple[int, str]]]] = {}
     going: list[str] = []
     guessed: dict[str, str] = {}
     for one in seen["objects"] or ():
@@ -132,23 +136,26 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], guard: str) -> Dependents:
             staying[called] = called, []
     for one in seen["triggers"] or ():
         called = f"trigger {one['identity']}"
-        how = "which is given the name of" if one["language"] in COMPILED else f"whose function {one['function']} names"
+        mention, is_given = tell_mention(one, columns, tables)
+        how = "which is given the name of" if is_given else f"whose function {one['function']} names"
         told = f"{called}, {how} the column"
-        match tell_mention(one, columns, tables):
+        match mention:
             case Mention.PART:
                 dropping = drop_sql(hotfix, "trigger", one["name"], one["identity"])
                 staying[called] = told, dropping + drop_sql(hotfix, "function", one["routine"], one["function"])
             case Mention.WORD:
                 guessed[called] = told
-    for one in seen["functions"] or ():
+    for one in functions:
         mentions = find_mentions(one["source"], columns | tables, one["language"])
         if any(mentions[name] for name in columns) and (one["sure"] or any(mentions[name] for name in tables)):
             called = f"{one['type']} {one['identity']}"
             guessed[called] = called
     droppable = [statement for _, statements in staying.values() for statement in statements]
+    droppable.reverse()  # What was made later may need what was made before.
+    droppable.sort(key=itemgetter(0))
     return Dependents(
         staying=tuple(told for told, _ in staying.values()),
-        droppable=tuple(sorted(dict.fromkeys(droppable), key=order_of)),
+        droppable=tuple(dict.fromkeys(statement for _, statement in droppable)),
         others=not all(statements for _, statements in staying.values()),
         going=tuple(going),
         guessed=tuple(told for called, told in guessed.items() if called not in staying),
@@ -156,24 +163,27 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], guard: str) -> Dependents:
     )
 
 
-def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]) -> Mention:
+def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]) -> tuple[Mention, bool]:
     """PART if the trigger would fail: its function says such as `NEW.rating`, or the column's and the table's names; or
-    it is compiled, and is given the column's name. WORD if that may be."""
-    given = [find_mentions(argument, columns) for argument in trigger["arguments"] or ()]
-    is_given = any(mention for found in given for mention in found.values())
-    is_given = is_given or not columns.isdisjoint(trigger["arguments"] or ())
+    it is compiled, and is given the column's name. WORD if that may be. And whether only what it is given tells."""
+    arguments = trigger["arguments"] or ()
+    is_given = not columns.isdisjoint(arguments) or any(
+        mention for argument in arguments for mention in find_mentions(argument, columns).values()
+    )
     if trigger["language"] in COMPILED:
-        return Mention.PART if is_given else Mention.NONE
+        return Mention.PART if is_given else Mention.NONE, True
     found = find_mentions(trigger["source"], {*columns, *tables}, trigger["language"])
     named = max(found[name] for name in columns)
     if named and any(found[name] for name in tables):
-        return Mention.PART
-    return max(named, Mention(int(is_given)))
+        return Mention.PART, False
+    return max(named, Mention(int(is_given))), not named
 
 
 def is_of_file(hotfix: Hotfix, one: Mapping[str, Any], others: Collection[str]) -> bool:
     """Whether the file itself makes it: its name stands there, and is not that of a table or a column; or PostgreSQL
     has made it up for what a column's own clause makes."""
+    if one["name"] is None:
+        return False
     ending, words = OWN_CLAUSES.get(one["contype"], ("", ()))
     said = find_mentions(hotfix.sql, {one["name"], *words})
     if said[one["name"]] and one["name"] not in others:
@@ -198,13 +208,8 @@ def default_name(table: str, column: str, ending: str) -> str:
     return "_".join(part for part in (first.decode(errors="ignore"), second.decode(errors="ignore"), ending) if part)
 
 
-def drop_sql(hotfix: Hotfix, kind: str, name: str | None, identity: str) -> list[str]:
+def drop_sql(hotfix: Hotfix, kind: str, name: str | None, identity: str) -> list[tuple[int, str]]:
     """What the way back may say of it, if its file makes it."""
     if kind not in DROPPED_BY_LINES or name is None or not find_mentions(hotfix.sql, {name})[name]:
         return []
-    return [f"DROP {kind.upper()} IF EXISTS {identity};"]
-
-
-def order_of(statement: str) -> int:
-    """Nothing needs what is dropped before it."""
-    return next(place for place, kind in enumerate(DROPPED_BY_LINES) if statement.startswith(f"DROP {kind.upper()} "))
+    return [(DROPPED_BY_LINES[kind], f"DROP {kind.upper()} IF EXISTS {identity};")]

@@ -196,7 +196,7 @@ def revert(
             raise explain(hotfix, found) from found
         if outcome:
             done = finish(turn, before, outcome, settings, remaining_ms)
-            return replace(done, forced=force, notes=dependents.notes(done=True))
+            return replace(done, forced=force, notes=done.notes + dependents.notes(done=True))
 
 
 def plan(session: Session, hotfix: Hotfix) -> Report:

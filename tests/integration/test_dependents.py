@@ -8,6 +8,7 @@ import pytest
 from pg8000.native import DatabaseError
 
 import dependents
+from mentions import Mention
 from tests.integration.test_apply import columns_of
 from tests.integration.test_revert import NAME, before_the_lock
 
@@ -89,12 +90,19 @@ def test_a_trigger_whose_function_needs_the_column_is_not_left_behind(
 def test_the_way_back_that_is_advised_is_accepted_and_leaves_nothing(
     invoke: Invoke, applied: Callable[..., str], database: Database
 ) -> None:
-    more = f"{NOTE}\n{TRIGGER}\nCREATE OR REPLACE VIEW ratings AS SELECT rating FROM drivers;"
+    views = (
+        "CREATE OR REPLACE VIEW ratings AS SELECT rating FROM drivers;"
+        "CREATE MATERIALIZED VIEW IF NOT EXISTS best AS SELECT * FROM ratings;"
+        "CREATE OR REPLACE VIEW very_best AS SELECT * FROM best;"
+    )
+    more = f"{NOTE}\n{TRIGGER}\n{views}"
     refused = invoke("revert", applied(more))
     (_, *lines) = refused.text.split("  -- revert: ")
     back = "\n".join(line.splitlines()[0] for line in lines)
     assert back.splitlines() == [
         "DROP TRIGGER IF EXISTS noting on public.drivers;",
+        "DROP VIEW IF EXISTS public.very_best;",
+        "DROP MATERIALIZED VIEW IF EXISTS public.best;",
         "DROP VIEW IF EXISTS public.ratings;",
         "DROP FUNCTION IF EXISTS public.note();",
     ]
@@ -475,6 +483,13 @@ GUESSED = {
         "CREATE FUNCTION best(d drivers) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN d.rating > 3; END'",
         "function public.best(public.drivers)",
     ),
+    "a trigger that is given the column": (
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            "CREATE TRIGGER noting AFTER UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION f('{id,rating}')"
+        ),
+        "trigger noting on public.drivers, which is given the name of the column",
+    ),
     "a trigger of another table": (
         (
             "CREATE TABLE rides (id int);"
@@ -567,7 +582,6 @@ def test_of_hundreds_of_functions_the_first_are_named_and_the_rest_counted(
 MEANWHILE = {
     "an index": "CREATE INDEX by_rating ON drivers (rating)",
     "a trigger": f"{NOTE} {TRIGGER}",
-    "a function": "CREATE FUNCTION best() RETURNS bigint LANGUAGE sql AS 'SELECT count(rating) FROM drivers'",
     "a function's body": NOTE.replace("BEGIN", "BEGIN NEW.name := 'y';"),
     "a view": "CREATE VIEW ratings AS SELECT rating FROM drivers",
 }
@@ -638,8 +652,24 @@ def test_the_trigger_that_was_left_behind_does_break_every_write(
     invoke: Invoke, applied: Callable[..., str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the refusals above are for: without them this is what happens."""
-    monkeypatch.setattr(dependents, "tell_mention", lambda *_: 0)
+    monkeypatch.setattr(dependents, "tell_mention", lambda *_: (Mention.NONE, False))
     hotfix_id = applied(f"{NOTE}\n{TRIGGER}")
     assert invoke("revert", hotfix_id).result == "reverted"
     with pytest.raises(DatabaseError, match='record "new" has no field "rating"'):
         database.run_as_owner("UPDATE drivers SET name = 'z'")
+
+
+def test_names_that_postgresql_has_cut_are_known_as_the_columns_own(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    for table, column in (("t" * 63, "c" * 63), ("t" * 20, "ä" * 30), ("ü" * 30, "c" * 20)):
+        database.run_as_owner(f'CREATE TABLE "{table}" (id smallint PRIMARY KEY)')
+        hotfix_id = write_hotfix(
+            f'-- revert: ALTER TABLE "{table}" DROP COLUMN "{column}";\n'
+            f'ALTER TABLE "{table}" ADD COLUMN IF NOT EXISTS "{column}" smallint UNIQUE CHECK ("{column}" > 0)'
+            f' REFERENCES "{table}" (id);',
+            f'public."{table}"."{column}" smallint',
+        )
+        assert invoke("apply", hotfix_id).result == "applied"
+        outcome = invoke("revert", hotfix_id)
+        assert outcome.result == "reverted", outcome.text
