@@ -12,7 +12,7 @@ from pglast.visitors import Skip, Visitor
 from pinned import END_OF_FILE, PIN, READ_OWN
 
 # The session's own settings, set right before a file's statements; and END_OF_FILE, right after them.
-OWN_SETTINGS = re.compile(r";SELECT pg_catalog\.set_config\('search_path', [^;]*, false\);\n")
+OWN_SETTINGS = re.compile(r";SELECT pg_catalog\.set_config\('search_path', .*?, false\);\n", re.DOTALL)
 
 
 class UnsafeError(AssertionError):

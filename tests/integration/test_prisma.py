@@ -366,15 +366,15 @@ def test_a_history_costs_one_round_trip_and_none_where_there_is_none(
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    # The session's own settings, its facts, the search for a history, the types and their lengths, the columns; and the
-    # blockers.
-    assert len(sent) == 7
+    # The session's own settings, its facts, the search for a history, the types, the columns, what ALTER TABLE would
+    # refuse, the blockers, and the notes.
+    assert len(sent) == 8
     database.run_as_owner(CREATE.format(schema="public"))
     sent.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "run", note)
         invoke("plan")
-    assert len(sent) == 8
+    assert len(sent) == 9
 
 
 # Recording
