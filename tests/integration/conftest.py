@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import usage
 from login import LibpqConnection
 from tests.integration.aftermath import new_lanes, running_clock, with_secret
 from tests.integration.own_sql import judge_session
@@ -68,3 +69,10 @@ def every_statement_is_safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
     yield sessions
     for messages in sessions:
         judge_session(messages)
+
+
+@pytest.fixture(autouse=True)
+def time_to_see_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revert has time to look at rows, however busy this machine is. A test of these limits sets its own."""
+    monkeypatch.setattr(usage, "LONGEST_LOOK_MS", 20_000)
+    monkeypatch.setattr(usage, "LOOK_UNDER_LOCK_MS", 20_000)

@@ -749,6 +749,8 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
 
 def slow_looks(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[str]:
     """The server takes so long for each look at the rows, as it would for many of them. Returns the looks."""
+    monkeypatch.setattr(usage, "LONGEST_LOOK_MS", 200)
+    monkeypatch.setattr(usage, "LOOK_UNDER_LOCK_MS", 400)
     look_at_rows_sql = usage.look_at_rows_sql
     looks: list[str] = []
 
@@ -765,8 +767,10 @@ def test_a_second_look_is_enough_when_the_first_had_to_read_the_disk(
     invoke: Invoke, applied: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hotfix_id = applied()
-    slow_looks(monkeypatch, 0, 0.3, 0)
+    took_ms = iter([usage.LONGEST_LOOK_MS + 1, usage.LONGEST_LOOK_MS])
+    monkeypatch.setattr(usage, "elapsed_ms", lambda _: next(took_ms))
     assert revert(invoke, hotfix_id).result == "reverted"
+    assert list(took_ms) == []
 
 
 def test_a_second_look_is_given_no_longer_than_the_one_under_the_lock(
@@ -785,6 +789,7 @@ def test_a_look_that_is_slow_only_under_the_lock_is_ended_there(
 ) -> None:
     hotfix_id = applied()
     slow_looks(monkeypatch, 10, 0)
+    monkeypatch.setattr(usage, "LONGEST_LOOK_MS", 20_000)
     with somebody_reading(database) as reader:
         outcome = revert(invoke, hotfix_id)
         assert reader.longest_stall() < 1
