@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from local.places import PROJECT, STATE, shared_directory
+from local.places import PROJECT, STATE, memory_directory, shared_directory
 
 MADE = [
     *(".aws-sam", ".local", ".venv", ".tools"),
@@ -23,10 +23,11 @@ STOP_SECONDS = 15.0
 
 
 def main() -> None:
-    for root in (STATE, shared_directory()):
+    outside = (shared_directory(), memory_directory())
+    for root in (STATE, *outside):
         for pid_file in root.rglob("postmaster.pid"):
             stop_server(pid_file)
-    for directory in (*(PROJECT / name for name in MADE), shared_directory()):
+    for directory in (*(PROJECT / name for name in MADE), *outside):
         shutil.rmtree(directory, ignore_errors=True)
     for cache in PROJECT.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)

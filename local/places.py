@@ -13,12 +13,22 @@ PROJECT = Path(__file__).resolve().parent.parent
 STATE = Path(os.environ.get("PG_HOTFIX_STATE") or PROJECT / ".local")
 ARTIFACT = PROJECT / ".aws-sam" / "build" / "MigrateFunction"
 BUILT_TEMPLATE = PROJECT / ".aws-sam" / "build" / "template.yaml"
+MEMORY = Path("/dev/shm")  # noqa: S108 - what lies there is in folders that only one user may write to
 
 
 def shared_directory() -> Path:
     """Names, without creating it, the directory for what the server's user cannot reach inside the project."""
-    digest = hashlib.sha256(os.fsencode(PROJECT)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"pg-hotfix-{digest}"
+    return Path(tempfile.gettempdir()) / own_name()
+
+
+def memory_directory() -> Path:
+    """Names, without creating it, the directory for what tests keep in memory."""
+    return MEMORY / own_name()
+
+
+def own_name() -> str:
+    """Another clone of the project has another name."""
+    return f"pg-hotfix-{hashlib.sha256(os.fsencode(PROJECT)).hexdigest()[:12]}"
 
 
 def shown(path: Path) -> str:

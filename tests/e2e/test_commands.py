@@ -89,10 +89,11 @@ def test_psql_opens_the_database_of_the_incident() -> None:
     assert "drivers" in result.stdout
 
 
-# A shell starts background jobs, such as some CI's, with SIGINT ignored, and children inherit that.
+# A shell starts background jobs, such as some CI's, with SIGINT ignored, nohup with SIGHUP, and children inherit that.
 HOLD = """
 import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
 from local.postgres import running_server
 with running_server(Path(sys.argv[1])) as server:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from pglast import ast, parse_sql
+from pglast.parser import scan
 from pglast.visitors import Skip, Visitor
 
 from pinned import END_OF_FILE, PIN, READ_OWN
@@ -25,7 +26,20 @@ def judge_session(messages: list[str]) -> None:
     for message in messages:
         ours, pinned = split_ours(message, pinned)
         for text in ours:
-            judge_pinned(text)
+            judge_pinned(without_values(text))
+
+
+def without_values(sql: str) -> str:
+    """The statements with '...' for each value, as no value but the name of this setting is judged: what differs in
+    values only need not be parsed again."""
+    parts = []
+    end = 0
+    for token in scan(sql):
+        text = sql[token.start : token.end + 1]
+        kept = token.name != "SCONST" or "search_path" in text.lower()
+        parts += [sql[end : token.start], text if kept else "'...'"]
+        end = token.end + 1
+    return "".join([*parts, sql[end:]])
 
 
 def split_ours(message: str, pinned: bool) -> tuple[list[str], bool]:
