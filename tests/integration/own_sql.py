@@ -7,11 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from pglast import ast, parse_sql
-from pglast.parser import scan
 from pglast.visitors import Skip, Visitor
 
 from pinned import END_OF_FILE, PIN, READ_OWN
 
+# A comment, a name, a body, or a value.
+QUOTED = re.compile(r"""(?s:--[^\n]*|"[^"]*"|\$(\w*)\$.*?\$\1\$|(?P<value>\b[eE]'(?:[^'\\]|\\.)*'|'[^']*'))""")
 # The session's own settings, set right before a file's statements; and END_OF_FILE, right after them.
 OWN_SETTINGS = re.compile(r";SELECT pg_catalog\.set_config\('search_path', .*?, false\);\n", re.DOTALL)
 
@@ -32,14 +33,7 @@ def judge_session(messages: list[str]) -> None:
 def without_values(sql: str) -> str:
     """The statements with '...' for each value, as no value but the name of this setting is judged: what differs in
     values only need not be parsed again."""
-    parts = []
-    end = 0
-    for token in scan(sql):
-        text = sql[token.start : token.end + 1]
-        kept = token.name != "SCONST" or "search_path" in text.lower()
-        parts += [sql[end : token.start], text if kept else "'...'"]
-        end = token.end + 1
-    return "".join([*parts, sql[end:]])
+    return QUOTED.sub(lambda found: "'...'" if found["value"] and "search_path" not in found[0] else found[0], sql)
 
 
 def split_ours(message: str, pinned: bool) -> tuple[list[str], bool]:
