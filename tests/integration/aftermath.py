@@ -43,7 +43,7 @@ LOCK_WAIT_SECONDS = 3
 REMAINING_MS = 55_000
 # How long nothing may change any more once a run has ended and its sessions hold nothing.
 QUIET_SECONDS = 0.4
-READ_EVERY_SECONDS = 0.02
+READ_EVERY_SECONDS = 0.05
 # Long beside what it takes to ask for the next.
 NAP_SECONDS = 0.05
 APPLY = parse_request({"hotfix": HOTFIX, "action": "apply"})
