@@ -96,7 +96,7 @@ def default_values(topic_arn: str) -> dict[str, str]:
         "MigrateFunctionArn": MIGRATE,
         "ReportFunctionArn": REPORT,
         "TopicArn": topic_arn,
-        "EnvironmentName": "local",
+        "StackName": "pg-hotfix-dev",
         "CallEndpoint": "false",
         "EndpointUrl": "",
         "EndpointMethod": "HEAD",

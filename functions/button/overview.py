@@ -78,6 +78,7 @@ def show_overview(viewer: Viewer, seen: Seen) -> Html:
         show_look(seen),
         show_columns(seen.plan),
         show_blockers(seen.plan),
+        show_notes(seen.plan),
         show_sql(seen),
         show_apply(viewer, seen),
         show_recent(viewer, seen),
@@ -144,6 +145,11 @@ def show_blockers(plan: Mapping[str, Any]) -> Html | None:
         table(["Who", "What it does", "Lock", "Waits for"], rows),
         element("p", note, class_="pgh-muted"),
     )
+
+
+def show_notes(plan: Mapping[str, Any]) -> Html | None:
+    notes = [element("p", text_of(one.get("text"))) for one in objects_of(plan, "notes")]
+    return join(heading("What else to know"), *notes) if notes else None
 
 
 def show_sql(seen: Seen) -> Html | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
@@ -22,9 +24,16 @@ if TYPE_CHECKING:
 
 # For the connection and for the answer, each: an endpoint that takes longer does not work for its users either.
 SECONDS = 10.0
-# What may be otherwise in a moment. After any ADD COLUMN a prepared SELECT * fails once: "cached plan must not change
-# result type" (docs/safety.md).
+# What may be otherwise in a moment. After any ADD COLUMN a session that has prepared SELECT * fails with "cached plan
+# must not change result type" until it prepares that again (docs/safety.md).
 PASSING = {429, 500, 502, 503, 504}
+# Secrets Manager's own words for that; so is any of its answers from 500 on.
+THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
+# The function has 30 s in all: 2 tries of at most 2 + 3 s, and 10 s each for the connection and the answer.
+AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
+# https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+NO_HOST = "the parameter EndpointUrl holds no host and port that could be looked up"
 USER_AGENT = "pg-hotfix"
 
 
@@ -50,8 +59,13 @@ def lambda_handler(_event: object, _context: object) -> dict[str, int]:
 
 def call(url: str, method: str, token: str, connect: Callable[..., http.client.HTTPConnection] | None = None) -> int:
     """The status of a success. `connect` makes the connection, if not one by HTTPS with a verified certificate."""
-    asked = urlsplit(url)
-    connection = (connect or http.client.HTTPSConnection)(asked.hostname or "", asked.port, timeout=SECONDS)
+    if not HEADER_VALUE.fullmatch(token):
+        raise EndpointRefusedError("was not called: the token holds what no header may hold")
+    try:
+        asked = urlsplit(url)
+        connection = (connect or http.client.HTTPSConnection)(asked.hostname or "", asked.port, timeout=SECONDS)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise EndpointRefusedError(f"was not called: {NO_HOST}") from error
     path = (asked.path or "/") + (f"?{asked.query}" if asked.query else "")
     try:
         connection.request(method, path, headers={"Authorization": token, "User-Agent": USER_AGENT})
@@ -60,9 +74,8 @@ def call(url: str, method: str, token: str, connect: Callable[..., http.client.H
         raise EndpointRefusedError(f"has no certificate for {asked.hostname} ({error.verify_message})") from error
     except (OSError, http.client.HTTPException) as error:
         raise EndpointUnavailableError(f"could not be called ({type(error).__name__})") from error
-    except ValueError:
-        # Its text would quote the token.
-        raise EndpointRefusedError("could not be called: the token holds what no header may hold") from None
+    except UnicodeError as error:  # A label of the host name is empty, or longer than 63 characters.
+        raise EndpointRefusedError(f"was not called: {NO_HOST}") from error
     finally:
         connection.close()
     if 200 <= status <= 299:
@@ -76,13 +89,18 @@ def read_token(secret_arn: str) -> str:
     """The whole value of the secret, read at each call: a new token counts at once.
 
     Raises:
-        EndpointUnavailableError: Secrets Manager did not answer; the endpoint was not called.
+        EndpointUnavailableError: Secrets Manager did not answer, or is busy; the endpoint was not called.
         EndpointRefusedError: it refused, or the secret is no text.
     """
     try:
-        token = boto3.client("secretsmanager").get_secret_value(SecretId=secret_arn).get("SecretString", "")
+        client = boto3.client("secretsmanager", config=AWS_CONFIG)
+        token = client.get_secret_value(SecretId=secret_arn).get("SecretString", "")
     except ClientError as error:
-        raise EndpointRefusedError(f"was not called: {error.response['Error']['Code']} for its token") from error
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        passing = code in THROTTLED or status >= 500
+        raise (EndpointUnavailableError if passing else EndpointRefusedError)(
+            f"was not called: {code} for its token"
+        ) from error
     except BotoCoreError as error:
         raise EndpointUnavailableError(f"was not called: {type(error).__name__} for its token") from error
     if not token.strip():

@@ -445,6 +445,13 @@ def no_usage(schema: str, user: str) -> NotOwnerError:
     )
 
 
+def no_select_privilege(column: str, table_in_sql: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{column} is as expected, but {user} may not select it. {UNCHANGED} Grant it:  "
+        f"GRANT SELECT ON {table_in_sql} TO {quoted(user)};"
+    )
+
+
 def no_lock_privilege(table: str, table_in_sql: str, user: str) -> NotOwnerError:
     return NotOwnerError(
         f"{user} owns {table} but may not lock it, since its own rights on it were revoked. {UNCHANGED} "
@@ -801,6 +808,15 @@ def history_unusable(hotfix: str, table: str, reason: str) -> RelationError:
     return RelationError(
         f"{hotfix} can't be recorded: {table} could not be read. {reason} Nothing was run. Find out whether that is a "
         'table of Prisma Migrate; else leave "record" out.'
+    )
+
+
+def history_has_trigger(hotfix: str, table: str, table_in_sql: str, trigger: str, user: str) -> RelationError:
+    return RelationError(
+        f"{hotfix} can't be recorded: the trigger {trigger} on {table} calls a function of another role, which would run "
+        f"with the rights of {user}. {UNCHANGED} Look at it, drop it, and apply again:  "
+        f"DROP TRIGGER {quoted(trigger)} ON {table_in_sql}; "
+        'If it is to stay, give its function to the owner of the application\'s tables, or leave "record" out.'
     )
 
 

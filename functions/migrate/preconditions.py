@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
+from database import literal
 from definition import FIRST_NORMAL_OID, refuse_impossible
 from look import hash_plan
 from membership import refuse_to_alter
@@ -67,6 +68,32 @@ def refuse_system_tables(seen: Look) -> None:
         # No other schema's name may begin so.
         if (column.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
             raise errors.system_table(table)
+
+
+def are_selectable(session: Session, seen: Look) -> bool:
+    """The role that has logged in may select each column; False if one of them is gone. The table is not read: even a
+    SELECT of no rows would run functions of the table's owner, such as those in its policies, with this role's rights.
+
+    Raises:
+        NotOwnerError: it may not.
+    """
+    values = ", ".join(
+        f"({position}, {column.relation_oid}::pg_catalog.oid, {literal(column.expectation.column)}::pg_catalog.name)"
+        for position, column in enumerate(seen.columns)
+    )
+    rows = session.query(f"""
+SELECT e.position, pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
+    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+FROM (VALUES {values}) AS e (position, relation, attribute)
+JOIN pg_catalog.pg_class c ON c.oid = e.relation
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = e.attribute AND NOT a.attisdropped""")
+    for position, usable, selectable in rows:
+        expectation, user = seen.columns[position].expectation, session.facts.user
+        if not usable:
+            raise errors.no_usage(expectation.schema, user)
+        if not selectable:
+            raise errors.no_select_privilege(expectation.name, expectation.table_in_sql, user)
+    return len(rows) == len(seen.columns)
 
 
 def refuse_missing_rights(session: Session, seen: Look) -> None:

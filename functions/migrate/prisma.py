@@ -42,7 +42,8 @@ FAILED, OTHER_CHECKSUM, UNREADABLE = "failed", "other_checksum", "unreadable"
 class HistoryTable:
     """Where Prisma keeps its history, and what this role may do there. It is `trusted` if its owner could do no more
     by it than without it: who owns a table decides what its policies and triggers do with the rights of others.
-    `filtered`: row security hides rows from this role."""
+    `filtered`: row security hides rows from this role. `trigger`: one that would run the function of another role, if
+    there is one; the right TRIGGER is enough to create it."""
 
     schema: str
     owner: str
@@ -51,6 +52,7 @@ class HistoryTable:
     readable: bool
     insertable: bool
     updatable: bool
+    trigger: str | None
 
     @property
     def name(self) -> str:
@@ -89,29 +91,43 @@ class History:
 def find_history(session: Session, hotfix: Hotfix) -> HistoryTable | None:
     """Prisma's history, seen without a lock on it: the first one where the expected tables are, then along the role's
     own search_path. Prisma keeps it in the schema that its connection URL names."""
-    tables = ", ".join(f"({literal(one.schema)}::name, {literal(one.table)}::name)" for one in hotfix.expectations)
     schemas = [one.schema for one in hotfix.expectations] + [*session.facts.schemas, "public"]
     known = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(schemas))
     rows = session.query(f"""
 SELECT pg_catalog.json_build_object(
     'schema', n.nspname,
     'owner', r.rolname,
-    'trusted', r.rolsuper OR pg_catalog.pg_has_role(c.relowner, 'USAGE')
-        OR c.relowner = (SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-        OR c.relowner IN (SELECT e.relowner FROM (VALUES {tables}) AS expected (schema, relation)
-            JOIN pg_catalog.pg_namespace m ON m.nspname = expected.schema
-            JOIN pg_catalog.pg_class e ON e.relnamespace = m.oid AND e.relname = expected.relation),
+    'trusted', c.relowner IN ({trusted_roles_sql(hotfix)}),
     'filtered', pg_catalog.row_security_active(c.oid),
     'readable', coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
         AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
     'insertable', coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT'), false),
-    'updatable', coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false))
+    'updatable', coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false),
+    'trigger', (SELECT pg_catalog.min(t.tgname::text COLLATE pg_catalog."C") FROM ({foreign_triggers_sql(hotfix)}) AS t
+        WHERE t.tgrelid = c.oid))
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
 WHERE c.relname = '{TABLE}' AND c.relkind IN ('r', 'p') AND n.nspname IN ({known})
 ORDER BY pg_catalog.array_position(ARRAY[{known}], n.nspname) LIMIT 1""")
     return HistoryTable(**json.loads(rows[0][0])) if rows else None
+
+
+def trusted_roles_sql(hotfix: Hotfix) -> str:
+    """Selects the roles whose code may run with this role's rights, since they could do no more by it than without it:
+    superusers, those whose rights this role has, and the owners of the database and of the expected tables."""
+    tables = ", ".join(f"({literal(one.schema)}::name, {literal(one.table)}::name)" for one in hotfix.expectations)
+    return f"""SELECT oid FROM pg_catalog.pg_roles WHERE rolsuper OR pg_catalog.pg_has_role(oid, 'USAGE')
+    UNION ALL SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    UNION ALL SELECT e.relowner FROM (VALUES {tables}) AS expected (schema, relation)
+    JOIN pg_catalog.pg_namespace m ON m.nspname = expected.schema
+    JOIN pg_catalog.pg_class e ON e.relnamespace = m.oid AND e.relname = expected.relation"""
+
+
+def foreign_triggers_sql(hotfix: Hotfix) -> str:
+    """Selects the triggers, of any table, that may run the function of a role which is not trusted."""
+    return f"""SELECT tg.tgrelid, tg.tgname FROM pg_catalog.pg_trigger tg JOIN pg_catalog.pg_proc f ON f.oid = tg.tgfoid
+    WHERE NOT tg.tgisinternal AND tg.tgenabled <> 'D' AND f.proowner NOT IN ({trusted_roles_sql(hotfix)})"""
 
 
 def read_history(session: Session, hotfix: Hotfix, seen: Look, recording: Recording | None = None) -> History:

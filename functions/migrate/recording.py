@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import errors
 from database import HISTORY_BUSY, literal
-from prisma import ADVISORY_LOCK, FAILED, UNREADABLE, checksums
+from prisma import ADVISORY_LOCK, FAILED, UNREADABLE, checksums, foreign_triggers_sql
 
 if TYPE_CHECKING:
     from database import Session
@@ -59,9 +59,18 @@ def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
         f" {literal(hotfix.id)} WHERE NOT EXISTS {applied} RETURNING id)"
         f" SELECT CASE WHEN {is_right} THEN (SELECT pg_catalog.count(*)::text FROM written)"
         f" ELSE '{HISTORY_BUSY}' || (SELECT pg_catalog.count(*) FROM own) END::int",
-        lock=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;",
+        lock=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;{refuse_triggers_sql(hotfix, table)};",
         alone=seen.matches,
     )
+
+
+def refuse_triggers_sql(hotfix: Hotfix, table: HistoryTable) -> str:
+    """Selects nothing, and fails if a trigger of another role has come since the look. From this lock on none can."""
+    found = (
+        f"SELECT FROM ({foreign_triggers_sql(hotfix)}) AS t"
+        f" WHERE t.tgrelid = {literal(table.in_sql)}::pg_catalog.regclass"
+    )
+    return f"SELECT WHERE (CASE WHEN EXISTS ({found}) THEN '{HISTORY_BUSY}0' ELSE '0' END)::int > 0"
 
 
 def plan_absence(hotfix: Hotfix, seen: Look) -> Recording | None:
@@ -96,5 +105,7 @@ def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | 
         raise errors.history_forbidden(hotfix.id, table.name, table.in_sql, lacking, session.facts.user)
     if history.state == UNREADABLE:
         raise errors.history_unusable(hotfix.id, table.name, history.reason)
+    if table.trigger:
+        raise errors.history_has_trigger(hotfix.id, table.name, table.in_sql, table.trigger, session.facts.user)
     if history.differs:
         raise errors.history_differs(hotfix.id, table.name)

@@ -695,6 +695,8 @@ def endpoint_failed(endpoint: Endpoint, database: Database, what: str) -> str:
         f"The column is there, committed and proved: {VERIFIED} {database.user}.\n"
         "Look at the application's log for what it misses now; after 401 or 403, at the secret"
         " EndpointTokenSecretArn.\n"
+        'If it logs "cached plan must not change result type", restart it: its sessions prepared SELECT * before the'
+        " fix.\n"
         "Run the same request again when that is repaired: it is safe, leaves the column alone, and calls once more."
     )
 
@@ -713,7 +715,7 @@ LARGEST_STATE_BYTES = 256 * 1024
 TOO_LARGE = (
     "The function's answer is more than the 256 KiB that Step Functions carries.\n"
     "What it was asked to do is there as a whole, or not at all: only its answer was lost.\n"
-    f"To see what is there, ask the function itself:  make hotfix ENV=local ID={HOTFIX} ACTION=plan DIRECT=1"
+    f"To see what is there, ask the function itself:  make hotfix STACK=pg-hotfix-dev ID={HOTFIX} ACTION=plan DIRECT=1"
 )
 
 
@@ -746,6 +748,18 @@ def test_an_answer_that_is_too_large_is_told_and_reported_as_what_it_is(
     assert (told, bool(applied)) == (TOO_LARGE, action == "verify")
     (message,) = ended.messages
     assert TOO_LARGE in message["Message"]
+
+
+def test_a_check_that_is_too_large_is_told_with_a_command_that_is_run_as_it_stands(
+    staged: Callable[..., Stage], pad: Callable[..., None]
+) -> None:
+    pad(LARGEST_STATE_BYTES, "check")
+    ended = staged().run({"action": "check"})
+    assert ended.verdict == ("FAILED", "FunctionCallError")
+    assert ended.execution.cause == (
+        "The function's answer is more than the 256 KiB that Step Functions carries. Nothing was changed.\n"
+        "To see it, ask the function itself:  make hotfix STACK=pg-hotfix-dev ACTION=check DIRECT=1"
+    )
 
 
 def test_three_long_answers_fit_where_one_of_them_twice_would_not(

@@ -118,6 +118,41 @@ def test_a_column_that_goes_after_the_look_is_a_mismatch_too(
     assert outcome.line["error"] == "ColumnMismatchError"
 
 
+def test_verify_names_the_right_that_is_lacking(invoke: Invoke, database: Database) -> None:
+    invoke("apply")
+    database.run(f"REVOKE SELECT ON public.drivers FROM {database.user}")
+    grant = f'GRANT SELECT ON "public"."drivers" TO "{database.user}";'
+    outcome = invoke("verify")
+    assert outcome.error_name == "NotOwnerError"
+    assert outcome.text == (
+        f"public.drivers.active_since is as expected, but {database.user} may not select it. Nothing was changed."
+        f" Grant it:  {grant}"
+    )
+    database.run(grant)
+    assert invoke("verify").result == "verified"
+    database.run("REVOKE USAGE ON SCHEMA public FROM PUBLIC; ALTER SCHEMA public OWNER TO postgres")
+    assert "may not use the schema public" in invoke("verify").text
+
+
+@pytest.mark.parametrize("body", ["SELECT nextval('team.caught') > 0", "SELECT 1 / 0 > 0"])
+def test_no_function_of_a_tables_owner_runs_to_verify(
+    invoke: Invoke, database: Database, write_hotfix: Callable[..., str], body: str
+) -> None:
+    """The planner calls what is IMMUTABLE, even for a SELECT of no rows."""
+    role = f"{database.user}_team"
+    database.run(
+        f"CREATE ROLE {role}; CREATE SCHEMA team AUTHORIZATION {role}; SET ROLE {role}; SET search_path = team;"
+        "CREATE TABLE cars (id int, rating int); CREATE SEQUENCE caught; GRANT ALL ON SEQUENCE caught TO PUBLIC;"
+        f"GRANT USAGE ON SCHEMA team TO PUBLIC; GRANT SELECT ON cars TO {database.user};"
+        f"CREATE FUNCTION tell() RETURNS bool LANGUAGE sql AS $$ {body} $$;"
+        "CREATE FUNCTION spring() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN team.tell(); END $$;"
+        "ALTER TABLE cars ENABLE ROW LEVEL SECURITY; CREATE POLICY spring ON cars USING (team.spring())"
+    )
+    assert invoke("verify", write_hotfix("SELECT 1;", "team.cars.rating integer null")).result == "verified"
+    assert database.run("SELECT is_called FROM team.caught") == [[False]]
+    database.run(f"DROP SCHEMA team CASCADE; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("action", ["plan", "apply", "check"])
 def test_rights_that_apply_would_lack_are_told_before(invoke: Invoke, database: Database, action: str) -> None:
     database.run(f"REVOKE ALL ON public.drivers FROM {database.user}")

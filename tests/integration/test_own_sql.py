@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +13,6 @@ from tests.integration.own_sql import UnsafeError, judge_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.conftest import Database, Outcome
 
@@ -182,6 +183,14 @@ def test_a_file_runs_read_committed_whatever_the_role_says(
     check = "IF current_setting('transaction_isolation') <> 'read committed' THEN RAISE EXCEPTION 'stale'; END IF;"
     hotfix_id = write_hotfix(f"DO $$ BEGIN {check} END $$; {ADD}", RATING)
     assert invoke("apply", hotfix_id).result == "applied"
+
+
+def test_the_query_of_the_security_page_finds_what_stands_there_and_falls_for_nothing(hostile: Database) -> None:
+    (sql,) = re.findall(r"```sql\n(.*?)```", Path("SECURITY.md").read_text(), re.DOTALL)
+    with hostile.connect(hostile.user, hostile.password) as session:
+        found = session.run(sql)
+    assert {row[0] for row in found} == {"trap"}
+    assert "trap.=(oid,integer)" in {row[1].replace("pg_catalog.", "") for row in found}
 
 
 # The judge itself

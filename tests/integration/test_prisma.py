@@ -334,6 +334,68 @@ def test_a_history_of_another_role_is_neither_read_nor_written(invoke: Invoke, d
     database.run(f"DROP SCHEMA team CASCADE; DROP ROLE {role}")
 
 
+@pytest.fixture
+def stranger(database: Database, history: PrismaHistory) -> Iterator[str]:
+    """A role that may create triggers on the history, as GRANT ALL lets it, and functions in a schema of its own."""
+    role = f"{database.user}_stranger"
+    database.run(
+        f"CREATE ROLE {role}; CREATE SCHEMA strange AUTHORIZATION {role}; GRANT USAGE ON SCHEMA strange TO PUBLIC;"
+        f"CREATE TABLE strange.caught (); ALTER TABLE strange.caught OWNER TO {role};"
+        f"GRANT INSERT ON strange.caught TO PUBLIC; GRANT ALL ON public._prisma_migrations TO {role};"
+        "CREATE FUNCTION strange.spring() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO strange.caught DEFAULT VALUES; RETURN NEW; END $$;"
+        f"ALTER FUNCTION strange.spring() OWNER TO {role}"
+    )
+    yield role
+    database.run(f"DROP SCHEMA strange CASCADE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def create_trigger(stranger: str, kind: str) -> str:
+    return (
+        f"SET ROLE {stranger}; CREATE TRIGGER watch {kind} ON public._prisma_migrations"
+        " EXECUTE FUNCTION strange.spring(); RESET ROLE"
+    )
+
+
+@pytest.mark.parametrize("kind", ["BEFORE INSERT", "AFTER INSERT OR UPDATE", "BEFORE UPDATE"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_trigger_of_another_role_on_the_history_is_never_run(
+    invoke: Invoke, database: Database, stranger: str, monkeypatch: pytest.MonkeyPatch, kind: str, before: bool
+) -> None:
+    find = prisma.find_history
+
+    def find_and_create(*args: Any) -> Any:
+        found = find(*args)
+        monkeypatch.setattr("look.find_history", find)
+        database.run(create_trigger(stranger, kind))
+        return found
+
+    if before:
+        database.run(create_trigger(stranger, kind))
+    else:
+        monkeypatch.setattr("look.find_history", find_and_create)
+    outcome = invoke("apply", record="prisma")
+    assert outcome.error_name == "RelationError"
+    assert outcome.text == (
+        f"{HOTFIX} can't be recorded: the trigger watch on public._prisma_migrations calls a function of another role,"
+        f" which would run with the rights of {database.user}. Nothing was changed. Look at it, drop it, and apply again:"
+        '  DROP TRIGGER "watch" ON "public"."_prisma_migrations"; If it is to stay, give its function to the owner of the'
+        ' application\'s tables, or leave "record" out.'
+    )
+    assert database.run("SELECT count(*) FROM strange.caught") == [[0]]
+    assert invoke("apply").result == "applied"
+
+
+def test_a_trigger_of_the_tables_owner_on_the_history_is_run(
+    invoke: Invoke, database: Database, stranger: str, history: PrismaHistory
+) -> None:
+    database.run(create_trigger(stranger, "BEFORE INSERT"))
+    database.run(f"ALTER FUNCTION strange.spring() OWNER TO {database.user}")
+    outcome = invoke("apply", record="prisma")
+    assert (outcome.result, prisma_of(outcome)["recorded_here"]) == ("applied", True)
+    assert database.run("SELECT count(*) FROM strange.caught") == [[1]]
+
+
 @pytest.mark.parametrize(("action", "result"), [("plan", "would_apply"), ("apply", "applied")])
 def test_a_history_that_stays_locked_is_not_waited_for(
     invoke: Invoke, database: Database, history: PrismaHistory, action: str, result: str

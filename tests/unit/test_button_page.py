@@ -242,6 +242,14 @@ def test_other_hotfixes_are_links_to_the_widget_itself() -> None:
 # What is said
 
 
+def test_the_notes_of_a_plan_stand_beside_its_button() -> None:
+    notes = [{"code": "column_grants", "text": f"{role} has no right on the new column."} for role in ("api", "jobs")]
+    text = overview(missing(notes=notes)).text
+    assert "What else to know" in text
+    assert all(note["text"] in text for note in notes)
+    assert "What else to know" not in overview(missing()).text
+
+
 def test_a_blocker_is_told_in_words() -> None:
     waiting = BLOCKER | {
         "pid": 9,
@@ -467,6 +475,7 @@ def draw_pages(text: Callable[[], str]) -> list[Html]:
         "tables": [PLAN["tables"][0] | {"schema": text(), "table": text(), "owner": text()}],
         "database": {key: text() for key in ("host", "name", "user", "server_version")},
         "blockers": [blocker, prepared, vacuum],
+        "notes": [{"code": text(), "text": text()}],
         "sql": f"x{text()}x",
         "plan_hash": text(),
     }
@@ -537,7 +546,7 @@ def test_an_execution_started_with_any_json_is_shown(request: dict[str, Any]) ->
 
 @given(
     st.dictionaries(
-        st.sampled_from(["columns", "tables", "database", "blockers", "sql"]),
+        st.sampled_from(["columns", "tables", "database", "blockers", "notes", "sql"]),
         st.none() | st.integers() | st.text() | st.lists(st.integers() | st.just({})),
     )
 )

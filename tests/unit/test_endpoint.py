@@ -153,9 +153,19 @@ def test_a_certificate_that_does_not_verify_is_refused_and_no_token_sent() -> No
 def test_a_token_that_no_header_holds_is_told_without_it(served: Served, token: str) -> None:
     with pytest.raises(EndpointRefusedError) as raised:
         call(served.url, "HEAD", token, http.client.HTTPConnection)
-    assert str(raised.value) == "could not be called: the token holds what no header may hold"
-    assert (raised.value.__cause__, raised.value.__suppress_context__) == (None, True)
+    assert str(raised.value) == "was not called: the token holds what no header may hold"
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
     assert served.seen == []
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api..example.com/x", f"https://{'a' * 70}.example.com/", "https://example.com:99999/x"]
+)
+def test_a_url_without_a_usable_host_and_port_is_told_as_that(url: str) -> None:
+    with pytest.raises(
+        EndpointRefusedError, match=r"^was not called: the parameter EndpointUrl holds no host and port"
+    ):
+        call(url, "HEAD", TOKEN)
 
 
 # The token
@@ -165,7 +175,7 @@ def test_a_token_that_no_header_holds_is_told_without_it(served: Served, token: 
 def secrets(monkeypatch: pytest.MonkeyPatch, served: Served) -> Iterator[Stubber]:
     """The function as it is deployed, but for TLS."""
     client = boto3.client("secretsmanager", region_name="sa-east-1", aws_access_key_id="a", aws_secret_access_key="b")
-    monkeypatch.setattr(boto3, "client", lambda service: {"secretsmanager": client}[service])
+    monkeypatch.setattr(boto3, "client", lambda service, config: {"secretsmanager": client}[service])
     monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
     settings = {"ENDPOINT_URL": served.url, "ENDPOINT_METHOD": "HEAD", "ENDPOINT_TOKEN_SECRET_ARN": ARN}
     for name, value in settings.items():
@@ -198,13 +208,26 @@ def test_a_secret_that_can_not_be_read_is_named_by_its_error(secrets: Stubber, s
     assert served.seen == []
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("ThrottlingException", 400), ("TooManyRequestsException", 429), ("InternalServiceError", 500), ("Anything", 503)],
+)
+def test_secrets_manager_that_is_busy_may_answer_in_a_moment(
+    secrets: Stubber, served: Served, code: str, status: int
+) -> None:
+    secrets.add_client_error("get_secret_value", code, "Details that nobody has read.", status)
+    with pytest.raises(EndpointUnavailableError, match=f"^was not called: {code} for its token$"):
+        lambda_handler({}, None)
+    assert served.seen == []
+
+
 def test_secrets_manager_that_does_not_answer_may_do_so_in_a_moment(
     secrets: Stubber, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(**_: object) -> None:
         raise ConnectTimeoutError(endpoint_url="https://secretsmanager.example")
 
-    monkeypatch.setattr(boto3.client("secretsmanager"), "get_secret_value", lose)
+    monkeypatch.setattr(boto3.client("secretsmanager", config=None), "get_secret_value", lose)
     with pytest.raises(EndpointUnavailableError, match=r"^was not called: ConnectTimeoutError for its token$"):
         lambda_handler({}, None)
     assert served.seen == []

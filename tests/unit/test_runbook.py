@@ -471,6 +471,13 @@ def test_the_function_knows_the_runbook_by_its_run(answer: Callable[..., Recorde
         assert parse_request(request).caller == "runbook"
 
 
+def test_whoever_approves_reads_the_notes_of_the_plan(answer: Callable[..., RecordedMachine]) -> None:
+    notes = [{"code": "column_grants", "text": f"{role} has no right on the new column."} for role in ("api", "jobs")]
+    automation, _, messages = run(answer(plan=planned(notes=notes), apply=applied(), verify=verified()))
+    for words in (automation.outputs["ShowPlan.words"], messages[0]["Message"]):
+        assert "Note: api has no right on the new column.\nNote: jobs has no right on the new column.\n" in words
+
+
 @pytest.mark.parametrize("text", ["{{", "a {{{{ b }}}} c", "{{{ HotfixId }}}", "}}{{ HotfixId }}{{"])
 def test_no_double_brace_of_a_plan_reaches_the_steps_that_come(
     answer: Callable[..., RecordedMachine], text: str
