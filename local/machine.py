@@ -97,6 +97,7 @@ def default_values(topic_arn: str) -> dict[str, str]:
         "ReportFunctionArn": REPORT,
         "TopicArn": topic_arn,
         "StackName": "pg-hotfix-dev",
+        "EnvironmentName": "local",
         "CallEndpoint": "false",
         "EndpointUrl": "",
         "EndpointMethod": "HEAD",

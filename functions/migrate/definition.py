@@ -147,7 +147,10 @@ def refuse_stored_rows(column: Column, about: Facts) -> None:
     wanted = column.expectation
     gets_value = wanted.default or (wanted.generated and not wanted.generated.endswith("virtual"))
     if about.stored_in and gets_value:
-        raise errors.row_type_stored(wanted.qualified_table, wanted.table_in_sql, wanted.column, about.stored_in)
+        computed = wanted.generated is not None
+        raise errors.row_type_stored(
+            wanted.qualified_table, wanted.table_in_sql, wanted.column, about.stored_in, computed
+        )
 
 
 def refuse_null_in_rows(session: Session, hotfix: Hotfix, column: Column, about: Facts) -> None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import errors
 from database import IN_USE, literal
 from dependents_sql import COMPILED, functions_sql, tables_sql
-from mentions import Mention, find_mentions
+from lexer import statements, tokens
+from made import find_made
+from mentions import Mention, find_mentions, takes_whole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -136,9 +138,8 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[s
             staying[called] = called, []
     for one in seen["triggers"] or ():
         called = f"trigger {one['identity']}"
-        mention, is_given = tell_mention(one, columns, tables)
-        how = "which is given the name of" if is_given else f"whose function {one['function']} names"
-        told = f"{called}, {how} the column"
+        mention, how = tell_mention(one, columns, tables)
+        told = f"{called}, {how}"
         match mention:
             case Mention.PART:
                 dropping = drop_sql(hotfix, "trigger", one["name"], one["identity"])
@@ -147,7 +148,9 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[s
                 guessed[called] = told
     for one in functions:
         mentions = find_mentions(one["source"], columns | tables, one["language"])
-        if any(mentions[name] for name in columns) and (one["sure"] or any(mentions[name] for name in tables)):
+        is_called = any(find_mentions(source, {one["name"]})[one["name"]] for source in one["callers"] or ())
+        about = one["sure"] or is_called or any(mentions[name] for name in tables)
+        if about and any(mentions[name] for name in columns):
             called = f"{one['type']} {one['identity']}"
             guessed[called] = called
     droppable = [statement for _, statements in staying.values() for statement in statements]
@@ -163,20 +166,24 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[s
     )
 
 
-def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]) -> tuple[Mention, bool]:
-    """PART if the trigger would fail: its function says such as `NEW.rating`, or the column's and the table's names; or
-    it is compiled, and is given the column's name. WORD if that may be. And whether only what it is given tells."""
+def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]) -> tuple[Mention, str]:
+    """PART if the trigger would fail: its function says such as `NEW.rating`, or names the column and the table outside
+    of strings; or it is compiled, and is given the column's name. WORD if that may be. And how it needs the column."""
+    given, named_by = "which is given the name of the column", f"whose function {trigger['function']} names the column"
     arguments = trigger["arguments"] or ()
     is_given = not columns.isdisjoint(arguments) or any(
         mention for argument in arguments for mention in find_mentions(argument, columns).values()
     )
     if trigger["language"] in COMPILED:
-        return Mention.PART if is_given else Mention.NONE, True
-    found = find_mentions(trigger["source"], {*columns, *tables}, trigger["language"])
-    named = max(found[name] for name in columns)
-    if named and any(found[name] for name in tables):
-        return Mention.PART, False
-    return max(named, Mention(int(is_given))), not named
+        return Mention.PART if is_given else Mention.NONE, given
+    source, language = trigger["source"], trigger["language"]
+    named = max(find_mentions(source, columns, language).values())
+    plain = find_mentions(source, {*columns, *tables}, language, in_strings=False)
+    if any(plain[name] for name in columns) and any(plain[name] for name in tables):
+        return Mention.PART, named_by
+    if not named and not is_given and takes_whole_rows(source, language):
+        return Mention.WORD, f"whose function {trigger['function']} takes whole rows (NEW.* or OLD.*)"
+    return max(named, Mention(int(is_given))), named_by if named else given
 
 
 def is_of_file(hotfix: Hotfix, one: Mapping[str, Any], others: Collection[str]) -> bool:
@@ -210,6 +217,7 @@ def default_name(table: str, column: str, ending: str) -> str:
 
 def drop_sql(hotfix: Hotfix, kind: str, name: str | None, identity: str) -> list[tuple[int, str]]:
     """What the way back may say of it, if its file makes it."""
-    if kind not in DROPPED_BY_LINES or name is None or not find_mentions(hotfix.sql, {name})[name]:
+    made = (one for statement in statements(tokens(hotfix.sql)) for one in find_made(statement))
+    if kind not in DROPPED_BY_LINES or not any((one.kind, one.name) == (kind.upper(), name) for one in made):
         return []
     return [(DROPPED_BY_LINES[kind], f"DROP {kind.upper()} IF EXISTS {identity};")]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What holds no text that could be searched.
 COMPILED = ("internal", "c")
+# Cheap, and more than there is: `takes_whole_rows` reads the tokens.
+WHOLE_ROWS = "pg_catalog.strpos(h.prosrc, '.*') > 0"
 COMPILED_IN_SQL = f"({', '.join(map(literal, COMPILED))})"
 
 
@@ -79,7 +81,7 @@ SELECT pg_catalog.json_build_object('tables', (SELECT pg_catalog.json_agg(DISTIN
     FROM hooked h CROSS JOIN LATERAL pg_catalog.pg_identify_object({classid("pg_trigger")}, h.oid, 0) AS i
     CROSS JOIN LATERAL pg_catalog.pg_identify_object({classid("pg_proc")}, h.function, 0) AS f
     WHERE h.tgnargs > 0 OR EXISTS (SELECT FROM root WHERE h.lanname NOT IN {COMPILED_IN_SQL}
-        AND root.relation = h.tgrelid AND {mentions("h.prosrc", "root.name")})
+        AND root.relation = h.tgrelid AND ({mentions("h.prosrc", "root.name")} OR {WHOLE_ROWS}))
 ))::text)
 SELECT seen, pg_catalog.hashtextextended(seen COLLATE pg_catalog."C", 0) FROM looked"""
 
@@ -90,19 +92,22 @@ def functions_sql(hotfix: Hotfix) -> str:
     return f"""{common_sql(hotfix)}
 )
 SELECT pg_catalog.json_agg(pg_catalog.json_build_object('type', i.type, 'identity', i.identity, 'name', p.proname,
-    'language', l.lanname, 'source', {text_of("p.prosrc")}, 'sure', b.sure) ORDER BY p.oid)::text
+    'language', l.lanname, 'source', {text_of("p.prosrc")}, 'sure', b.sure,
+    'callers', b.callers) ORDER BY p.oid)::text
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN {COMPILED_IN_SQL}
 JOIN pg_catalog.pg_namespace n
     ON n.oid = p.pronamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema')
--- About the table for sure: it takes or returns its rows, or belongs to a trigger that goes.
+-- About the table for sure: it takes or returns its rows, or belongs to a trigger that goes. Who stays may call it.
 CROSS JOIN LATERAL (SELECT pg_catalog.bool_or(
         root.reltype = ANY (p.proargtypes) OR root.reltype = p.prorettype OR EXISTS (
             SELECT FROM pg_catalog.pg_trigger t JOIN dropped d
                 ON d.classid = {classid("pg_trigger")} AND d.objid = t.oid AND t.tgfoid = p.oid)) AS sure,
+        (SELECT pg_catalog.json_agg({text_of("h.prosrc")}) FROM hooked h
+            WHERE {mentions("h.prosrc", "p.proname")}) AS callers,
         pg_catalog.bool_or({mentions("p.prosrc", "root.relname")}) AS named
     FROM root WHERE {mentions("p.prosrc", "root.name")}) AS b
 CROSS JOIN LATERAL pg_catalog.pg_identify_object({classid("pg_proc")}, p.oid, 0) AS i
-WHERE (b.sure OR b.named) AND p.oid NOT IN (SELECT function FROM hooked)
+WHERE (b.sure OR b.named OR b.callers IS NOT NULL) AND p.oid NOT IN (SELECT function FROM hooked)
     AND NOT EXISTS (SELECT FROM reached r WHERE r.classid = {classid("pg_proc")} AND r.objid = p.oid)"""
 
 

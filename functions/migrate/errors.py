@@ -648,11 +648,17 @@ def no_room(table: str, attributes: int, needed: int, most: int) -> RelationErro
     )
 
 
-def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str) -> RelationError:
+def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str, computed: bool) -> RelationError:
+    """`computed`: the column is to be generated, or an identity, and not to have a default."""
+    line = f"ALTER TABLE {table_in_sql} ALTER COLUMN {quoted(column)} SET DEFAULT ...;"
     return RelationError(
         f"{table} can get no column that has a value in every row, since {stored_in} stores rows of its type (0A000). "
-        "Nothing was run. Add the column without a default, and set the default for later rows in a second statement:  "
-        f"ALTER TABLE {table_in_sql} ALTER COLUMN {quoted(column)} SET DEFAULT ...;"
+        "Nothing was run. "
+        + (
+            f"PostgreSQL adds a generated column or an identity only once {stored_in} is gone, or has another type."
+            if computed
+            else f"Add the column without a default, and set the default for later rows in a second statement:  {line}"
+        )
     )
 
 
@@ -813,8 +819,8 @@ def history_unusable(hotfix: str, table: str, reason: str) -> RelationError:
 
 def history_has_trigger(hotfix: str, table: str, table_in_sql: str, trigger: str, user: str) -> RelationError:
     return RelationError(
-        f"{hotfix} can't be recorded: the trigger {trigger} on {table} calls a function of another role, which would run "
-        f"with the rights of {user}. {UNCHANGED} Look at it, drop it, and apply again:  "
+        f"{hotfix} can't be recorded: the trigger {trigger} on {table} calls a function of another role, which would "
+        f"run with the rights of {user}. {UNCHANGED} Look at it, drop it, and apply again:  "
         f"DROP TRIGGER {quoted(trigger)} ON {table_in_sql}; "
         'If it is to stay, give its function to the owner of the application\'s tables, or leave "record" out.'
     )

@@ -283,7 +283,7 @@ def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
     try:
         outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
     except errors.HotfixError as error:
-        raise name_trigger(turn.session, turn.hotfix.id, error) from error.__cause__
+        raise name_trigger(turn.session, turn.hotfix, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
     turn.wait(outcome)

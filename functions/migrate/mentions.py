@@ -29,7 +29,9 @@ class Mention(IntEnum):
     PART = 2
 
 
-def find_mentions(source: str, names: Collection[str], language: str = "sql") -> dict[str, Mention]:
+def find_mentions(
+    source: str, names: Collection[str], language: str = "sql", *, in_strings: bool = True
+) -> dict[str, Mention]:
     """How the source uses each of the names, which are as PostgreSQL stores them."""
     if language not in SQL_LANGUAGES:
         return {name: Mention.PART if stands_in(source, name) else Mention.NONE for name in names}
@@ -39,7 +41,7 @@ def find_mentions(source: str, names: Collection[str], language: str = "sql") ->
         for token in tokens(source):
             if token.kind in ("space", "comment"):
                 continue
-            if token.kind in ("string", "dollar"):
+            if token.kind in ("string", "dollar") and in_strings:
                 inner = find_mentions(inner_text(token), names)
                 found = {name: max(mention, inner[name]) for name, mention in found.items()}
             name = stored_name(token)
@@ -49,6 +51,18 @@ def find_mentions(source: str, names: Collection[str], language: str = "sql") ->
     except Unended:  # Prose, or another language.
         return {name: max(found[name], Mention(int(stands_in(source, name)))) for name in names}
     return found
+
+
+def takes_whole_rows(source: str, language: str) -> bool:
+    """Whether a trigger's function writes `NEW.*` or `OLD.*`, and so needs as many columns as there were."""
+    words = []
+    try:
+        words = [token.text.upper() for token in tokens(source) if token.kind not in ("space", "comment")]
+    except Unended:
+        return False
+    return language == "plpgsql" and any(
+        words[position : position + 3] in (["NEW", ".", "*"], ["OLD", ".", "*"]) for position in range(len(words))
+    )
 
 
 def stands_in(text: str, name: str) -> bool:

@@ -43,6 +43,7 @@ class Found:
     same_type: bool
     not_null: bool
     clause: str | None
+    has_default: bool
 
     @property
     def shown(self) -> str:
@@ -158,6 +159,8 @@ def refuse_differing_column(hotfix: Hotfix, target: Member, member: Member, colu
         else:
             collation = f" COLLATE {expectation.collation}" if expectation.collation else ""
             change = f"ALTER COLUMN {name} TYPE {expectation.type}{collation} USING {name}::{expectation.type}"
+            if found.has_default:  # PostgreSQL may be unable to cast it.
+                change = f"ALTER COLUMN {name} DROP DEFAULT, {change}"
         line = f"ALTER TABLE {member.in_sql} {change};"
         raise errors.child_differs(hotfix.id, target.name, member.name, column, line)
 
@@ -205,7 +208,8 @@ FROM (SELECT tree.target::bigint, c.oid::bigint, {names_sql("c.oid")} AS names,
                 ELSE pg_catalog.to_regcollation(w.wanted_collation)::oid END, false),
             'not_null', a.attnotnull,
             'clause', coalesce({worded("a.attidentity", IDENTITY)},
-                'generated always as (...) ' || {worded("a.attgenerated", GENERATED)})
+                'generated always as (...) ' || {worded("a.attgenerated", GENERATED)}),
+            'has_default', a.atthasdef AND a.attgenerated = ''
         ) ORDER BY w.position), '[]')
         FROM wanted w
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = w.attribute

@@ -25,6 +25,8 @@ PINNED = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "quote_all_identifiers": "off",
+    # For a default of type money.
+    "lc_monetary": "C",
 }
 
 # Run before anything is pinned, when any role's functions and operators may stand in the way: so it calls functions of

@@ -12,18 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from database import Session
+    from sqlfile import Hotfix
 
 ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 
 
 @dataclass(frozen=True)
 class Raiser:
-    """A function by its bare name and as SQL writes it; the trigger that calls it, in words; and of an event trigger
-    its name and how it is enabled."""
+    """A function by its bare name and as SQL writes it; the trigger that calls it, in words, with its table; and of an
+    event trigger its name and how it is enabled."""
 
     name: str
     function: str
     trigger: str | None
+    schema: str | None
+    table: str | None
     event_trigger: str | None
     enabled: str | None
 
@@ -35,9 +38,10 @@ class Raiser:
         return f"{alter} DISABLE;", f"{alter} {ENABLED[self.enabled or 'O']};"
 
 
-def name_trigger(session: Session, hotfix: str, error: errors.HotfixError) -> errors.HotfixError:
+def name_trigger(session: Session, hotfix: Hotfix, error: errors.HotfixError) -> errors.HotfixError:
     """The same error with the trigger or the function of the database that raised it. Where one did the transaction is
-    rolled back; the error stays as it is where the file's own code raised it, or its words are shown."""
+    rolled back; the error stays as it is where the file's own code raised it, or its words are shown, or where several
+    may have raised it: the server tells a function's name without its schema."""
     sqlstate, names = find_raisers(error.__cause__)
     if not names or WITHHELD not in error.message:
         return error
@@ -48,11 +52,18 @@ def name_trigger(session: Session, hotfix: str, error: errors.HotfixError) -> er
         return error
     # A trigger's function is further out than what it calls.
     by_triggers = [one for name in names for one in found if one.name == name and one.trigger]
-    for one in by_triggers or found:
-        if one.trigger:
-            return errors.refused_by_trigger(error, hotfix, sqlstate, one.trigger, one.function, one.switch)
-        return errors.refused_by_function(error, hotfix, sqlstate, one.function)
-    return error
+    suspects = [one for one in by_triggers if one.event_trigger or is_on_table_of(hotfix, one)] or by_triggers or found
+    if len({one.function for one in suspects if one.name == suspects[0].name}) != 1:
+        return error
+    first, *others = (one for one in suspects if one.name == suspects[0].name)
+    if first.trigger and not others:
+        return errors.refused_by_trigger(error, hotfix.id, sqlstate, first.trigger, first.function, first.switch)
+    return errors.refused_by_function(error, hotfix.id, sqlstate, first.function)
+
+
+def is_on_table_of(hotfix: Hotfix, one: Raiser) -> bool:
+    """Whether the file names the trigger's table."""
+    return any(named.name == one.table and named.schema in (None, one.schema) for named in hotfix.named_tables)
 
 
 def find_raisers_sql(names: Sequence[str]) -> str:
@@ -66,15 +77,17 @@ WITH function (oid, name, written) AS (
     SELECT p.oid, p.proname, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname)
         || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')'
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.proname IN ({listed})
-), called (oid, words, event_trigger, enabled) AS (
-    SELECT evtfoid, 'event trigger ' || pg_catalog.quote_ident(evtname) || ' (' || evtevent || ')', evtname, evtenabled
+), called (oid, words, schema, relation, event_trigger, enabled) AS (
+    SELECT evtfoid, 'event trigger ' || pg_catalog.quote_ident(evtname) || ' (' || evtevent || ')', NULL, NULL, evtname,
+        evtenabled
     FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('O', 'A')
     UNION ALL
     SELECT t.tgfoid, 'trigger ' || pg_catalog.quote_ident(t.tgname) || ' on ' || pg_catalog.quote_ident(n.nspname)
-        || '.' || pg_catalog.quote_ident(c.relname), NULL, NULL
+        || '.' || pg_catalog.quote_ident(c.relname), n.nspname, c.relname, NULL, NULL
     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.tgenabled IN ('O', 'A') AND NOT t.tgisinternal
+    -- What a partition has of its parent's is not told of its own.
+    WHERE t.tgenabled IN ('O', 'A') AND NOT t.tgisinternal AND t.tgparentid = 0
 )
-SELECT f.name, f.written, c.words, c.event_trigger, c.enabled
-FROM function f LEFT JOIN called c ON c.oid = f.oid ORDER BY c.event_trigger, c.words LIMIT 20"""
+SELECT f.name, f.written, c.words, c.schema, c.relation, c.event_trigger, c.enabled
+FROM function f LEFT JOIN called c ON c.oid = f.oid ORDER BY c.event_trigger, c.words"""

@@ -390,6 +390,25 @@ def test_a_default_in_rows_that_others_store_is_refused(
     assert invoke("apply", write_hotfix(two, "public.rides.a int default 3")).result == "applied"
 
 
+@pytest.mark.parametrize(
+    "definition", ["text generated always as (upper(name)) stored", "integer not null generated always as identity"]
+)
+def test_a_computed_column_in_rows_that_others_store_is_refused_without_a_line_that_no_column_of_its_kind_takes(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, definition: str
+) -> None:
+    database.run_as_owner("CREATE TABLE public.log (driver public.drivers)")
+    sql = f"ALTER TABLE public.drivers ADD COLUMN IF NOT EXISTS a {definition};"
+    with pytest.raises(DatabaseError, match="uses its row type"):
+        database.run_as_owner(sql)
+    outcome = invoke("plan", write_hotfix(sql, f"public.drivers.a {definition}"))
+    assert outcome.error_name == "RelationError"
+    assert outcome.text == (
+        "public.drivers can get no column that has a value in every row, since public.log.driver stores rows of its"
+        " type (0A000). Nothing was run. PostgreSQL adds a generated column or an identity only once public.log.driver"
+        " is gone, or has another type."
+    )
+
+
 def test_a_column_without_a_value_may_be_added_to_rows_that_others_store(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:

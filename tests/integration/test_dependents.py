@@ -349,6 +349,72 @@ def test_a_column_of_any_name_is_found_in_a_body(
     assert invoke("revert", hotfix_id).result == "reverted"
 
 
+# What may need it
+
+GUESSED = {
+    "a helper that takes any record": (
+        (
+            "CREATE FUNCTION score(r record) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN r.rating; END';"
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM score(NEW); RETURN NEW; END';"
+        ),
+        "function public.score(pg_catalog.record)",
+    ),
+    "a helper that takes jsonb": (
+        (
+            "CREATE FUNCTION score(j jsonb) RETURNS text LANGUAGE sql AS $$ SELECT j->>'rating' $$;"
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM public . score (to_jsonb(NEW)); RETURN NEW; END';"
+        ),
+        "function public.score(pg_catalog.jsonb)",
+    ),
+    "whole rows in a log": (
+        (
+            "CREATE TABLE log AS SELECT *, now() AS at FROM drivers;"
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN INSERT INTO log VALUES (NEW.*, now()); RETURN NEW; END';"
+        ),
+        "trigger noting on public.drivers, whose function public.f() takes whole rows (NEW.* or OLD.*)",
+    ),
+    "a column of that name in a log that is told the table's": (
+        (
+            "CREATE TABLE log (tbl text, rating int);"
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN INSERT INTO log (tbl, rating) VALUES ('drivers', 1); RETURN NEW; END$$;"
+        ),
+        "trigger noting on public.drivers, whose function public.f() names the column",
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "named"), GUESSED.values(), ids=GUESSED)
+def test_what_only_may_need_the_column_is_named_and_force_gets_past_it(
+    invoke: Invoke, applied: Callable[..., str], database: Database, made: str, named: str
+) -> None:
+    hotfix_id = applied()
+    database.run_as_owner(f"{made} CREATE TRIGGER noting BEFORE UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION f()")
+    outcome = invoke("revert", hotfix_id)
+    assert outcome.text == f"{LOST}What names the column may fail without it:\n  {named}\n{FORCE_LINE}"
+    assert invoke("revert", hotfix_id, **FORCE).result == "reverted"
+
+
+def test_a_function_that_the_file_only_uses_is_not_offered_to_be_dropped(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run_as_owner(
+        "CREATE FUNCTION clamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.rating := 1; RETURN NEW; END'"
+    )
+    hotfix_id = write_hotfix(
+        "-- revert: ALTER TABLE drivers DROP COLUMN rating;\n"
+        "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint;\n"
+        "CREATE OR REPLACE TRIGGER clamping BEFORE UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION clamp();",
+        "public.drivers.rating smallint",
+    )
+    assert invoke("apply", hotfix_id).result == "applied"
+    text = invoke("revert", hotfix_id).text
+    assert "-- revert: DROP TRIGGER IF EXISTS clamping on public.drivers;" in text
+    assert "DROP FUNCTION" not in text
+
+
 # What goes along
 
 GOING = {

@@ -305,6 +305,13 @@ def test_a_child_may_be_the_one_without_room(
     [
         ("note text", "int", "42804", "text null", "ALTER COLUMN {0} TYPE int USING {0}::int"),
         (
+            "note text DEFAULT 'abc'",
+            "int",
+            "42804",
+            "text null",
+            "ALTER COLUMN {0} DROP DEFAULT, ALTER COLUMN {0} TYPE int USING {0}::int",
+        ),
+        (
             "note varchar(3)",
             "varchar(4)",
             "42804",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pg8000.exceptions import DatabaseError
 
 from pinned import END_OF_FILE, PIN, READ_OWN
 from tests.integration.own_sql import UnsafeError, judge_session
@@ -183,6 +184,20 @@ def test_a_file_runs_read_committed_whatever_the_role_says(
     check = "IF current_setting('transaction_isolation') <> 'read committed' THEN RAISE EXCEPTION 'stale'; END IF;"
     hotfix_id = write_hotfix(f"DO $$ BEGIN {check} END $$; {ADD}", RATING)
     assert invoke("apply", hotfix_id).result == "applied"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT 1::pg_catalog.oid = 1::pg_catalog.int4", "SELECT lower('A')", "SELECT FROM pg_class", "SELECT 'a'::text"],
+)
+def test_whoever_names_no_schema_falls_for_it(database: Database, sql: str) -> None:
+    """The traps are what they should be: without the empty search_path each of these is caught."""
+    database.run(TRAP)
+    with database.connect(database.user, database.password) as session:
+        session.run("SET search_path = trap, pg_catalog")
+        with pytest.raises(DatabaseError, match="caught"):
+            session.run(sql)
+    assert database.run("SELECT is_called FROM trap.caught") == [[True]]
 
 
 def test_the_query_of_the_security_page_finds_what_stands_there_and_falls_for_nothing(hostile: Database) -> None:

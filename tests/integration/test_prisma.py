@@ -378,9 +378,9 @@ def test_a_trigger_of_another_role_on_the_history_is_never_run(
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
         f"{HOTFIX} can't be recorded: the trigger watch on public._prisma_migrations calls a function of another role,"
-        f" which would run with the rights of {database.user}. Nothing was changed. Look at it, drop it, and apply again:"
-        '  DROP TRIGGER "watch" ON "public"."_prisma_migrations"; If it is to stay, give its function to the owner of the'
-        ' application\'s tables, or leave "record" out.'
+        f" which would run with the rights of {database.user}. Nothing was changed. Look at it, drop it, and apply"
+        ' again:  DROP TRIGGER "watch" ON "public"."_prisma_migrations"; If it is to stay, give its function to the'
+        ' owner of the application\'s tables, or leave "record" out.'
     )
     assert database.run("SELECT count(*) FROM strange.caught") == [[0]]
     assert invoke("apply").result == "applied"

@@ -126,6 +126,46 @@ def test_a_trigger_on_a_table_that_the_file_writes_is_named(
     assert "Ana" not in str(outcome.logs)
 
 
+@pytest.mark.parametrize("elsewhere", ["public", "other"])
+def test_a_trigger_of_another_table_or_with_a_function_of_the_same_name_is_not_blamed(
+    invoke: Invoke, database: Database, write_hotfix: WriteHotfix, elsewhere: str
+) -> None:
+    """The server tells a function's name without its schema."""
+    database.run("CREATE SCHEMA IF NOT EXISTS other; CREATE TABLE public.accounts (id int)")
+    forbid(database, "trigger")
+    if elsewhere != "public":
+        database.run(
+            f"CREATE FUNCTION {elsewhere}.forbid() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+        )
+    database.run(
+        f"CREATE TRIGGER audit BEFORE UPDATE ON public.accounts FOR EACH ROW EXECUTE FUNCTION {elsewhere}.forbid();"
+        "CREATE TRIGGER keep BEFORE UPDATE ON public.drivers FOR EACH ROW EXECUTE FUNCTION public.forbid()"
+    )
+    outcome = invoke("apply", write_hotfix(f"{ADD} UPDATE drivers SET note = 'x';", NOTE))
+    assert outcome.text.startswith(
+        f"The trigger keep on public.drivers refused {CHANGE} (P0001 from its function public.forbid();"
+    )
+
+
+def test_of_two_triggers_that_may_have_refused_neither_is_blamed(
+    invoke: Invoke, database: Database, write_hotfix: WriteHotfix
+) -> None:
+    database.run("CREATE SCHEMA other")
+    forbid(database, "trigger")
+    database.run(
+        "CREATE FUNCTION other.forbid() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER first BEFORE UPDATE ON public.drivers FOR EACH ROW EXECUTE FUNCTION other.forbid();"
+        "CREATE TRIGGER second BEFORE UPDATE ON public.drivers FOR EACH ROW EXECUTE FUNCTION public.forbid()"
+    )
+    hotfix_id = write_hotfix(f"{ADD} UPDATE drivers SET note = 'x';", NOTE)
+    assert "The trigger" not in invoke("apply", hotfix_id).text
+    database.run(
+        "DROP TRIGGER first ON public.drivers;"
+        "CREATE TRIGGER first BEFORE UPDATE ON public.drivers FOR EACH ROW EXECUTE FUNCTION public.forbid()"
+    )
+    assert invoke("apply", hotfix_id).text.startswith(f"The function public.forbid(), which {CHANGE} runs, refused it")
+
+
 def test_a_function_that_the_file_calls_is_named(invoke: Invoke, database: Database, write_hotfix: WriteHotfix) -> None:
     forbid(database, "void")
     outcome = invoke("apply", write_hotfix(f"{ADD} SELECT forbid();", NOTE))

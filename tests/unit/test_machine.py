@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TEXT = DEFINITION.read_text()
 # What a stack may fill in: values with all that a value may hold.
 VALUES = default_values("arn:aws:sns:sa-east-1:123456789012:pg-hotfix-prod") | {
+    "StackName": "a-long-name-of-pg-hotfix-prod1",
     "EnvironmentName": "a-long-name-of-prod1",
     "CallEndpoint": "true",
     "EndpointUrl": "https://api.kaviar.example/api/admin/drivers/1?fields=id,name&x=%7B%7D",
@@ -40,7 +41,7 @@ INVOKED = {name: task for name, task in TASKS.items() if task["Resource"].endswi
 OF_FUNCTION = {name: task for name, task in INVOKED.items() if task["Parameters"]["FunctionName"] == MIGRATE}
 
 SUBSTITUTIONS = {
-    *("Partition", "MigrateFunctionArn", "ReportFunctionArn", "TopicArn", "EnvironmentName"),
+    *("Partition", "MigrateFunctionArn", "ReportFunctionArn", "TopicArn", "StackName", "EnvironmentName"),
     *("CallEndpoint", "EndpointUrl", "EndpointMethod", "EndpointFunctionArn"),
     *("WatchLog", "ApplicationLogGroup", "ErrorPatternBase64", "WatchMinutes"),
 }
