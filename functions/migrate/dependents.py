@@ -181,7 +181,7 @@ def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]
     plain = find_mentions(source, {*columns, *tables}, language, in_strings=False)
     if any(plain[name] for name in columns) and any(plain[name] for name in tables):
         return Mention.PART, named_by
-    if not named and not is_given and takes_whole_rows(source, language):
+    if not named and not is_given and language == "plpgsql" and takes_whole_rows(source):
         return Mention.WORD, f"whose function {trigger['function']} takes whole rows (NEW.* or OLD.*)"
     return max(named, Mention(int(is_given))), named_by if named else given
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What holds no text that could be searched.
 COMPILED = ("internal", "c")
 # Cheap, and more than there is: `takes_whole_rows` reads the tokens.
-WHOLE_ROWS = "pg_catalog.strpos(h.prosrc, '.*') > 0"
+WHOLE_ROWS = "pg_catalog.strpos(h.prosrc, '*') > 0"
 COMPILED_IN_SQL = f"({', '.join(map(literal, COMPILED))})"
 
 

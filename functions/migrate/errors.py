@@ -445,6 +445,20 @@ def no_usage(schema: str, user: str) -> NotOwnerError:
     )
 
 
+def no_create(schema: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} may create nothing in the schema {schema}, and the file needs an index or a sequence there. "
+        f"{UNCHANGED} Grant it:  GRANT CREATE ON SCHEMA {quoted(schema)} TO {quoted(user)};"
+    )
+
+
+def no_references(table_in_sql: str, user: str) -> NotOwnerError:
+    return NotOwnerError(
+        f"{user} may not refer to {table_in_sql} by a foreign key. {UNCHANGED} Grant it:  "
+        f"GRANT REFERENCES ON {table_in_sql} TO {quoted(user)};"
+    )
+
+
 def no_select_privilege(column: str, table_in_sql: str, user: str) -> NotOwnerError:
     return NotOwnerError(
         f"{column} is as expected, but {user} may not select it. {UNCHANGED} Grant it:  "

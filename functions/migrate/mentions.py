@@ -53,14 +53,14 @@ def find_mentions(
     return found
 
 
-def takes_whole_rows(source: str, language: str) -> bool:
-    """Whether a trigger's function writes `NEW.*` or `OLD.*`, and so needs as many columns as there were."""
+def takes_whole_rows(source: str) -> bool:
+    """Whether a trigger's function in PL/pgSQL uses `NEW.*` or `OLD.*`, and may need as many columns as before."""
     words = []
     try:
         words = [token.text.upper() for token in tokens(source) if token.kind not in ("space", "comment")]
     except Unended:
         return False
-    return language == "plpgsql" and any(
+    return any(
         words[position : position + 3] in (["NEW", ".", "*"], ["OLD", ".", "*"]) for position in range(len(words))
     )
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import errors
 from catalog import MISSING
 from database import literal
+from dependents_sql import text_of
 from expectation import written
+from mentions import takes_whole_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +26,42 @@ def find_notes(session: Session, seen: Look) -> tuple[dict[str, str], ...]:
     if seen.reverting:
         return ()
     try:
-        ((text,),) = session.query_prepared(read_column_grants_sql(seen.columns))
+        ((grants, triggers),) = session.query_prepared(
+            f"SELECT ({read_column_grants_sql(seen.columns)}), ({read_triggers_sql(seen.columns)})"
+        )
     except (errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError):
         return ()
     notes = []
-    for role, oid, rights in json.loads(text):
+    for role, oid, rights in json.loads(grants):
         columns = [column for column in seen.columns if column.relation_oid == oid]
         notes.append(describe_column_grants(role, columns, rights))
+    for trigger, function, source in json.loads(triggers):
+        if takes_whole_rows(source):
+            notes.append(describe_trigger(trigger, function))
     return tuple(notes)
+
+
+def describe_trigger(trigger: str, function: str) -> dict[str, str]:
+    text = (
+        f"The trigger {trigger} calls {function}, which takes whole rows (NEW.* or OLD.*): with one column more every "
+        "write may fail. Read it:  "
+        f"SELECT pg_catalog.pg_get_functiondef({errors.string(function)}::pg_catalog.regprocedure);"
+    )
+    return {"code": "trigger_whole_row", "text": text}
+
+
+def read_triggers_sql(columns: Sequence[Column]) -> str:
+    """Selects one text: the triggers of the tables, each with its function and that one's source, which may take whole
+    rows."""
+    tables = ", ".join(f"{column.relation_oid}::oid" for column in columns)
+    return f"""
+SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
+    pg_catalog.quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass, p.oid::regprocedure, {text_of("p.prosrc")})
+    ORDER BY t.tgrelid, t.tgname), '[]')::text
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE t.tgrelid IN ({tables}) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND l.lanname = 'plpgsql'
+    AND pg_catalog.strpos(p.prosrc, '*') > 0"""
 
 
 def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[str, list[str]]) -> dict[str, str]:

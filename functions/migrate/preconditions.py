@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import catalog
 import errors
+from additions import count_additions, keywords_of
+from blockers import named_tables_sql
 from database import literal
 from definition import FIRST_NORMAL_OID, refuse_impossible
 from look import hash_plan
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from look import Look
     from prisma import History
     from sqlfile import Hotfix
+
+# Words of a column or a constraint for which PostgreSQL makes an index or a sequence.
+MAKES_A_RELATION = {"UNIQUE", "PRIMARY", "EXCLUDE", "IDENTITY"}
 
 
 def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
@@ -41,6 +46,7 @@ def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) 
     refuse_missing_rights(session, seen)
     refuse_obstacles(session, hotfix, seen)
     if not hotfix.reverting:
+        refuse_missing_rights_beside_the_table(session, hotfix)
         refuse_impossible(session, hotfix, seen)
 
 
@@ -68,6 +74,28 @@ def refuse_system_tables(seen: Look) -> None:
         # No other schema's name may begin so.
         if (column.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
             raise errors.system_table(table)
+
+
+def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix) -> None:
+    """An index or a sequence needs CREATE on the table's schema, and a foreign key REFERENCES on the other table. Of a
+    file that does more than ADD only the server can tell. https://www.postgresql.org/docs/current/ddl-priv.html"""
+    words = keywords_of(hotfix.sql)
+    if words.isdisjoint({*MAKES_A_RELATION, "REFERENCES"}) or not count_additions(hotfix.sql):
+        return
+    user = session.facts.user
+    schemas = ", ".join(f"{literal(schema)}::name" for schema in catalog.schemas_of(hotfix))
+    ((closed, unreferable),) = session.query(f"""
+SELECT (SELECT pg_catalog.min(n.nspname::text COLLATE pg_catalog."C") FROM pg_catalog.pg_namespace n
+        WHERE n.nspname IN ({schemas}) AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')),
+    (SELECT pg_catalog.min((pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname))
+            COLLATE pg_catalog."C")
+        FROM ({named_tables_sql(session, hotfix, None)}) AS named (oid, weakest)
+        JOIN pg_catalog.pg_class c ON c.oid = named.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE NOT pg_catalog.has_any_column_privilege(c.oid, 'REFERENCES'))""")
+    if closed and not words.isdisjoint(MAKES_A_RELATION):
+        raise errors.no_create(closed, user)
+    if unreferable and "REFERENCES" in words:
+        raise errors.no_references(unreferable, user)
 
 
 def are_selectable(session: Session, seen: Look) -> bool:

@@ -399,20 +399,59 @@ def test_a_file_that_ends_its_transaction_is_found_out(
     )
 
 
-def test_a_missing_permission_is_shown_in_postgresqls_words(
+def test_a_foreign_key_needs_the_right_to_refer_to_the_other_table(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:
     database.run("CREATE TABLE public.fleet (id int PRIMARY KEY)")
     hotfix_id = write_hotfix(
         "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS fleet_id int REFERENCES fleet;", "public.drivers.fleet_id int"
     )
-    outcome = invoke("apply", hotfix_id)
-    assert outcome.error_name == "NotOwnerError"
+    grant = f'GRANT REFERENCES ON public.fleet TO "{database.user}";'
+    for action in ("check", "plan", "apply"):
+        outcome = invoke(action, hotfix_id)
+        assert outcome.error_name == "NotOwnerError"
+        assert outcome.text == (
+            f"{database.user} may not refer to public.fleet by a foreign key. Nothing was changed. Grant it:  {grant}"
+        )
+    assert columns_of(database) == ["id", "name"]
+    database.run(grant)
+    assert invoke("apply", hotfix_id).result == "applied"
+
+
+@pytest.mark.parametrize(
+    "definition", ["int unique", "int not null generated always as identity", "int constraint one exclude (n with =)"]
+)
+def test_a_column_that_needs_an_index_or_a_sequence_needs_create_on_the_schema(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database, definition: str
+) -> None:
+    """Since PostgreSQL 15 the owner of a table in `public` may not create another one there."""
+    database.run("ALTER SCHEMA public OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    column, _, constraint = definition.partition(" constraint ")
+    also = f", ADD CONSTRAINT {constraint}" if constraint else ""
+    expected = column.removesuffix(" unique")
+    hotfix_id = write_hotfix(f"ALTER TABLE drivers ADD COLUMN n {column}{also};", f"public.drivers.n {expected}")
+    grant = f'GRANT CREATE ON SCHEMA "public" TO "{database.user}";'
+    for action in ("check", "plan", "apply"):
+        outcome = invoke(action, hotfix_id)
+        assert outcome.error_name == "NotOwnerError"
+        assert outcome.text == (
+            f"{database.user} may create nothing in the schema public, and the file needs an index or a sequence there."
+            f" Nothing was changed. Grant it:  {grant}"
+        )
+    database.run(grant)
+    assert invoke("apply", hotfix_id).result == "applied"
+
+
+def test_another_missing_permission_is_shown_in_postgresqls_words(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run("CREATE TABLE public.fleet (id int PRIMARY KEY)")
+    sql = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS fleet int; UPDATE fleet SET id = 1;"
+    outcome = invoke("apply", write_hotfix(sql, "public.drivers.fleet int"))
     assert outcome.text == (
         f"{database.user} lacks a permission (42501: permission denied for table fleet). Nothing was changed."
         " Grant it, or use the role that owns the table."
     )
-    assert columns_of(database) == ["id", "name"]
 
 
 # The SQL

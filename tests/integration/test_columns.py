@@ -234,6 +234,6 @@ def test_a_role_without_any_privilege_on_the_table_still_sees_the_column(
     outcome = invoke("verify", hotfix_id)
     assert outcome.error_name == "NotOwnerError"
     assert outcome.text == (
-        f"{database.user} lacks a permission (42501: permission denied for table drivers). Nothing was changed."
-        " Grant it, or use the role that owns the table."
+        f"public.drivers.note is as expected, but {database.user} may not select it. Nothing was changed."
+        f' Grant it:  GRANT SELECT ON "public"."drivers" TO "{database.user}";'
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pg8000.exceptions import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +85,35 @@ def test_of_several_columns_those_that_a_role_lacks_are_named(
 def test_a_role_that_can_use_the_column_is_not_named(invoke: Invoke, database: Database, api: str, grant: str) -> None:
     database.run(grant.format(api))
     assert [notes_of(invoke(action)) for action in ("plan", "apply", "verify")] == [[], [], []]
+
+
+def test_a_trigger_that_takes_whole_rows_is_named_since_every_write_may_fail_from_then_on(
+    invoke: Invoke, database: Database
+) -> None:
+    database.run_as_owner(
+        "CREATE TABLE log AS SELECT *, now() AS at FROM drivers;"
+        "CREATE FUNCTION whole() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO log VALUES (NEW . *, now()); RETURN NEW; END';"
+        "CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM x.* FROM log x; -- NEW.*\n RETURN NEW; END';"
+        "CREATE TRIGGER logged BEFORE INSERT ON drivers FOR EACH ROW EXECUTE FUNCTION whole();"
+        "CREATE TRIGGER counted BEFORE INSERT ON drivers FOR EACH ROW EXECUTE FUNCTION counted()"
+    )
+    write = "INSERT INTO drivers (id, name) VALUES (gen_random_uuid(), 'x')"
+    database.run_as_owner(write)
+    read = "SELECT pg_catalog.pg_get_functiondef('public.whole()'::pg_catalog.regprocedure);"
+    for action in ("plan", "apply", "verify"):
+        (note,) = notes_of(invoke(action))
+        assert note == {
+            "code": "trigger_whole_row",
+            "text": (
+                "The trigger logged on public.drivers calls public.whole(), which takes whole rows (NEW.* or OLD.*):"
+                f" with one column more every write may fail. Read it:  {read}"
+            ),
+        }
+    with pytest.raises(DatabaseError, match="more expressions than target columns"):
+        database.run_as_owner(write)
+    assert "INSERT INTO log" in database.run(read)[0][0]
 
 
 def test_verify_says_by_whom_the_column_can_be_selected(invoke: Invoke, database: Database) -> None:

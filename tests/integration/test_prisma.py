@@ -271,16 +271,19 @@ def test_a_history_that_may_not_be_read_is_told_with_the_grant(
     }
 
 
-@pytest.mark.parametrize("forced", ["FORCE ROW LEVEL SECURITY", "OWNER TO postgres"])
+@pytest.mark.parametrize(
+    ("forced", "undone"),
+    [("FORCE ROW LEVEL SECURITY", "NO FORCE ROW LEVEL SECURITY"), ("OWNER TO postgres", 'OWNER TO "{user}"')],
+)
 def test_a_history_behind_row_security_is_unreadable_and_never_empty(
-    invoke: Invoke, database: Database, history: PrismaHistory, forced: str
+    invoke: Invoke, database: Database, history: PrismaHistory, forced: str, undone: str
 ) -> None:
     history.add()
     table = "ALTER TABLE public._prisma_migrations"
     database.run(
         f"{table} ENABLE ROW LEVEL SECURITY; {table} {forced}; GRANT ALL ON _prisma_migrations TO {database.user}"
     )
-    line = f'ALTER ROLE "{database.user}" BYPASSRLS;'
+    line = f'ALTER TABLE "public"."_prisma_migrations" {undone.format(user=database.user)};'
     told = prisma_of(invoke("plan"))
     assert told["state"] == "unreadable"
     assert told["next_deploy"] == (
