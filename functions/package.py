@@ -45,6 +45,7 @@ def main(target: Path) -> None:
     install(target)
     prune(target)
     keep_one_service(target / "botocore" / "data" / "endpoints.json")
+    keep_no_readme(target)
     compile_libraries(target)
     copy_function(target)
 
@@ -72,6 +73,14 @@ def keep_one_service(endpoints: Path) -> None:
     for partition in document["partitions"]:
         partition["services"] = {name: found for name, found in partition["services"].items() if name == SERVICE}
     endpoints.write_text(json.dumps(document))
+
+
+def keep_no_readme(target: Path) -> None:
+    """Each library's metadata are its name, version and licence, without the description that follows.
+    https://packaging.python.org/en/latest/specifications/core-metadata/"""
+    for metadata in target.glob("*.dist-info/METADATA"):
+        headers, _, _ = metadata.read_text().partition("\n\n")
+        metadata.write_text(f"{headers}\n")
 
 
 def compile_libraries(target: Path) -> None:

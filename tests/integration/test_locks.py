@@ -569,10 +569,17 @@ def test_who_only_looks_waits_for_nobody(invoke: Invoke, database: Database, act
         assert invoke(action).result == result
 
 
-def test_a_look_that_needs_a_locked_table_gives_up_at_once(invoke: Invoke, database: Database) -> None:
-    invoke("apply")
+DEFAULT = ("ALTER TABLE drivers ADD COLUMN IF NOT EXISTS n int DEFAULT 3;", "public.drivers.n int default 3")
+
+
+def test_a_look_that_needs_a_locked_table_gives_up_at_once(
+    invoke: Invoke, write_hotfix: Callable[..., str], database: Database
+) -> None:
+    """PostgreSQL reads the table to print a default."""
+    hotfix_id = write_hotfix(*DEFAULT)
+    invoke("apply", hotfix_id)
     with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE") as pid:
-        outcome = invoke("verify")
+        outcome = invoke("verify", hotfix_id)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text == (
         "public.drivers could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. Nothing was changed.\n"
@@ -768,12 +775,13 @@ def knows_transaction_timeout(database: Database) -> bool:
     return database.run("SHOW server_version_num") >= [["170000"]]
 
 
-def test_a_failure_logs_the_limits_too(invoke: Invoke, database: Database) -> None:
-    missing = invoke("verify")
+def test_a_failure_logs_the_limits_too(invoke: Invoke, write_hotfix: Callable[..., str], database: Database) -> None:
+    hotfix_id = write_hotfix(*DEFAULT)
+    missing = invoke("verify", hotfix_id)
     assert (missing.error_name, missing.line["limits"]["lock_timeout"]) == ("ColumnMismatchError", 20)
-    invoke("apply")
+    invoke("apply", hotfix_id)
     with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE"):
-        blocked = invoke("verify")
+        blocked = invoke("verify", hotfix_id)
     assert (blocked.error_name, blocked.line["limits"]["lock_timeout"]) == ("LockBusyError", 20)
 
 
