@@ -94,13 +94,16 @@ AT_ONCE = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
 .PHONY: test
 test: .venv/ready ## Check style, types, template, SQL and policies, run every test; FAST=1: style, types, unit tests
 ifdef FAST
-	@$(AT_ONCE) lint types
-	@$(PYTEST) tests/unit
+	@$(AT_ONCE) lint types unit
 else
 	@$(MAKE) --no-print-directory .local/bench/ready .local/scan/ready
 	@$(AT_ONCE) $(CHECKS)
 	@$(PYTEST)
 endif
+
+.PHONY: unit
+unit: .venv/ready
+	@$(PYTEST) tests/unit
 
 .PHONY: lint
 lint: .venv/ready ## Check the style of the Python files

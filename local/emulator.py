@@ -26,7 +26,7 @@ from local.places import ARTIFACT
 from local.postgres import free_port
 
 FUNCTION = "MigrateFunction"
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 # What Lambda adds to /var/task: the runtime interface client and what it needs, and nothing else of .venv.
 RUNTIME_PACKAGES = ("awslambdaric", "simplejson", "snapshot-restore-py")

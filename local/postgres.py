@@ -31,7 +31,7 @@ from local.errors import LocalError
 ADMIN = "postgres"
 # The certificate carries this DNS name only: connecting to 127.0.0.1 is a host name mismatch, as it is with RDS.
 HOST = "localhost"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 TIMEOUT_SECONDS = 30.0
 

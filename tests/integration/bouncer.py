@@ -16,7 +16,7 @@ import trustme
 
 from local.account import give_to_server_user, start_as_server_user
 from local.postgres import free_port, stop
-from tests.conftest import require_or_skip
+from tests.conftest import PATIENCE_SECONDS, require_or_skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pg8000.native import Connection
 
     from tests.conftest import Database
-
-START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def write_certificate(home: Path) -> Path:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pg8000.exceptions import DatabaseError, InterfaceError
 
-from tests.conftest import HOTFIX
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,15 +44,12 @@ def working(database: Database, sql: str, *, as_owner: bool) -> Iterator[int]:
         ((pid,),) = leader.run(f"{EAGER} SELECT pg_backend_pid()")
         running = pool.submit(leader.run, sql)
         try:
-            deadline = time.monotonic() + 30
-            while count_workers(database, pid) < 2:
-                assert not running.done(), running.exception()
-                assert time.monotonic() < deadline, "no workers have come"
-                time.sleep(0.02)
+            until(lambda: running.done() or count_workers(database, pid) >= 2)
+            assert not running.done(), running.exception()
             yield pid
         finally:
             database.run(f"SELECT pg_terminate_backend({pid})")
-            assert isinstance(running.exception(30), DatabaseError | InterfaceError)
+            assert isinstance(running.exception(PATIENCE_SECONDS), DatabaseError | InterfaceError)
 
 
 def count_workers(database: Database, leader: int) -> int:

@@ -18,7 +18,10 @@ MEASURED = re.compile(
     re.MULTILINE,
 )
 # What gives up, or goes on, after a time of its own: `until`, `meanwhile` and PATIENCE_SECONDS do not.
-IMPATIENT = re.compile(r"\b(?:result|wait|join|settimeout|communicate)\((?:timeout=)?[1-9]|wait_for_timeout|call_later")
+IMPATIENT = re.compile(
+    r"\b(?:result|exception|wait|join|settimeout|communicate)\((?:timeout=)?[1-9]|wait_for_timeout|call_later"
+    r"|monotonic\(\) \+ [1-9]|START_SECONDS = [1-9]"
+)
 
 
 @pytest.mark.parametrize("pattern", [MEASURED, IMPATIENT], ids=["measured", "impatient"])
@@ -41,6 +44,8 @@ def test_no_test_says_how_long_something_may_take(pattern: re.Pattern[str]) -> N
         (IMPATIENT, "    process.wait(10)"),
         (IMPATIENT, "        self.page.wait_for_timeout(500)"),
         (IMPATIENT, "    with call_later(0.4, release):"),
+        (IMPATIENT, "    assert running.exception(30)"),
+        (IMPATIENT, "    deadline = time.monotonic() + 30"),
     ],
 )
 def test_such_a_line_would_be_found(pattern: re.Pattern[str], line: str) -> None:
