@@ -1057,7 +1057,10 @@ def test_what_is_left_out_keeps_its_value_and_people_are_told_how_to_switch_it_o
             "\n", " "
         )
     told = re.findall(r"'(\w+=\"\")'", comment + readme)
-    assert len(told) == 4
+    names = {line.partition("=")[0] for line in told}
+    assert (len(told), names >= {"EndpointUrl", "ApplicationLogGroup"}) == (5, True)
+    # The rule ApplicationNeedsGitHub refuses one of them without the other.
+    assert ("GitHubRepository" in names) == ("ApplicationRepository" in names)
     for line in told:
         # So it stands in samconfig.toml; without the quotation marks SAM refuses all of them.
         assert CfnParameterOverridesType().convert([line], None, None) == {line.partition("=")[0]: ""}
