@@ -11,7 +11,7 @@ import time
 
 SAID = "TRACED"
 # The import of a module begins when its bytecode is opened.
-IMPORTS = {f"{name}.cpython-313.pyc": name for name in ("app", "hotfix", "database", "credentials")}
+IMPORTS = {f"{name}.cpython-313.pyc": name for name in ("app", "hotfix", "session", "credentials")}
 seen: set[str] = set()
 
 

@@ -47,7 +47,7 @@ def trace_cold_start(environment: Mapping[str, str], event: Mapping[str, Any], p
         ("Lambda's runtime client", STARTS, marks["runtime"]),
         ("import: Powertools", IMPORTS, marks["import app"]),
         ("import: errors and texts", IMPORTS, marks["import hotfix"]),
-        ("import: pg8000, scramp", IMPORTS, marks["import database"]),
+        ("import: pg8000, scramp", IMPORTS, marks["import session"]),
         ("import: boto3, and the rest", IMPORTS, marks["import credentials"]),
         ("client of Secrets Manager", WORKS, marks["file"]),
         ("the secret", WORKS, marks[f"connect {urlsplit(environment['AWS_ENDPOINT_URL']).port}"]),

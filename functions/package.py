@@ -14,6 +14,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 FUNCTION = PROJECT / "functions" / "migrate"
+PACKAGE = "pg_hotfix"
 REQUIREMENTS = PROJECT / "requirements" / "function.txt"
 PYTHON = (3, 13)
 # Where Lambda puts the package, and so the path in tracebacks.
@@ -97,12 +98,12 @@ def copy_function(target: Path) -> None:
 
     https://docs.python.org/3/library/py_compile.html#py_compile.PycInvalidationMode
     """
-    shutil.copytree(FUNCTION / "certificates", target / "certificates")
-    for source in FUNCTION.glob("*.py"):
-        copied = Path(shutil.copy(source, target))
+    shutil.copy(FUNCTION / "app.py", target)
+    shutil.copytree(FUNCTION / PACKAGE, target / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    for copied in (target / "app.py", *sorted((target / PACKAGE).rglob("*.py"))):
         py_compile.compile(
             str(copied),
-            dfile=f"{TASK_ROOT}/{source.name}",
+            dfile=f"{TASK_ROOT}/{copied.relative_to(target)}",
             doraise=True,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )

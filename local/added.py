@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pg8000.native
 
-from database import excerpt
-from expectation import Expectation
-from lexer import tokens
 from local.columns import Name, expect_line, find_added, list_columns, word_columns
 from local.errors import LocalError
 from local.places import shown
 from local.postgres import Server
 from local.scratch import DUMP, Scratch, Table, qualified, scratch_database
-from sqlfile import cut_statements, cut_tokens, derive_way_back, find_tables
+from pg_hotfix.file.hotfix_file import cut_statements, cut_tokens, derive_way_back, find_tables
+from pg_hotfix.file.lexer import tokens
+from pg_hotfix.promises.column.line import Expectation
+from pg_hotfix.server.session import excerpt
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DUPLICATE_COLUMN = "42701"

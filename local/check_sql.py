@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import HotfixError, quoted
-from hotfix import Report, apply, revert
 from local.added import ONCE_ONLY
 from local.columns import Name, drop_expected, expect_line, find_added, list_columns, tables_of, word_columns
 from local.errors import LocalError
@@ -20,7 +18,9 @@ from local.postgres import Server
 from local.scratch import RUN_MS, Scratch, Table, first_error, qualified, scratch_database, scratch_server
 from local.show import console
 from local.writes import try_writes
-from sqlfile import Hotfix, load_hotfix, turn_back
+from pg_hotfix.errors import HotfixError, quoted
+from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix, turn_back
+from pg_hotfix.hotfix import Report, apply, revert
 
 SQUAWK = Path(sys.executable).parent / "squawk"
 WAY_BACK = "Let the revert lines drop what the file makes beside the column: triggers, functions, policies and views."

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Iterable
 
-import catalog
-from database import Session
-from errors import quoted
-from expectation import Expectation
 from local.scratch import Scratch, Table
-from sqlfile import Hotfix
+from pg_hotfix.errors import quoted
+from pg_hotfix.file.hotfix_file import Hotfix
+from pg_hotfix.promises.column import catalog
+from pg_hotfix.promises.column.line import Expectation
+from pg_hotfix.server.session import Session
 
 type Name = tuple[str, str, str]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pg8000.native
 
-from errors import quoted, string
 from local.scratch import Scratch, Table
+from pg_hotfix.errors import quoted, string
 
 ROWS = 12_000
 

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from errors import HotfixError
-from hotfix import apply
 from local.columns import drop_expected, tables_of
 from local.errors import LocalError
 from local.formats import FORMATS, Migration
@@ -16,7 +14,9 @@ from local.places import PROJECT
 from local.postgres import Server
 from local.prisma import FieldType, describe_fields, identifier
 from local.scratch import RUN_MS, scratch_database, scratch_server
-from sqlfile import Hotfix, load_hotfix
+from pg_hotfix.errors import HotfixError
+from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix
+from pg_hotfix.hotfix import apply
 
 EXAMPLE = "make formal-migration ID=20260212092000_add_drivers_active_since TO=../app/prisma/migrations"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from local.errors import LocalError
-from sqlfile import Hotfix, derive_way_back
+from pg_hotfix.file.hotfix_file import Hotfix, derive_way_back
 
 # Flyway would put a value in its place. https://documentation.red-gate.com/fd/migration-placeholders-275218549.html
 PLACEHOLDER = "${"

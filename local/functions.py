@@ -1,4 +1,4 @@
-"""What a laptop's commands share with the functions, whose folders are flat, as Lambda sees them."""
+"""What a laptop's commands share with the functions."""
 
 import sys
 
@@ -6,15 +6,11 @@ from local.places import PROJECT
 
 sys.path += [str(PROJECT / "functions" / name) for name in ("button", "endpoint", "migrate", "report")]
 
-import button
-import endpoint
-import errors
-import executions
-import logline
-import report
-import request
-import results
-import run
-import words
+from pg_hotfix import errors, request, results
+from pg_hotfix_button import app as button
+from pg_hotfix_button import executions, words
+from pg_hotfix_endpoint import app as endpoint
+from pg_hotfix_report import app as report
+from pg_hotfix_report import logline, run
 
 __all__ = ["button", "endpoint", "errors", "executions", "logline", "report", "request", "results", "run", "words"]

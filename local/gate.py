@@ -5,14 +5,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from errors import HotfixError
-from expectation import Unreadable
-from gate import compare_schema
 from local.columns import expect_any, expect_line, list_columns, word_columns
 from local.errors import LocalError
 from local.places import PROJECT, shown
 from local.scratch import Scratch, scratch_database, scratch_server
-from sqlfile import ExpectedSchema, count_columns, parse_schema
+from pg_hotfix.errors import HotfixError
+from pg_hotfix.file.hotfix_file import ExpectedSchema, count_columns, parse_schema
+from pg_hotfix.gate import compare_schema
+from pg_hotfix.promises.column.line import Unreadable
 
 LIST = PROJECT / "sql" / ExpectedSchema.file
 # Who reads more than these reads the file's own diff.

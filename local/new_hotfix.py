@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from expectation import Unreadable
 from local.added import Added, find_added_columns
 from local.check_sql import check_file
 from local.errors import LocalError
 from local.places import PROJECT, STATE, shown
 from local.postgres import Server
 from local.scratch import SCHEMA, scratch_server
-from sqlfile import cut_statements, cut_tokens
+from pg_hotfix.file.hotfix_file import cut_statements, cut_tokens
+from pg_hotfix.promises.column.line import Unreadable
 
 SQL = PROJECT / "sql"
 NAME = re.compile(r"[a-z0-9_]{1,200}")

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from catalog import read_types
-from database import Session, literal
-from expectation import Expectation
-from lexer import Token, tokens
-from sqlfile import Hotfix
+from pg_hotfix.file.hotfix_file import Hotfix
+from pg_hotfix.file.lexer import Token, tokens
+from pg_hotfix.promises.column.catalog import read_types
+from pg_hotfix.promises.column.line import Expectation
+from pg_hotfix.server.session import Session, literal
 
 # By PostgreSQL's own name: the field's type, and the native type where it is not the field type's default.
 TYPES = {

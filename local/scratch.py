@@ -15,17 +15,17 @@ from typing import Any
 
 import pg8000.native
 
-from credentials import Target
-from database import Session, open_session
-from errors import quoted
-from expectation import written
-from limits import derive_limits
 from local.errors import LocalError
 from local.incident import Login
 from local.places import PROJECT, STATE, shown
 from local.postgres import Server, running_server
 from local.psql import psql_command, psql_environment
-from settings import Settings
+from pg_hotfix.errors import quoted
+from pg_hotfix.promises.column.line import written
+from pg_hotfix.server.credentials import Target
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.server.session import Session, open_session
+from pg_hotfix.settings import Settings
 
 SCHEMA = PROJECT / "local" / "schema.sql"
 ROLE = "scratch_owner"

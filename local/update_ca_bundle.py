@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html
 ORIGINAL = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem"
-PACKAGED = Path(__file__).resolve().parent.parent / "functions/migrate/certificates/rds-ca-bundle.pem"
+PACKAGED = Path(__file__).resolve().parent.parent / "functions/migrate/pg_hotfix/certificates/rds-ca-bundle.pem"
 
 FETCH_SECONDS = 30
 FETCH_LIMIT_BYTES = 5_000_000  # the original has about 150 kB

@@ -12,7 +12,7 @@ from local.functions import errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from executions import Step
+    from pg_hotfix_button.executions import Step
 
 # Of a failure that is tried again; the whole text follows when it is final.
 FIRST_LINES = 2

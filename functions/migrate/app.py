@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-import hotfix
-from catalog import TABLE_KINDS
-from errors import HotfixError, LockBusyError, defect
-from limits import elapsed_ms
-from prisma import OTHER_CHECKSUM, RECORDED
-from request import parse_request
-from results import read_result
-from settings import read_settings
-from sqlfile import count_columns
+from pg_hotfix import hotfix
+from pg_hotfix.errors import HotfixError, LockBusyError, defect
+from pg_hotfix.file.hotfix_file import count_columns
+from pg_hotfix.history.prisma import OTHER_CHECKSUM, RECORDED
+from pg_hotfix.promises.column.catalog import TABLE_KINDS
+from pg_hotfix.request import parse_request
+from pg_hotfix.results import read_result
+from pg_hotfix.server.limits import elapsed_ms
+from pg_hotfix.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from catalog import Column
-    from hotfix import Report
-    from request import Request
+    from pg_hotfix.hotfix import Report
+    from pg_hotfix.promises.column.catalog import Column
+    from pg_hotfix.request import Request
 
 logger = Logger(service="pg-hotfix", use_rfc3339=True, log_uncaught_exceptions=False)
 metrics = Metrics(namespace="PgHotfix", service="pg-hotfix")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import style
-from executions import describe, list_newest
 from local.browser import find_chromium, open_page
 from local.dashboard import running_dashboard
+from pg_hotfix_button import style
+from pg_hotfix_button.executions import describe, list_newest
 from tests.conftest import PATIENCE_SECONDS, require_or_skip, until
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
     from playwright.sync_api import Page
 
-    from executions import Execution
+    from pg_hotfix_button.executions import Execution
     from tests.conftest import Database
     from tests.e2e.conftest import House
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from executions import describe, start_once, wait_until_ended
 from local import remote
 from local.stack import find_stack
+from pg_hotfix_button.executions import describe, start_once, wait_until_ended
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:

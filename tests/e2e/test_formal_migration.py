@@ -17,8 +17,6 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from bench.tools import ALEMBIC_ENV, PROGRAMS
-from expectation import parse_expectation
-from hotfix import apply
 from local.columns import expect_line, list_columns, word_columns
 from local.errors import LocalError
 from local.formal_migration import describe_in_prisma, prepare, write
@@ -27,7 +25,9 @@ from local.places import PROJECT
 from local.prisma import describe_fields
 from local.psql import psql_environment
 from local.scratch import RUN_MS, Scratch, scratch_database, scratch_server
-from sqlfile import Hotfix, parse_hotfix
+from pg_hotfix.file.hotfix_file import Hotfix, parse_hotfix
+from pg_hotfix.hotfix import apply
+from pg_hotfix.promises.column.line import parse_expectation
 from tests.conftest import PATIENCE_SECONDS
 from tests.e2e.test_commands import HOTFIX, make
 

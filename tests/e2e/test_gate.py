@@ -11,7 +11,7 @@ from local.errors import LocalError
 from local.gate import describe, word_list
 from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
-from sqlfile import parse_schema
+from pg_hotfix.file.hotfix_file import parse_schema
 from tests.e2e.test_commands import checkout, make
 
 if TYPE_CHECKING:

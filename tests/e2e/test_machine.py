@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import executions
 import local.machine
-import report
 from local.emulator import EmulatedFunction, emulated_function, session_members
 from local.interpreter import FunctionError
 from local.laptop import local_environment
 from local.machine import Machine, running_machine, search_logs
 from local.places import BUILT_TEMPLATE
 from local.postgres import free_port
-from report import ReportTooLargeError
+from pg_hotfix_button import executions
+from pg_hotfix_report import app as report
+from pg_hotfix_report.app import ReportTooLargeError
 from tests.conftest import HOTFIX, PATIENCE_SECONDS, Database, until
 from tests.e2e.test_remote import clean_environment
 from tests.e2e.test_remote import run as run_command
@@ -1113,8 +1113,8 @@ def test_the_function_as_it_was_built_writes_the_same_report(run: Callable[..., 
     output = run().execution.output
     kept = output.pop("report")
     execution = {key: kept["json"]["execution"][key] for key in ("arn", "started", "ended")}
-    program = "import json, sys; sys.path.insert(0, sys.argv[1]); import report; "
-    program += "print(json.dumps(report.lambda_handler(json.load(sys.stdin), None)))"
+    program = "import json, sys; sys.path.insert(0, sys.argv[1]); from pg_hotfix_report import app; "
+    program += "print(json.dumps(app.lambda_handler(json.load(sys.stdin), None)))"
     event = json.dumps({"execution": execution, "state": {"run": {"output": output}}})
     built = BUILT_TEMPLATE.parent / "ReportFunction"
     command = [sys.executable, "-I", "-S", "-c", program, str(built)]

@@ -22,7 +22,7 @@ from local.laptop import local_environment
 from local.machine import running_machine
 from local.places import PROJECT
 from local.scratch import scratch_database, scratch_server
-from request import parse_request
+from pg_hotfix.request import parse_request
 from tests import ssm
 from tests.conftest import HOTFIX, PATIENCE_SECONDS
 from tests.e2e.test_remote import clean_environment

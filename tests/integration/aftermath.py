@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import errors
-import hotfix
-from credentials import read_target
-from limits import derive_limits
-from request import parse_request
-from settings import Settings
+from pg_hotfix import errors, hotfix
+from pg_hotfix.request import parse_request
+from pg_hotfix.server.credentials import read_target
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.settings import Settings
 from tests.conftest import HOTFIX, PATIENCE_SECONDS, create_database, meanwhile
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 
     from pg8000.native import Connection
 
-    from limits import Limits
     from local.postgres import Server
-    from request import Request
+    from pg_hotfix.request import Request
+    from pg_hotfix.server.limits import Limits
     from tests.conftest import Database
 
 # The promises, in numbers of their own: a limit that grows must not carry its test along. A silent client holds a lock

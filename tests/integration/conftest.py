@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import usage
-from login import LibpqConnection
+from pg_hotfix.change import unused
+from pg_hotfix.server.login import LibpqConnection
 from tests.integration.aftermath import new_lanes, running_clock, with_secret
 from tests.integration.own_sql import judge_session
 
@@ -65,7 +65,7 @@ def every_statement_is_safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
             self.messages.append(sql)
             return super().run(sql, *args, **kwargs)
 
-    monkeypatch.setattr("database.LibpqConnection", Recorded)
+    monkeypatch.setattr("pg_hotfix.server.session.LibpqConnection", Recorded)
     yield sessions
     for messages in sessions:
         judge_session(messages)
@@ -74,5 +74,5 @@ def every_statement_is_safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
 @pytest.fixture(autouse=True)
 def time_to_see_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A revert has time to look at rows, however busy this machine is. A test of these limits sets its own."""
-    monkeypatch.setattr(usage, "LONGEST_LOOK_MS", 20_000)
-    monkeypatch.setattr(usage, "LOOK_UNDER_LOCK_MS", 20_000)
+    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 20_000)
+    monkeypatch.setattr(unused, "LOOK_UNDER_LOCK_MS", 20_000)

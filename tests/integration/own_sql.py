@@ -9,7 +9,7 @@ from typing import Any
 from pglast import ast, parse_sql
 from pglast.visitors import Skip, Visitor
 
-from pinned import END_OF_FILE, PIN, READ_OWN
+from pg_hotfix.server.pinned import END_OF_FILE, PIN, READ_OWN
 
 # A comment, a name, a body, or a value.
 QUOTED = re.compile(r"""(?s:--[^\n]*|"[^"]*"|\$(\w*)\$.*?\$\1\$|(?P<value>\b[eE]'(?:[^'\\]|\\.)*'|'[^']*'))""")
@@ -100,7 +100,7 @@ def judge_pinned(sql: str) -> None:
                 raise UnsafeError(f"changes the search_path: {sql}")
 
         def visit_RangeTableFuncCol(self, _: Any, node: Any) -> Any:  # noqa: N802 - pglast's own naming
-            """The expression of an expect line is parsed, and never run: see expression.py."""
+            """The expression of an expect line is parsed, and never run: see promises/column/expression.py."""
             return Skip if node.coldefexpr and isinstance(self.statement.stmt, ast.PrepareStmt) else None
 
         def visit_VariableSetStmt(self, _: Any, node: Any) -> None:  # noqa: N802 - pglast's own naming

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from moto import mock_aws
 
-from credentials import read_target
+from pg_hotfix.server.credentials import read_target
 from tests.conftest import PATIENCE_SECONDS
 from tests.integration.aftermath import Ending, run_to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from settings import Settings
+    from pg_hotfix.settings import Settings
 
 ORDER_BYTES = 65_536
 

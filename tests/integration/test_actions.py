@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import hotfix
-import look as look_module
+from pg_hotfix import hotfix
+from pg_hotfix import look as look_module
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:

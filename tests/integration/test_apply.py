@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import database as database_module
-import hotfix
-import sqlfile
-from request import parse_request
-from settings import read_settings
+from pg_hotfix import hotfix
+from pg_hotfix.file import hotfix_file
+from pg_hotfix.request import parse_request
+from pg_hotfix.server import session as database_module
+from pg_hotfix.settings import read_settings
 from tests.conftest import HOTFIX, meanwhile, until
 
 if TYPE_CHECKING:
@@ -388,7 +388,7 @@ def test_a_member_of_the_owning_group_may_apply(invoke: Invoke, database: Databa
 def test_a_file_that_ends_its_transaction_is_found_out(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
-    monkeypatch.setattr(sqlfile, "refuse_statement", lambda statement: None)  # As if the reading had missed it.
+    monkeypatch.setattr(hotfix_file, "refuse_statement", lambda statement: None)  # As if the reading had missed it.
     hotfix_id = write_hotfix(f"ALTER TABLE drivers ADD COLUMN {column} text; COMMIT;", NOTE)
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "HotfixFileError"

@@ -16,12 +16,12 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-import credentials
-import database as database_module
-import hotfix
-from limits import derive_limits
 from local.postgres import running_server
-from settings import read_settings
+from pg_hotfix import hotfix
+from pg_hotfix.server import credentials
+from pg_hotfix.server import session as database_module
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.settings import read_settings
 from tests.conftest import HOTFIX, PASSWORDS, PATIENCE_SECONDS, new_password, until
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pg8000.native import DatabaseError
 
-import dependents
-from mentions import Mention
+from pg_hotfix.change import dependents
+from pg_hotfix.file.mentions import Mention
 from tests.integration.test_apply import columns_of
 from tests.integration.test_revert import NAME, before_the_lock
 

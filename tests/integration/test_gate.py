@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import catalog
-import database as database_module
+from pg_hotfix.promises.column import catalog
+from pg_hotfix.server import session as database_module
 from tests.integration.test_actions import CONTRACT, OURS, snapshot
 from tests.integration.test_columns import DIFFERENT, SAME, TYPES
 

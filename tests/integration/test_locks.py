@@ -1,4 +1,4 @@
-"""Waiting outside the queue: real locks, held by real other sessions."""
+"""Waiting outside the queue: real lock_wait, held by real other sessions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import alter
-import hotfix
-import limits
-import locks
-from database import parse_ms
 from local.postgres import running_server
-from request import parse_request
-from settings import read_settings
+from pg_hotfix import hotfix
+from pg_hotfix.change import in_transaction, lock_wait
+from pg_hotfix.request import parse_request
+from pg_hotfix.server import limits
+from pg_hotfix.server.session import parse_ms
+from pg_hotfix.settings import read_settings
 from tests.conftest import HOTFIX, PASSWORDS, PATIENCE_SECONDS, grant, meanwhile, until
 from tests.integration.aftermath import somebody_reading
 
@@ -488,8 +487,8 @@ def test_a_table_that_is_never_free_is_reached(
 def test_the_wait_leaves_time_to_report_before_the_function_ends(
     invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns: list[locks.Turn] = []
-    monkeypatch.setattr(locks.Turn, "give_up", note_and_call(turns, locks.Turn.give_up))
+    turns: list[lock_wait.Turn] = []
+    monkeypatch.setattr(lock_wait.Turn, "give_up", note_and_call(turns, lock_wait.Turn.give_up))
     with holding(database, "SELECT * FROM public.drivers"):
         assert invoke("apply", seconds=12).error_name == "LockBusyError"
     (turn,) = turns
@@ -497,8 +496,10 @@ def test_the_wait_leaves_time_to_report_before_the_function_ends(
     assert turn.deadline == turn.session.limits.last_attempt_at
 
 
-def note_and_call(turns: list[locks.Turn], method: Callable[[locks.Turn], Any]) -> Callable[[locks.Turn], Any]:
-    def noted(turn: locks.Turn) -> Any:
+def note_and_call(
+    turns: list[lock_wait.Turn], method: Callable[[lock_wait.Turn], Any]
+) -> Callable[[lock_wait.Turn], Any]:
+    def noted(turn: lock_wait.Turn) -> Any:
         turns.append(turn)
         return method(turn)
 
@@ -538,14 +539,14 @@ def test_taking_many_locks_one_after_the_other_is_limited_as_a_whole(
     invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if lock_timeout, which counts for each lock, had not yet fired, and nobody had been seen in the way.
-    monkeypatch.setattr(alter, "LOCKING_MS", -7)
+    monkeypatch.setattr(in_transaction, "LOCKING_MS", -7)
     looks: list[None] = []
 
     def see_nobody(*_: object) -> list[Any]:
         looks.append(None)
         return []
 
-    monkeypatch.setattr(locks, "find_blockers", see_nobody)
+    monkeypatch.setattr(lock_wait, "find_blockers", see_nobody)
     with holding(database, "SELECT * FROM public.drivers", lambda: until(lambda: len(looks) > 2)):
         outcome = invoke("apply")
     assert (outcome.error, outcome.result) == (None, "applied")

@@ -127,6 +127,8 @@ def test_a_note_that_cannot_be_read_fails_no_run(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, database: Database, api: str
 ) -> None:
     database.run(f"GRANT SELECT (id) ON public.drivers TO {api}")
-    monkeypatch.setattr("notes.read_column_grants_sql", lambda columns: "SELECT 'not' || pg_catalog.nothing()")
+    monkeypatch.setattr(
+        "pg_hotfix.notes.read_column_grants_sql", lambda columns: "SELECT 'not' || pg_catalog.nothing()"
+    )
     outcome = invoke("apply")
     assert (outcome.result, notes_of(outcome)) == ("applied", [])

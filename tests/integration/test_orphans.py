@@ -27,7 +27,7 @@ from tests.integration.sandbox import running_sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from settings import Settings
+    from pg_hotfix.settings import Settings
     from tests.integration.aftermath import Lane
     from tests.integration.sandbox import Sandbox
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from local.proxy import Message
-    from settings import Settings
+    from pg_hotfix.settings import Settings
     from tests.conftest import Database
 
     Store = Callable[..., str]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pg8000.exceptions import DatabaseError
 
-from pinned import END_OF_FILE, PIN, READ_OWN
+from pg_hotfix.server.pinned import END_OF_FILE, PIN, READ_OWN
 from tests.integration.own_sql import UnsafeError, judge_session
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from login import prepare_password
+from pg_hotfix.server.login import prepare_password
 from tests.conftest import new_password, numbers
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from database import SESSION_PARAMETERS
-from limits import derive_limits
 from local.postgres import free_port
-from settings import read_settings
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.server.session import SESSION_PARAMETERS
+from pg_hotfix.settings import read_settings
 from tests.conftest import new_password
 from tests.integration.bouncer import running_bouncer
 

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pg8000.native import Connection
 
-import alter
-import hotfix
-import prisma
-import recording
 from local.proxy import Fault, running_proxy
-from request import parse_request
-from settings import read_settings
+from pg_hotfix import hotfix
+from pg_hotfix.change import in_transaction
+from pg_hotfix.history import prisma, recording
+from pg_hotfix.request import parse_request
+from pg_hotfix.settings import read_settings
 from tests.conftest import HOTFIX, PATIENCE_SECONDS, meanwhile, until
 from tests.integration.aftermath import STALL_SECONDS, examine, run_to_its_end, somebody_reading, try_all
 from tests.integration.test_faults import queries
@@ -307,7 +306,7 @@ def test_row_security_that_is_switched_on_after_the_look_hides_nothing(
         database.run(f"{table} ENABLE ROW LEVEL SECURITY; {table} FORCE ROW LEVEL SECURITY")
         return found
 
-    monkeypatch.setattr("look.find_history", find_and_switch_on)
+    monkeypatch.setattr("pg_hotfix.look.find_history", find_and_switch_on)
     assert prisma_of(invoke("plan"))["state"] == "unreadable"
 
 
@@ -369,14 +368,14 @@ def test_a_trigger_of_another_role_on_the_history_is_never_run(
 
     def find_and_create(*args: Any) -> Any:
         found = find(*args)
-        monkeypatch.setattr("look.find_history", find)
+        monkeypatch.setattr("pg_hotfix.look.find_history", find)
         database.run(create_trigger(stranger, kind))
         return found
 
     if before:
         database.run(create_trigger(stranger, kind))
     else:
-        monkeypatch.setattr("look.find_history", find_and_create)
+        monkeypatch.setattr("pg_hotfix.look.find_history", find_and_create)
     outcome = invoke("apply", record="prisma")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
@@ -845,7 +844,7 @@ def test_a_row_committed_just_before_prismas_lock_is_let_go_is_seen(
     # The statement that takes Prisma's lock has begun, and with it the snapshot of its transaction.
     pause = "pg_catalog.set_config('lock_timeout', '4s', true), pg_catalog.pg_advisory_xact_lock(1)"
     take_lock_sql = recording.take_lock_sql
-    monkeypatch.setattr(alter, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
+    monkeypatch.setattr(in_transaction, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
     with database.connect() as other, ThreadPoolExecutor(1) as pool:
         other.run("SELECT pg_advisory_lock(1)")
         running = pool.submit(invoke, "apply", record="prisma")
@@ -918,7 +917,7 @@ def test_a_column_that_is_changed_after_the_look_is_not_recorded_unproved(
 
 def once(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Calls `action` right before the message that changes something is made for the first time."""
-    run_under_lock = alter.run_under_lock
+    run_under_lock = in_transaction.run_under_lock
     actions = [action]
 
     def act_and_run(*args: Any, **kwargs: Any) -> Any:
@@ -926,7 +925,7 @@ def once(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
             actions.pop()()
         return run_under_lock(*args, **kwargs)
 
-    monkeypatch.setattr(alter, "run_under_lock", act_and_run)
+    monkeypatch.setattr(in_transaction, "run_under_lock", act_and_run)
 
 
 # A network that fails

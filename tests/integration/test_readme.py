@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import errors
+from pg_hotfix import errors
 from tests.conftest import HOTFIX
 from tests.integration.test_prisma import CREATE
 from tests.samples import BLOCKER

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pg8000.native import Connection
 
-import database as database_module
-import errors
-import hotfix
-import locks
-import usage
-from request import parse_request
-from settings import read_settings
+from pg_hotfix import errors, hotfix
+from pg_hotfix.change import lock_wait, unused
+from pg_hotfix.request import parse_request
+from pg_hotfix.server import session as database_module
+from pg_hotfix.settings import read_settings
 from tests.conftest import HOTFIX, grant, meanwhile, until
 from tests.integration.aftermath import somebody_reading
 from tests.integration.test_apply import columns_of, end_session_after_commit, until_it_sleeps, when_it_sleeps
@@ -387,7 +385,7 @@ def test_rows_that_a_policy_hides_are_no_reason_to_drop_them(
 def test_force_drops_a_column_in_use_and_says_so(
     invoke: Invoke, applied: Callable[..., str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usage, "look_at_rows_sql", lambda _: pytest.fail("nobody is to look at the rows"))
+    monkeypatch.setattr(unused, "look_at_rows_sql", lambda _: pytest.fail("nobody is to look at the rows"))
     hotfix_id = applied()
     database.run_as_owner("UPDATE drivers SET rating = 1")
     outcome = revert(invoke, hotfix_id, force=True, reason="INC-4712: filled by mistake")
@@ -608,7 +606,7 @@ def test_a_row_that_a_writer_commits_while_the_lock_is_waited_for_is_seen(
     database.run(f"ALTER ROLE {database.user} SET default_transaction_isolation = '{isolation}'")
     hotfix_id = applied()
     # It stands in the queue from the first attempt on, so long that the writer ends while its transaction is open.
-    monkeypatch.setattr(locks.Turn, "begin_attempt", lambda turn: setattr(turn, "patience_ms", 3_000))
+    monkeypatch.setattr(lock_wait.Turn, "begin_attempt", lambda turn: setattr(turn, "patience_ms", 3_000))
     with (
         watching_the_queue(database) as seen_waiting,
         holding(database, "UPDATE drivers SET rating = 4", lambda: until(lambda: seen_waiting)),
@@ -749,9 +747,9 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
 
 def slow_looks(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[str]:
     """The server takes so long for each look at the rows, as it would for many of them. Returns the looks."""
-    monkeypatch.setattr(usage, "LONGEST_LOOK_MS", 200)
-    monkeypatch.setattr(usage, "LOOK_UNDER_LOCK_MS", 400)
-    look_at_rows_sql = usage.look_at_rows_sql
+    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 200)
+    monkeypatch.setattr(unused, "LOOK_UNDER_LOCK_MS", 400)
+    look_at_rows_sql = unused.look_at_rows_sql
     looks: list[str] = []
 
     def slow(hotfix: Any) -> str:
@@ -759,7 +757,7 @@ def slow_looks(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[str]:
         looks.append(f"PERFORM pg_sleep({sleep})")
         return look_at_rows_sql(hotfix).replace("    LOOP", f"    LOOP {looks[-1]};")
 
-    monkeypatch.setattr(usage, "look_at_rows_sql", slow)
+    monkeypatch.setattr(unused, "look_at_rows_sql", slow)
     return looks
 
 
@@ -767,8 +765,8 @@ def test_a_second_look_is_enough_when_the_first_had_to_read_the_disk(
     invoke: Invoke, applied: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hotfix_id = applied()
-    took_ms = iter([usage.LONGEST_LOOK_MS + 1, usage.LONGEST_LOOK_MS])
-    monkeypatch.setattr(usage, "elapsed_ms", lambda _: next(took_ms))
+    took_ms = iter([unused.LONGEST_LOOK_MS + 1, unused.LONGEST_LOOK_MS])
+    monkeypatch.setattr(unused, "elapsed_ms", lambda _: next(took_ms))
     assert revert(invoke, hotfix_id).result == "reverted"
     assert list(took_ms) == []
 
@@ -789,7 +787,7 @@ def test_a_look_that_is_slow_only_under_the_lock_is_ended_there(
 ) -> None:
     hotfix_id = applied()
     slow_looks(monkeypatch, 10, 0)
-    monkeypatch.setattr(usage, "LONGEST_LOOK_MS", 20_000)
+    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 20_000)
     with somebody_reading(database) as reader:
         outcome = revert(invoke, hotfix_id)
         assert reader.longest_stall() < 1

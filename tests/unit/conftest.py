@@ -12,10 +12,10 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from executions import list_newest, wait_until_ended
 from local.aws import fake_aws
 from local.interpreter import FunctionError, interpreting, wait_for_threads
 from local.machine import FUNCTIONS
+from pg_hotfix_button.executions import list_newest, wait_until_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from additions import count_additions
-from definition import Facts
-from expression import is_safe_to_parse
+from pg_hotfix.file.additions import count_additions
+from pg_hotfix.promises.column.definition import Facts
+from pg_hotfix.promises.column.expression import is_safe_to_parse
 
 ADD = "ALTER TABLE public.t ADD COLUMN IF NOT EXISTS a int"
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import app
-import credentials
-import hotfix
-from catalog import Column
-from errors import HotfixError
-from expectation import Expectation
-from hotfix import Report
-from prisma import History
-from request import parse_request
-from settings import read_settings
+from pg_hotfix import hotfix
+from pg_hotfix.errors import HotfixError
+from pg_hotfix.history.prisma import History
+from pg_hotfix.hotfix import Report
+from pg_hotfix.promises.column.catalog import Column
+from pg_hotfix.promises.column.line import Expectation
+from pg_hotfix.request import parse_request
+from pg_hotfix.server import credentials
+from pg_hotfix.settings import read_settings
 from tests.conftest import FakeContext
 
 if TYPE_CHECKING:

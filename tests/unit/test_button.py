@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-import button
-import executions
-from executions import describe, list_newest, start_once, wait_until_ended
 from local.aws import CREDENTIALS
-from markup import Html
+from pg_hotfix_button import app as button
+from pg_hotfix_button import executions
+from pg_hotfix_button.executions import describe, list_newest, start_once, wait_until_ended
+from pg_hotfix_button.markup import Html
 from tests.conftest import PATIENCE_SECONDS, FakeContext, until
 from tests.unit.conftest import answer, in_turn, lose, refuse, respond
 from tests.unit.test_button_page import HASH, ID, OLDER, PLAN, Page, parse

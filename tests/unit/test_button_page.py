@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import style
-from executions import Execution, Step
-from markup import REPLACEMENT, UNPRINTABLE, Html, element, escape
-from overview import Seen, show_overview
-from parts import Viewer, show_notice
-from progress import show_execution
+from pg_hotfix_button import style
+from pg_hotfix_button.executions import Execution, Step
+from pg_hotfix_button.markup import REPLACEMENT, UNPRINTABLE, Html, element, escape
+from pg_hotfix_button.overview import Seen, show_overview
+from pg_hotfix_button.parts import Viewer, show_notice
+from pg_hotfix_button.progress import show_execution
+from pg_hotfix_button.words import say_duration, say_size, say_steps
 from tests.samples import BLOCKER
-from words import say_duration, say_size, say_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,10 +22,10 @@ from botocore.exceptions import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import credentials
-from credentials import AWS_CONFIG, SECRET_MAX_AGE_SECONDS, Target, parse_secret, read_target
-from errors import ConfigurationError, HotfixError, SecretError, SecretUnavailableError
-from settings import Settings
+from pg_hotfix.errors import ConfigurationError, HotfixError, SecretError, SecretUnavailableError
+from pg_hotfix.server import credentials
+from pg_hotfix.server.credentials import AWS_CONFIG, SECRET_MAX_AGE_SECONDS, Target, parse_secret, read_target
+from pg_hotfix.settings import Settings
 
 pytestmark = pytest.mark.long_too
 ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:kaviar/database-AbCdEf"

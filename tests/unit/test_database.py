@@ -1,4 +1,4 @@
-"""What is told of a refused statement and of a lost connection. All else of database.py needs a server."""
+"""What is told of a refused statement and of a lost connection. All else of server/session.py needs a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pg8000.exceptions import InterfaceError
 
-from database import excerpt, reason_of
+from pg_hotfix.server.session import excerpt, reason_of
 
 pytestmark = pytest.mark.long_too
 SQL = "-- a note\r\nALTER TABLE drivers\n\tADD COLUMN note txt;\n"

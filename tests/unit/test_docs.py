@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
-import alter
-import limits
-from errors import HotfixError
-from request import ACTIONS, parse_request
-from settings import read_settings
-from sqlfile import ExpectedSchema
+from pg_hotfix.change import in_transaction
+from pg_hotfix.errors import HotfixError
+from pg_hotfix.file.hotfix_file import ExpectedSchema
+from pg_hotfix.request import ACTIONS, parse_request
+from pg_hotfix.server import limits
+from pg_hotfix.settings import read_settings
 
 DOCUMENTS = [
     Path(name)
@@ -72,7 +72,7 @@ def test_the_limits_of_the_safety_page_are_those_in_force() -> None:
         "lock_timeout": f"{derived.lock_timeout_ms} ms; in an attempt {limits.SHORTEST_ATTEMPT_MS} to"
         f" {derived.longest_attempt_ms} ms",
         "statement_timeout": f"{derived.statement_timeout_ms // 1000} s; while locking the attempt's wait and"
-        f" {alter.LOCKING_MS} ms",
+        f" {in_transaction.LOCKING_MS} ms",
         "transaction_timeout": f"{derived.transaction_timeout_ms / 1000} s, from PostgreSQL 17 on",
         "idle_in_transaction_session_timeout": f"{derived.idle_in_transaction_ms // 1000} s",
         "tcp_user_timeout": derived.startup_parameters()["tcp_user_timeout"].replace("000ms", " s"),

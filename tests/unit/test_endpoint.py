@@ -17,8 +17,8 @@ import trustme
 from botocore.exceptions import ConnectTimeoutError
 from botocore.stub import Stubber
 
-from endpoint import PASSING, EndpointRefusedError, EndpointUnavailableError, call, lambda_handler
 from local.postgres import free_port
+from pg_hotfix_endpoint.app import PASSING, EndpointRefusedError, EndpointUnavailableError, call, lambda_handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import errors
-from errors import HotfixError
+from pg_hotfix import errors
+from pg_hotfix.errors import HotfixError
 from tests.samples import BLOCKER
 
 HOTFIX = "20260212092000_add_drivers_active_since"

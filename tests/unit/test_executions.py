@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-import executions
-from executions import (
+from pg_hotfix_button import executions
+from pg_hotfix_button.executions import (
     OtherPlanError,
     describe,
     execution_name,

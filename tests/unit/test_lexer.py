@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexer import Unended, statements, tokens
+from pg_hotfix.file.lexer import Unended, statements, tokens
 
 # PostgreSQL sees a COMMIT of its own in each; a hasty reader sees something else.
 

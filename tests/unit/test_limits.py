@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from errors import ConfigurationError
-from limits import LONGEST_ATTEMPT_MS, REPORT_MS, Limits, derive_limits
-from settings import LOCK_WAIT_BOUNDS_SECONDS, STATEMENT_TIMEOUT_BOUNDS_MS, Settings
+from pg_hotfix.errors import ConfigurationError
+from pg_hotfix.server.limits import LONGEST_ATTEMPT_MS, REPORT_MS, Limits, derive_limits
+from pg_hotfix.settings import LOCK_WAIT_BOUNDS_SECONDS, STATEMENT_TIMEOUT_BOUNDS_MS, Settings
 
 LONGEST_FUNCTION_MS = 900_000
 

@@ -10,7 +10,7 @@ import pytest
 
 from local.errors import LocalError
 from local.formats import FORMATS, Migration, python_text
-from sqlfile import Hotfix, load_hotfix, parse_hotfix
+from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix, parse_hotfix
 
 ID = "20260212092000_add_drivers_active_since"
 AWKWARD = """-- "It's" 10:30, 100% \\sure: :id, ${HOME}, \"\"\"

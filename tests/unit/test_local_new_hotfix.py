@@ -9,7 +9,7 @@ import pytest
 from local.added import Added, idempotent_form
 from local.errors import LocalError
 from local.new_hotfix import Draft, read_draft, write_content
-from sqlfile import NamedTable, Revert, parse_hotfix
+from pg_hotfix.file.hotfix_file import NamedTable, Revert, parse_hotfix
 
 DROP = 'ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "rating";'
 SQL = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint"

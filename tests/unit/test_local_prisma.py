@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from expectation import parse_expectation
-from lexer import tokens
 from local.prisma import FieldType, field_name, identifier, native_size, without_casts, write_line, write_value
+from pg_hotfix.file.lexer import tokens
+from pg_hotfix.promises.column.line import parse_expectation
 
 STRING, INT, DECIMAL = (FieldType(name, "", is_list=False) for name in ("String", "Int", "Decimal"))
 

@@ -6,7 +6,7 @@ import pytest
 
 from local.build import digest_of
 from local.show import describe_times, show_columns
-from logline import format_log_line
+from pg_hotfix_report.logline import format_log_line
 
 
 def test_a_log_line_is_abridged_to_what_is_read_first() -> None:

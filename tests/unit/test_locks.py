@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-import limits
-import locks
-from alter import Busy
-from blockers import Blocker
-from errors import DatabaseUnavailableError, LockBusyError
-from locks import Turn
-from settings import read_settings
+from pg_hotfix.change import lock_wait
+from pg_hotfix.change.blockers import Blocker
+from pg_hotfix.change.in_transaction import Busy
+from pg_hotfix.change.lock_wait import Turn
+from pg_hotfix.errors import DatabaseUnavailableError, LockBusyError
+from pg_hotfix.server import limits
+from pg_hotfix.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def blocker(transaction: str) -> Blocker:
 
 @pytest.fixture
 def clock(stop_time: Callable[..., FakeTime]) -> FakeTime:
-    return stop_time(limits, locks)
+    return stop_time(limits, lock_wait)
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def make_turn(monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Callable[...,
 
     def make(*looks: list[str], lock_wait_ms: int = 30_000, remaining_ms: int = 55_000) -> Turn:
         script = iter(looks)
-        monkeypatch.setattr(locks, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
-        monkeypatch.setattr(locks, "line_that_shows_sessions", lambda _: "")
-        monkeypatch.setattr(locks, "describe_blockers", lambda session, blockers: blockers)
+        monkeypatch.setattr(lock_wait, "find_blockers", lambda *_: [blocker(one) for one in next(script, [])])
+        monkeypatch.setattr(lock_wait, "line_that_shows_sessions", lambda _: "")
+        monkeypatch.setattr(lock_wait, "describe_blockers", lambda session, blockers: blockers)
         settings = read_settings({"DB_SECRET_ARN": "x", "SQL_DIR": "sql"})
         derived = replace(limits.derive_limits(settings, remaining_ms), lock_wait_ms=lock_wait_ms)
         facts = SimpleNamespace(user="app", deadlock_timeout_ms=1000)
@@ -129,7 +129,7 @@ def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_tur
 def test_a_further_lock_is_tried_for_after_2_and_4_and_ever_8_seconds(
     make_turn: Callable[..., Turn], clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "find_suspects", lambda *_: [])
+    monkeypatch.setattr(lock_wait, "find_suspects", lambda *_: [])
     turn = make_turn()
     turn.begin_attempt()
     paused = []
@@ -163,7 +163,7 @@ def test_a_costly_look_is_taken_less_often_but_one_late_answer_is_none(
         clock.sleep(0.1)
         return []
 
-    monkeypatch.setattr(locks, "find_blockers", find_slowly)
+    monkeypatch.setattr(lock_wait, "find_blockers", find_slowly)
     late, costly = turn.look_at_blockers(), turn.look_at_blockers()
     assert 20 <= late <= 30
     assert costly >= 500

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from facts import collect_facts
 from local.report import USAGE, main, read_description
+from pg_hotfix_report.facts import collect_facts
 from tests.unit.test_report import ARN, INCIDENT
 
 if TYPE_CHECKING:

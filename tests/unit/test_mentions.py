@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mentions import Mention, find_mentions, stands_in
+from pg_hotfix.file.mentions import Mention, find_mentions, stands_in
 
 NONE, WORD, PART = Mention.NONE, Mention.WORD, Mention.PART
 

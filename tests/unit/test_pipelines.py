@@ -13,7 +13,7 @@ from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 from local.remote import VARIABLES
 from local.stack import environments
-from request import ACTIONS
+from pg_hotfix.request import ACTIONS
 
 WORKFLOWS = sorted(Path(".github/workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))

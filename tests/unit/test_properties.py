@@ -20,18 +20,17 @@ from hypothesis import strategies as st
 from pg8000.native import literal
 
 import app
-import catalog
-import credentials
-import errors
-import transport
-from credentials import MISPLACED, Target, parse_secret
-from database import LockNotAvailable, LoginRefused, Session, open_session
-from errors import ConfigurationError, HotfixError, RequestError, SecretError
-from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
-from limits import derive_limits
-from request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
-from settings import Settings, read_settings
-from sqlfile import HOTFIX_ID, parse_hotfix
+from pg_hotfix import errors
+from pg_hotfix.errors import ConfigurationError, HotfixError, RequestError, SecretError
+from pg_hotfix.file.hotfix_file import HOTFIX_ID, parse_hotfix
+from pg_hotfix.promises.column import catalog
+from pg_hotfix.promises.column.line import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
+from pg_hotfix.request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
+from pg_hotfix.server import credentials, transport
+from pg_hotfix.server.credentials import MISPLACED, Target, parse_secret
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.server.session import LockNotAvailable, LoginRefused, Session, open_session
+from pg_hotfix.settings import Settings, read_settings
 from tests.conftest import PATIENCE_SECONDS, FakeContext
 
 if TYPE_CHECKING:

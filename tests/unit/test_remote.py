@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore import exceptions
 
-from executions import Step, read_steps
 from local.errors import LocalError
 from local.remote import Order, name_in_pipeline, read_order, refuse_other_list, run_of_pipeline, state_of
 from local.stack import environments, explain, find_stack
 from local.verdict import Ending, next_after_failure, next_after_success, show_output, show_step
-from request import parse_request
+from pg_hotfix.request import parse_request
+from pg_hotfix_button.executions import Step, read_steps
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:

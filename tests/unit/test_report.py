@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from markdown_it import MarkdownIt
 
-import report
-from document import describe_as_psql
-from facts import collect_facts
-from inert import block, code
-from report import lambda_handler, make_report
-from run import Run, moment, read_answer
+from pg_hotfix_report import app as report
+from pg_hotfix_report.app import lambda_handler, make_report
+from pg_hotfix_report.document import describe_as_psql
+from pg_hotfix_report.facts import collect_facts
+from pg_hotfix_report.inert import block, code
+from pg_hotfix_report.run import Run, moment, read_answer
 from tests.samples import BLOCKER
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from errors import RequestError
-from request import Request, parse_request
+from pg_hotfix.errors import RequestError
+from pg_hotfix.request import Request, parse_request
 
 ID = "20260212092000_add_drivers_active_since"
 HASH = "0123456789abcdef" * 4

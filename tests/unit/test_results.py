@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
-from facts import collect_facts
 from local import show
-from overview import Seen, show_overview
-from progress import show_execution
-from report import make_report
-from results import RESULTS, read_result
-from run import Run
+from pg_hotfix.results import RESULTS, read_result
+from pg_hotfix_button.overview import Seen, show_overview
+from pg_hotfix_button.progress import show_execution
+from pg_hotfix_report.app import make_report
+from pg_hotfix_report.facts import collect_facts
+from pg_hotfix_report.run import Run
 from tests.unit.test_button_page import ID, NOW, VIEWER, make_execution
 
 PROJECT = Path(__file__).parents[2]
-REAL = PROJECT / "functions" / "migrate" / "results.py"
+REAL = PROJECT / "functions" / "migrate" / "pg_hotfix" / "results.py"
 UNKNOWN: list[tuple[Any, str]] = [
     ("odd", "Unknown result: odd"),
     ("building", "Unknown result: building"),
@@ -49,14 +49,14 @@ def test_the_readme_has_every_word_and_every_metric() -> None:
 
 @pytest.mark.parametrize("name", ["button", "report"])
 def test_every_function_has_the_same_file(name: str) -> None:
-    link = PROJECT / "functions" / name / "results.py"
+    link = PROJECT / "functions" / name / f"pg_hotfix_{name}" / "results.py"
     assert (link.is_symlink(), link.readlink().is_absolute(), link.resolve()) == (True, False, REAL)
 
 
 def test_no_other_table_of_results_is_left() -> None:
     """Two words of the list together, as the keys of a dict or in a set, are a table of their own."""
     tables = []
-    for path in sorted([*PROJECT.glob("functions/*/*.py"), *PROJECT.glob("local/*.py")]):
+    for path in sorted([*PROJECT.glob("functions/**/*.py"), *PROJECT.glob("local/*.py")]):
         for node in ast.walk(ast.parse(path.read_text())) if path.resolve() != REAL else ():
             keys = node.keys if isinstance(node, ast.Dict) else node.elts if isinstance(node, ast.Set) else []
             words = [key.value for key in keys if isinstance(key, ast.Constant) and key.value in RESULTS]

@@ -16,8 +16,8 @@ import boto3
 import pytest
 import yaml
 
-from request import parse_request
-from sqlfile import HOTFIX_ID
+from pg_hotfix.file.hotfix_file import HOTFIX_ID
+from pg_hotfix.request import parse_request
 from tests import ssm
 from tests.conftest import HOTFIX
 from tests.samples import BLOCKER

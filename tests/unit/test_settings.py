@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from errors import ConfigurationError
-from settings import CERTIFICATES, LOCK_WAIT_BOUNDS_SECONDS, STATEMENT_TIMEOUT_BOUNDS_MS, Settings, read_settings
+from pg_hotfix.errors import ConfigurationError
+from pg_hotfix.settings import (
+    CERTIFICATES,
+    LOCK_WAIT_BOUNDS_SECONDS,
+    STATEMENT_TIMEOUT_BOUNDS_MS,
+    Settings,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from errors import HotfixFileError, UnknownHotfixError
-from expectation import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
-from made import Named
-from sqlfile import Hotfix, NamedTable, Revert, list_hotfixes, load_hotfix, parse_hotfix, turn_back
+from pg_hotfix.errors import HotfixFileError, UnknownHotfixError
+from pg_hotfix.file.hotfix_file import Hotfix, NamedTable, Revert, list_hotfixes, load_hotfix, parse_hotfix, turn_back
+from pg_hotfix.file.made import Named
+from pg_hotfix.promises.column.line import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
 
 pytestmark = pytest.mark.long_too
 ID = "20260301101500_add_drivers_note"

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from pg8000.exceptions import DatabaseError, InterfaceError
 
-from credentials import Target
-from database import LockNotAvailable, LoginRefused, Session, translate_login
-from errors import HotfixError
-from limits import derive_limits
-from settings import read_settings
+from pg_hotfix.errors import HotfixError
+from pg_hotfix.server.credentials import Target
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.server.session import LockNotAvailable, LoginRefused, Session, translate_login
+from pg_hotfix.settings import read_settings
 from tests.sqlstates import ALL, AT_LOGIN, IN_A_LOOK, name_in
 
 HOTFIX = "20260301101500_add_drivers_note"

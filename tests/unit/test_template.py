@@ -15,9 +15,9 @@ from samcli.cli.types import CfnParameterOverridesType  # type: ignore[import-un
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 from local.scan import fill_in, transform
-from request import parse_request
-from results import RESULTS
-from sqlfile import ExpectedSchema
+from pg_hotfix.file.hotfix_file import ExpectedSchema
+from pg_hotfix.request import parse_request
+from pg_hotfix.results import RESULTS
 
 PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "template.yaml").read_text()
@@ -878,7 +878,7 @@ def test_button_is_outside_the_vpc_and_is_told_one_machine() -> None:
 def test_report_is_written_outside_the_vpc_from_what_the_machine_hands_over() -> None:
     function = properties("ReportFunction")
     assert not {"VpcConfig", "Environment", "Layers"} & set(function)
-    assert function["Handler"] == "report.lambda_handler"
+    assert function["Handler"] == "pg_hotfix_report.app.lambda_handler"
     definition = yaml_parse((PROJECT / "statemachine" / "hotfix.asl.yaml").read_text())
     assert function["Timeout"] < definition["States"]["KeepReport"]["TimeoutSeconds"]
 

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-import credentials
-import transport
-from credentials import Target
-from limits import derive_limits
-from look import Look, hash_plan
-from settings import CERTIFICATES, read_settings
-from sqlfile import load_hotfix
+from pg_hotfix.file.hotfix_file import load_hotfix
+from pg_hotfix.look import Look, hash_plan
+from pg_hotfix.server import credentials, transport
+from pg_hotfix.server.credentials import Target
+from pg_hotfix.server.limits import derive_limits
+from pg_hotfix.settings import CERTIFICATES, read_settings
 
 if TYPE_CHECKING:
-    from database import Session
+    from pg_hotfix.server.session import Session
 
 SETTINGS = read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"})
 LIMITS = derive_limits(SETTINGS, 55_000)

@@ -1,0 +1,93 @@
+"""Which trigger or function of the database refused a file, where the words of its code must not be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pg_hotfix import errors
+from pg_hotfix.server.session import WITHHELD, LockNotAvailable, find_raisers, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pg_hotfix.file.hotfix_file import Hotfix
+    from pg_hotfix.server.session import Session
+
+ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
+
+
+@dataclass(frozen=True)
+class Raiser:
+    """A function by its bare name and as SQL writes it; the trigger that calls it, in words, with its table; and of an
+    event trigger its name and how it is enabled."""
+
+    name: str
+    function: str
+    trigger: str | None
+    schema: str | None
+    table: str | None
+    event_trigger: str | None
+    enabled: str | None
+
+    @property
+    def switch(self) -> tuple[str, str] | None:
+        if not self.event_trigger:
+            return None
+        alter = f"ALTER EVENT TRIGGER {errors.quoted(self.event_trigger)}"
+        return f"{alter} DISABLE;", f"{alter} {ENABLED[self.enabled or 'O']};"
+
+
+def name_trigger(session: Session, hotfix: Hotfix, error: errors.HotfixError) -> errors.HotfixError:
+    """The same error with the trigger or the function of the database that raised it. Where one did the transaction is
+    rolled back; the error stays as it is where the file's own code raised it, or its words are shown, or where several
+    may have raised it: the server tells a function's name without its schema."""
+    sqlstate, names = find_raisers(error.__cause__)
+    if not names or WITHHELD not in error.message:
+        return error
+    session.roll_back()
+    try:
+        found = [Raiser(*row) for row in session.query(find_raisers_sql(names))]
+    except (errors.HotfixError, LockNotAvailable):
+        return error
+    # A trigger's function is further out than what it calls.
+    by_triggers = [one for name in names for one in found if one.name == name and one.trigger]
+    suspects = [one for one in by_triggers if one.event_trigger or is_on_table_of(hotfix, one)] or by_triggers or found
+    if len({one.function for one in suspects if one.name == suspects[0].name}) != 1:
+        return error
+    first, *others = (one for one in suspects if one.name == suspects[0].name)
+    if first.trigger and not others:
+        return errors.refused_by_trigger(error, hotfix.id, sqlstate, first.trigger, first.function, first.switch)
+    return errors.refused_by_function(error, hotfix.id, sqlstate, first.function)
+
+
+def is_on_table_of(hotfix: Hotfix, one: Raiser) -> bool:
+    """Whether the file names the trigger's table."""
+    return any(named.name == one.table and named.schema in (None, one.schema) for named in hotfix.named_tables)
+
+
+def find_raisers_sql(names: Sequence[str]) -> str:
+    """Every function of these names, with each trigger that is enabled and calls it.
+
+    https://www.postgresql.org/docs/current/catalog-pg-event-trigger.html
+    """
+    listed = ", ".join(f"{literal(name)}::pg_catalog.name" for name in names)
+    return f"""
+WITH function (oid, name, written) AS (
+    SELECT p.oid, p.proname, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname)
+        || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')'
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.proname IN ({listed})
+), called (oid, words, schema, relation, event_trigger, enabled) AS (
+    SELECT evtfoid, 'event trigger ' || pg_catalog.quote_ident(evtname) || ' (' || evtevent || ')', NULL, NULL, evtname,
+        evtenabled
+    FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('O', 'A')
+    UNION ALL
+    SELECT t.tgfoid, 'trigger ' || pg_catalog.quote_ident(t.tgname) || ' on ' || pg_catalog.quote_ident(n.nspname)
+        || '.' || pg_catalog.quote_ident(c.relname), n.nspname, c.relname, NULL, NULL
+    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    -- What a partition has of its parent's is not told of its own.
+    WHERE t.tgenabled IN ('O', 'A') AND NOT t.tgisinternal AND t.tgparentid = 0
+)
+SELECT f.name, f.written, c.words, c.schema, c.relation, c.event_trigger, c.enabled
+FROM function f LEFT JOIN called c ON c.oid = f.oid ORDER BY c.event_trigger, c.words"""

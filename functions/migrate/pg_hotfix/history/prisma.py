@@ -1,0 +1,268 @@
+"""What Prisma Migrate will do next, told from its history as Prisma's own commands read it.
+
+See apply_migrations and diagnose_migration_history in
+https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/commands
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pg_hotfix import errors
+from pg_hotfix.promises.column.line import written
+from pg_hotfix.server.session import LockNotAvailable, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pg_hotfix.file.hotfix_file import Hotfix
+    from pg_hotfix.history.recording import Recording
+    from pg_hotfix.look import Look
+    from pg_hotfix.server.session import Row, Session
+
+TABLE = "_prisma_migrations"
+# One for each database. Prisma takes it for as long as its session lasts, and gives up after 10 s.
+# https://www.prisma.io/docs/orm/prisma-migrate/workflows/development-and-production
+ADVISORY_LOCK = 72707369
+# How pg_locks shows it. https://www.postgresql.org/docs/current/view-pg-locks.html
+IS_ADVISORY_LOCK = f"(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {ADVISORY_LOCK} AND l.objsubid = 1)"
+# For the transaction; see https://www.postgresql.org/docs/current/ddl-rowsecurity.html
+SHOW_ALL_ROWS = "SELECT pg_catalog.set_config('row_security', 'off', true)"
+# Own rows come first, then failed ones, which block every deploy. Nobody reads more of them.
+READ_ROWS = 50
+
+NO_HISTORY, NOT_RECORDED, RECORDED, ROLLED_BACK = "no_history", "not_recorded", "recorded", "rolled_back"
+FAILED, OTHER_CHECKSUM, UNREADABLE = "failed", "other_checksum", "unreadable"
+
+
+@dataclass(frozen=True)
+class HistoryTable:
+    """Where Prisma keeps its history, and what this role may do there. It is `trusted` if its owner could do no more
+    by it than without it: who owns a table decides what its policies and triggers do with the rights of others.
+    `filtered`: row security hides rows from this role. `trigger`: one that would run the function of another role, if
+    there is one; the right TRIGGER is enough to create it."""
+
+    schema: str
+    owner: str
+    trusted: bool
+    filtered: bool
+    readable: bool
+    insertable: bool
+    updatable: bool
+    trigger: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{written(self.schema)}.{TABLE}"
+
+    @property
+    def in_sql(self) -> str:
+        return f"{errors.quoted(self.schema)}.{errors.quoted(TABLE)}"
+
+
+@dataclass(frozen=True)
+class History:
+    """What the history says of a hotfix at one moment. `failed` are the migrations that did, this one first; each
+    blocks every deploy. `differs`: another file was applied under this id. `has_applied`: some
+    row has it as applied, whatever else there is. `reason`: why it could not be read."""
+
+    table: str | None
+    state: str
+    next_deploy: str
+    failed: tuple[str, ...] = ()
+    differs: bool = False
+    reason: str = ""
+    recorded_here: bool = False
+    has_applied: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "table": self.table,
+            "state": self.state,
+            "blocked_by": list(self.failed[1:] if self.state == FAILED else self.failed),
+            "next_deploy": self.next_deploy,
+            "recorded_here": self.recorded_here,
+        }
+
+
+def find_history(session: Session, hotfix: Hotfix) -> HistoryTable | None:
+    """Prisma's history, seen without a lock on it: the first one where the expected tables are, then along the role's
+    own search_path. Prisma keeps it in the schema that its connection URL names."""
+    schemas = [one.schema for one in hotfix.expectations] + [*session.facts.schemas, "public"]
+    known = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(schemas))
+    rows = session.query(f"""
+SELECT pg_catalog.json_build_object(
+    'schema', n.nspname,
+    'owner', r.rolname,
+    'trusted', c.relowner IN ({trusted_roles_sql(hotfix)}),
+    'filtered', pg_catalog.row_security_active(c.oid),
+    'readable', coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+        AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false),
+    'insertable', coalesce(pg_catalog.has_table_privilege(c.oid, 'INSERT'), false),
+    'updatable', coalesce(pg_catalog.has_table_privilege(c.oid, 'UPDATE'), false),
+    'trigger', (SELECT pg_catalog.min(t.tgname::text COLLATE pg_catalog."C") FROM ({foreign_triggers_sql(hotfix)}) AS t
+        WHERE t.tgrelid = c.oid))
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+WHERE c.relname = '{TABLE}' AND c.relkind IN ('r', 'p') AND n.nspname IN ({known})
+ORDER BY pg_catalog.array_position(ARRAY[{known}], n.nspname) LIMIT 1""")
+    return HistoryTable(**json.loads(rows[0][0])) if rows else None
+
+
+def trusted_roles_sql(hotfix: Hotfix) -> str:
+    """Selects the roles whose code may run with this role's rights, since they could do no more by it than without it:
+    superusers, those whose rights this role has, and the owners of the database and of the expected tables."""
+    tables = ", ".join(f"({literal(one.schema)}::name, {literal(one.table)}::name)" for one in hotfix.expectations)
+    return f"""SELECT oid FROM pg_catalog.pg_roles WHERE rolsuper OR pg_catalog.pg_has_role(oid, 'USAGE')
+    UNION ALL SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    UNION ALL SELECT e.relowner FROM (VALUES {tables}) AS expected (schema, relation)
+    JOIN pg_catalog.pg_namespace m ON m.nspname = expected.schema
+    JOIN pg_catalog.pg_class e ON e.relnamespace = m.oid AND e.relname = expected.relation"""
+
+
+def foreign_triggers_sql(hotfix: Hotfix) -> str:
+    """Selects the triggers, of any table, that may run the function of a role which is not trusted."""
+    return f"""SELECT tg.tgrelid, tg.tgname FROM pg_catalog.pg_trigger tg JOIN pg_catalog.pg_proc f ON f.oid = tg.tgfoid
+    WHERE NOT tg.tgisinternal AND tg.tgenabled <> 'D' AND f.proowner NOT IN ({trusted_roles_sql(hotfix)})"""
+
+
+def read_history(session: Session, hotfix: Hotfix, seen: Look, recording: Recording | None = None) -> History:
+    """What the history says now; a look that can't be had is an answer, too. The table's lock is waited for no longer
+    than any look waits. With `recording` the server has parsed its statement as well.
+
+    Raises:
+        LockNotAvailable: only with `recording`.
+    """
+    table = seen.history
+    if table is None:
+        return History(None, NO_HISTORY, without_history(hotfix))
+    if reason := find_reason_not_to_read(session, table):
+        return unreadable(table, reason)
+    try:
+        if recording:
+            session.prepare(recording.sql)
+        _, *rows = session.query(read_history_sql(session, hotfix, table))
+    except LockNotAvailable:
+        if recording:
+            raise
+        return unreadable(table, "Somebody holds it locked: look again later.")
+    except (errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError) as error:
+        return unreadable(table, f"{error.facts.get('refusal') or error.message.split('. ', 1)[0]}.")
+    return tell(hotfix, table, rows, is_there=seen.matches)
+
+
+def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None:
+    user = errors.quoted(session.facts.user)
+    if not table.trusted:
+        return (
+            f"It belongs to {written(table.owner)}, whose policies and triggers would run with the rights of "
+            f"{session.facts.user}. Give it to the owner of the application's tables:  "
+            f"ALTER TABLE {table.in_sql} OWNER TO ...;"
+        )
+    if not table.readable:
+        return f"Grant it:  GRANT SELECT ON {table.in_sql} TO {user};"
+    if table.filtered:
+        # BYPASSRLS only a superuser may give, or since PostgreSQL 16 a role that has it: no administrator of RDS.
+        change = "NO FORCE ROW LEVEL SECURITY" if table.owner == session.facts.user else f"OWNER TO {user}"
+        line = f"ALTER TABLE {table.in_sql} {change};"
+        return f"Row security may hide rows of it from {session.facts.user}. Show it all:  {line}"
+    return None
+
+
+def read_history_sql(session: Session, hotfix: Hotfix, table: HistoryTable) -> str:
+    """A migration that runs at this moment looks like one that failed: the last column is who might be at it.
+
+    With row_security off the server refuses to hide rows from this, should somebody switch it on meanwhile.
+    """
+    return (
+        f"{SHOW_ALL_ROWS};SELECT migration_name, checksum, finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
+        " CASE WHEN finished_at IS NULL AND rolled_back_at IS NULL THEN (SELECT l.pid FROM pg_catalog.pg_locks l"
+        f" WHERE {IS_ADVISORY_LOCK} AND l.granted AND l.database = {literal(session.facts.database_oid)} LIMIT 1) END"
+        f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
+        " OR finished_at IS NULL AND rolled_back_at IS NULL"
+        f" ORDER BY migration_name <> {literal(hotfix.id)}, started_at LIMIT {READ_ROWS}"
+    )
+
+
+def checksums(hotfix: Hotfix) -> tuple[str, ...]:
+    """Those that Prisma takes for this file's: it overlooks what git does to line ends."""
+    spellings = (hotfix.sql, hotfix.sql.replace("\r\n", "\n"), hotfix.sql.replace("\n", "\r\n"))
+    return tuple(dict.fromkeys(hashlib.sha256(sql.encode()).hexdigest() for sql in spellings))
+
+
+def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Row], *, is_there: bool) -> History:
+    """What the rows of `read_history_sql` mean. `is_there`: the columns are as expected."""
+    own = [row for row in rows if row[0] == hotfix.id]
+    applied = {row[1] for row in own if row[2] and not row[3]}
+    unfinished = [row for row in rows if not row[2] and not row[3]]
+    failed = tuple(dict.fromkeys(row[0] for row in unfinished))
+    differs = bool(applied) and applied.isdisjoint(checksums(hotfix))
+    if hotfix.id in failed:
+        state = FAILED
+        # Prisma refuses --applied (P3008) where a row of this name was ever finished.
+        text = when_failed(hotfix.id, "--rolled-back" if any(row[2] for row in own) else "--applied", is_there)
+    elif applied:
+        state = OTHER_CHECKSUM if differs else RECORDED
+        text = when_applied(hotfix.id, state, is_there)
+    else:
+        state = ROLLED_BACK if own else NOT_RECORDED
+        text = when_run(hotfix.id, state, is_there)
+    if failed:
+        running = next((row[4] for row in unfinished if row[4]), None)
+        text = f"{when_blocked(failed, running)} {text if state == FAILED else resolve_others(failed, text)}"
+    return History(table.name, state, text, failed, differs, has_applied=bool(applied))
+
+
+# The sentences
+
+RECORD_IT = 'An apply with "record": "prisma"'
+
+
+def without_history(hotfix: Hotfix) -> str:
+    schemas = " or ".join(dict.fromkeys(written(expectation.schema) for expectation in hotfix.expectations))
+    return (
+        f"There is no {TABLE}. Where Prisma Migrate is not used: nothing. Where its connection URL names the schema "
+        f"{schemas}: it refuses with P3005, since the schema is not empty, until that is baselined."
+    )
+
+
+def unreadable(table: HistoryTable, reason: str) -> History:
+    return History(table.name, UNREADABLE, f"Not known: {table.name} could not be read. {reason}", reason=reason)
+
+
+def when_run(hotfix: str, state: str, is_there: bool) -> str:
+    again = " again, since it is recorded as rolled back," if state == ROLLED_BACK else ","
+    runs = f"It runs prisma/migrations/{hotfix}{again} if that is there."
+    waits = "waits for ACCESS EXCLUSIVE, with everybody behind it"
+    if is_there:
+        return (
+            f"{runs} With this file's SQL it changes nothing, but {waits}, to find that out. {RECORD_IT} spares that."
+        )
+    return f"{runs} It adds what is missing, and {waits}. After an apply it changes nothing. {RECORD_IT} makes it skip."
+
+
+def when_applied(hotfix: str, state: str, is_there: bool) -> str:
+    other = ", with the checksum of another file" if state == OTHER_CHECKSUM else ""
+    lacking = "" if is_there else ", though not all of it is there: only an apply adds that"
+    dev = " To prisma migrate dev it was modified after it was applied." if state == OTHER_CHECKSUM else ""
+    return f"It skips {hotfix}, which is recorded as applied{other}{lacking}.{dev}"
+
+
+def when_blocked(failed: Sequence[str], running: int | None) -> str:
+    names = f"{' and '.join(failed)} {'is' if len(failed) == 1 else 'are'}"
+    at_work = f" Unless it is at work on that now: pid {running} holds Prisma's lock." if running else ""
+    return f"It stops with P3009 and runs nothing, since {names} recorded as failed.{at_work}"
+
+
+def when_failed(hotfix: str, flag: str, is_there: bool) -> str:
+    same = f"  ({RECORD_IT[0].lower()}{RECORD_IT[1:]} does the same)" if flag == "--applied" else ""
+    return f"{'To end that' if is_there else 'After an apply'}:  prisma migrate resolve {flag} {hotfix}{same}"
+
+
+def resolve_others(failed: Sequence[str], then: str) -> str:
+    line = f"prisma migrate resolve --rolled-back {failed[0]}"
+    return f"To have it run again:  {line}  (--applied, if all of it is there). After that: {then[0].lower()}{then[1:]}"

@@ -1,0 +1,111 @@
+"""What a hotfix's transaction does with Prisma's history: it writes the row that `prisma migrate resolve --applied`
+writes, or makes sure that there is none.
+
+See mark_migration_applied in https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/commands
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pg_hotfix import errors
+from pg_hotfix.history.prisma import ADVISORY_LOCK, FAILED, UNREADABLE, checksums, foreign_triggers_sql
+from pg_hotfix.server.session import HISTORY_BUSY, literal
+
+if TYPE_CHECKING:
+    from pg_hotfix.file.hotfix_file import Hotfix
+    from pg_hotfix.history.prisma import History, HistoryTable
+    from pg_hotfix.look import Look
+    from pg_hotfix.server.session import Session
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One statement, to be run under Prisma's lock before COMMIT: it fails unless the history is as it was looked at,
+    and selects how many rows it has written. `lock` is SQL that takes the lock which it needs, before any other table's
+    is asked for, so that nobody waits for that one while this one is not free. `alone` if nothing else is to be done.
+    """
+
+    table: HistoryTable
+    sql: str
+    lock: str = ""
+    alone: bool = False
+
+
+def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
+    """What `prisma migrate resolve --applied` does, as one statement to be run while Prisma's lock is held: failed rows
+    of this id are marked as rolled back, and one that counts as applied is written unless there is one. None without a
+    history.
+
+    It fails when the history is no longer such that this is right: then it must be looked at again.
+    """
+    table = seen.history
+    if table is None:
+        return None
+    known = ", ".join(map(literal, checksums(hotfix)))
+    applied, failed = (f"(SELECT id FROM own WHERE finished_at IS {what})" for what in ("NOT NULL", "NULL"))
+    same = f"EXISTS (SELECT FROM own WHERE finished_at IS NOT NULL AND checksum IN ({known}))"
+    is_right = f"(NOT EXISTS {applied} OR {same})"
+    resolve = f" resolved AS (UPDATE {table.in_sql} SET rolled_back_at = pg_catalog.now() WHERE id IN {failed}),"
+    if not table.updatable:
+        is_right, resolve = f"{is_right} AND NOT EXISTS {failed}", ""
+    return Recording(
+        table,
+        "WITH own AS (SELECT id, checksum, finished_at"
+        f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)} AND rolled_back_at IS NULL),{resolve}"
+        f" written AS (INSERT INTO {table.in_sql} (id, checksum, logs, started_at, finished_at, migration_name)"
+        f" SELECT pg_catalog.gen_random_uuid()::text, {literal(hotfix.sha256)}, '', pg_catalog.now(), pg_catalog.now(),"
+        f" {literal(hotfix.id)} WHERE NOT EXISTS {applied} RETURNING id)"
+        f" SELECT CASE WHEN {is_right} THEN (SELECT pg_catalog.count(*)::text FROM written)"
+        f" ELSE '{HISTORY_BUSY}' || (SELECT pg_catalog.count(*) FROM own) END::int",
+        lock=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;{refuse_triggers_sql(hotfix, table)};",
+        alone=seen.matches,
+    )
+
+
+def refuse_triggers_sql(hotfix: Hotfix, table: HistoryTable) -> str:
+    """Selects nothing, and fails if a trigger of another role has come since the look. From this lock on none can."""
+    found = (
+        f"SELECT FROM ({foreign_triggers_sql(hotfix)}) AS t"
+        f" WHERE t.tgrelid = {literal(table.in_sql)}::pg_catalog.regclass"
+    )
+    return f"SELECT WHERE (CASE WHEN EXISTS ({found}) THEN '{HISTORY_BUSY}0' ELSE '0' END)::int > 0"
+
+
+def plan_absence(hotfix: Hotfix, seen: Look) -> Recording | None:
+    """Fails unless no row of this hotfix counts as applied, and no migration runs: for a revert, after which a deploy
+    that skips the hotfix would leave the column out. None without a history."""
+    table = seen.history
+    if table is None:
+        return None
+    return Recording(
+        table,
+        f"SELECT CASE WHEN EXISTS (SELECT FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
+        f" AND finished_at IS NOT NULL AND rolled_back_at IS NULL) THEN '{HISTORY_BUSY}0' ELSE '0' END::int",
+    )
+
+
+def take_lock_sql() -> str:
+    """An expression that fails unless Prisma's lock was free and is now this transaction's. It never waits."""
+    taken = f"pg_catalog.pg_try_advisory_xact_lock({ADVISORY_LOCK})"
+    return f"CASE WHEN {taken} THEN '1' ELSE '{HISTORY_BUSY}' || pg_catalog.pg_backend_pid() END::int"
+
+
+def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | None, history: History) -> None:
+    """What could not be recorded at the end is refused before anything is run."""
+    if table is None:
+        raise errors.no_history(hotfix.id, session.facts.name)
+    rights = {
+        "SELECT": table.readable,
+        "INSERT": table.insertable,
+        "UPDATE": table.updatable or history.state != FAILED,
+    }
+    if lacking := [right for right, given in rights.items() if not given]:
+        raise errors.history_forbidden(hotfix.id, table.name, table.in_sql, lacking, session.facts.user)
+    if history.state == UNREADABLE:
+        raise errors.history_unusable(hotfix.id, table.name, history.reason)
+    if table.trigger:
+        raise errors.history_has_trigger(hotfix.id, table.name, table.in_sql, table.trigger, session.facts.user)
+    if history.differs:
+        raise errors.history_differs(hotfix.id, table.name)

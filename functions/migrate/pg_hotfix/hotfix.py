@@ -1,0 +1,425 @@
+"""The product, told from top to bottom: look, wait, alter and prove, commit, look again, report.
+
+Nothing here knows of Lambda, events or JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pg_hotfix import errors
+from pg_hotfix.change.blockers import describe_blockers, find_blockers, try_to_describe_blockers
+from pg_hotfix.change.dependents import find_dependents, refuse_dependents
+from pg_hotfix.change.in_transaction import Altered, alter_and_prove
+from pg_hotfix.change.lock_wait import Turn
+from pg_hotfix.change.triggers import name_trigger
+from pg_hotfix.change.unused import explain, guard_sql, refuse_used
+from pg_hotfix.file.characters import fit_hotfix, fit_schema
+from pg_hotfix.file.hotfix_file import (
+    ExpectedSchema,
+    Hotfix,
+    list_hotfixes,
+    load_hotfix,
+    load_schema,
+    tables_of,
+    turn_back,
+)
+from pg_hotfix.gate import compare_schema
+from pg_hotfix.history.prisma import RECORDED, read_history
+from pg_hotfix.history.recording import plan_absence, plan_recording, refuse_unrecordable
+from pg_hotfix.look import Look, differing, hash_plan, look
+from pg_hotfix.notes import find_notes
+from pg_hotfix.preconditions import (
+    are_selectable,
+    refuse_read_only,
+    refuse_recorded,
+    refuse_stale_plan,
+    refuse_what_alter_table_would,
+    refuse_what_cannot_work,
+)
+from pg_hotfix.promises.column import catalog
+from pg_hotfix.server.credentials import read_target
+from pg_hotfix.server.limits import derive_limits, elapsed_ms
+from pg_hotfix.server.session import InUse, LockNotAvailable, LoginRefused, Session, open_session
+from pg_hotfix.server.transport import tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pg_hotfix.change.blockers import Blocker
+    from pg_hotfix.history.prisma import History
+    from pg_hotfix.promises.column.catalog import Column
+    from pg_hotfix.request import Request
+    from pg_hotfix.settings import Settings
+
+
+type Notes = tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
+    for this run longer than `longest_stall_ms`. `limits` are those in force. `revert` is the file's way back, and
+    `history` Prisma's, as it was seen at the end. `notes`: what may surprise somebody later, as code and text."""
+
+    result: str
+    columns: tuple[Column, ...]
+    database: dict[str, Any]
+    attempts: int = 0
+    lock_wait_ms: int = 0
+    lock_held_ms: float = 0.0
+    longest_stall_ms: float = 0.0
+    limits: dict[str, int] = field(default_factory=dict)
+    blockers: tuple[Blocker, ...] = ()
+    sql: str | None = None
+    revert: str | None = None
+    sql_sha256: str | None = None
+    plan_hash: str | None = None
+    hotfixes: tuple[str, ...] = ()
+    history: History | None = None
+    forced: bool = False
+    notes: Notes = ()
+
+
+def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
+    """The request is fulfilled as its action says. Safe to repeat, and to run twice at once; but a forced revert drops
+    once more what was added since. `remaining_ms` tells what time is left.
+
+    Raises:
+        HotfixError: see errors.py; each text says what state the database is in.
+    """
+    schema = load_list(settings) if request.action == "gate" else None
+    hotfixes = [] if schema else load_hotfixes(request, settings)
+    # What can fail without contacting anybody fails here.
+    derive_limits(settings, remaining_ms())
+    tls_context(settings.ca_bundle)
+    with log_in(settings, remaining_ms) as session:
+        try:
+            if schema:
+                fit_schema(session, schema)
+                return gate(session, schema)
+            hotfixes = [fit_hotfix(session, hotfix) for hotfix in hotfixes]
+            return fulfil(request, session, hotfixes, settings, remaining_ms)
+        except errors.HotfixError as error:
+            error.facts["limits"] = session.facts.limits
+            raise
+
+
+def fulfil(
+    request: Request,
+    session: Session,
+    hotfixes: Sequence[Hotfix],
+    settings: Settings,
+    remaining_ms: Callable[[], int],
+) -> Report:
+    try:
+        match request.action:
+            case "apply":
+                return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash, request.record)
+            case "revert":
+                return revert(session, hotfixes[0], settings, remaining_ms, force=request.force)
+            case "plan":
+                return plan(session, hotfixes[0])
+            case "verify":
+                return verify(session, hotfixes[0])
+            case _:
+                return check(session, hotfixes)
+    except LockNotAvailable as error:
+        tables = tables_of(expectation for hotfix in hotfixes for expectation in hotfix.expectations)
+        blockers = [one.describe() for hotfix in hotfixes for one in try_to_describe_blockers(session, hotfix)]
+        raise errors.look_was_blocked(tables, blockers) from error
+
+
+def apply(
+    session: Session,
+    hotfix: Hotfix,
+    settings: Settings,
+    remaining_ms: Callable[[], int],
+    plan_hash: str | None = None,
+    record: str | None = None,
+) -> Report:
+    """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no
+    lock was taken and no DDL was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
+    With `record` Prisma's history has a row of it, written by the same transaction, or by one of its own.
+
+    https://www.postgresql.org/docs/current/sql-altertable.html
+    """
+    turn = Turn(session, hotfix)
+    while True:
+        try:
+            before = look(session, hotfix)
+            turn.recording = plan_recording(hotfix, before) if record else None
+            # Else it is read at the end: an attempt should follow its look as soon as can be.
+            seen_now = record or before.matches
+            history = read_history(session, hotfix, before, turn.recording) if seen_now else None
+        except LockNotAvailable:  # To print a default PostgreSQL needs the table, and to record it needs the history.
+            turn.wait()
+            continue
+        is_to_record = record is not None and history is not None and history.state != RECORDED
+        if before.matches and history and not is_to_record:
+            return count_waiting(
+                turn, report("already_applied", session, hotfix, before, history, find_notes(session, before))
+            )
+        refuse_stale_plan(session, hotfix, before, plan_hash)
+        refuse_what_cannot_work(session, hotfix, before)
+        if is_to_record and history:
+            refuse_unrecordable(session, hotfix, before.history, history)
+        else:
+            turn.recording = None
+        if outcome := attempt(turn, before):
+            return finish(turn, before, outcome, settings, remaining_ms)
+
+
+def revert(
+    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], *, force: bool = False
+) -> Report:
+    """No expected column is there, committed and seen again after COMMIT, by the way back of a hotfix that was turned
+    back. When all were gone already, no lock was taken and no DDL was run. Unless `force` is given, no row held
+    anything of its own in them, and Prisma's history does not have the hotfix as applied.
+    """
+    turn, guard, rows_seen = Turn(session, hotfix), "" if force else guard_sql(hotfix), force
+    while True:
+        try:
+            before = look(session, hotfix)
+            if before.is_done:
+                history = read_history(session, hotfix, before)
+                return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
+            refuse_what_cannot_work(session, hotfix, before)
+            dependents = find_dependents(session, hotfix)
+            refuse_dependents(hotfix, dependents, force=force)
+            turn.touches_others = hotfix.touches_others or bool(before.referenced)
+            if not force:  # Each time: it may be a deploy that was waited for.
+                turn.recording = plan_absence(hotfix, before)
+                refuse_recorded(hotfix, before, read_history(session, hotfix, before, turn.recording))
+            if not rows_seen:
+                refuse_used(session, hotfix, guard)
+                rows_seen = True
+        except LockNotAvailable:
+            turn.wait()
+            continue
+        try:
+            outcome = attempt(turn, before, f"{dependents.guard}{guard}")
+        except InUse as found:  # Somebody has written since, or made what needs the column.
+            raise explain(hotfix, found) from found
+        if outcome:
+            done = finish(turn, before, outcome, settings, remaining_ms)
+            return replace(done, forced=force, notes=done.notes + dependents.notes(done=True))
+
+
+def plan(session: Session, hotfix: Hotfix) -> Report:
+    """What `apply` would do and meet now. Nothing was changed, no lock was taken.
+
+    Raises: what `apply` would raise for the same state.
+    """
+    seen = look(session, hotfix)
+    history, notes = read_history(session, hotfix, seen), find_notes(session, seen)
+    if seen.matches:
+        already = report("already_applied", session, hotfix, seen, history)
+        return replace(already, notes=notes + note_way_back(session, hotfix, seen))
+    refuse_what_cannot_work(session, hotfix, seen)
+    blockers = describe_blockers(session, find_blockers(session, hotfix))
+    would = report("would_apply", session, hotfix, seen, history)
+    notes += note_way_back(session, hotfix, seen)
+    return replace(would, blockers=blockers, sql=hotfix.sql, notes=notes)
+
+
+def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
+    """What the file's way back would meet now, if it has one and there is a column to drop."""
+    if hotfix.revert is None or all(column.actual == catalog.MISSING for column in seen.columns):
+        return ()
+    return find_dependents(session, hotfix).notes()
+
+
+def verify(session: Session, hotfix: Hotfix) -> Report:
+    """Every expectation holds, and the role that has logged in can select the columns. Nothing was changed.
+
+    Raises:
+        ColumnMismatchError: one is missing or differs. NotOwnerError: the role may not select one.
+    """
+    seen = look_for_match(session, hotfix)
+    while not are_selectable(session, seen):  # Somebody has dropped one since: most likely this look says so.
+        seen = look_for_match(session, hotfix)
+    history = read_history(session, hotfix, seen)
+    return report("verified", session, hotfix, seen, history, find_notes(session, seen))
+
+
+def look_for_match(session: Session, hotfix: Hotfix) -> Look:
+    seen = look(session, hotfix)
+    if not seen.matches:
+        raise errors.column_mismatch(hotfix.id, differing(seen), read_only=True)
+    return seen
+
+
+def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
+    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, the rights on every
+    table that ALTER TABLE reaches; and these can take the columns that are missing.
+
+    Raises: what `apply` would raise for a missing column. A column that is there and differs is `plan`'s to tell.
+    """
+    refuse_read_only(session)
+    columns: list[Column] = []
+    for hotfix in hotfixes:
+        seen = look(session, hotfix)
+        refuse_what_alter_table_would(session, hotfix, seen)
+        columns += seen.columns
+    ids = tuple(hotfix.id for hotfix in hotfixes)
+    return Report("ready", tuple(columns), session.facts.describe(), limits=session.facts.limits, hotfixes=ids)
+
+
+def gate(session: Session, schema: ExpectedSchema) -> Report:
+    """Every column that the application expects is there as expected. Nothing was changed.
+
+    Raises:
+        ColumnMismatchError: names all that are missing or differ.
+    """
+    columns = compare_schema(session, schema)
+    return Report("passed", columns, session.facts.describe(), limits=session.facts.limits, sql_sha256=schema.sha256)
+
+
+# The steps
+
+
+def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
+    """The SQL is committed and was proved; or nothing was changed, this run has waited, and is to look again."""
+    if turn.must_look_first:
+        turn.wait()
+        return None
+    refuse_too_late(turn.session, turn)
+    turn.begin_attempt()
+    try:
+        outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+    except errors.HotfixError as error:
+        raise name_trigger(turn.session, turn.hotfix, error) from error.__cause__
+    if isinstance(outcome, Altered):
+        return outcome
+    turn.wait(outcome)
+    return None
+
+
+def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
+    """The report of what was committed, after one more look."""
+    lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
+    after, history, notes = look_again(turn.session, turn.hotfix, settings, remaining_ms)
+    columns = tuple(
+        replace(column, changed_here=proved.changed_here)
+        for column, proved in zip(after.columns, outcome.proof, strict=True)
+    )
+    done = "reverted" if before.reverting else "applied"
+    return replace(
+        report(
+            done if any(column.changed_here for column in columns) else f"already_{done}",
+            turn.session,
+            turn.hotfix,
+            replace(after, columns=columns),
+            replace(history, recorded_here=outcome.recorded),
+            notes,
+        ),
+        attempts=turn.attempts,
+        lock_wait_ms=lock_wait_ms,
+        lock_held_ms=outcome.lock_held_ms,
+        longest_stall_ms=round(max(turn.longest_stall_ms, outcome.stalled_ms), 1),
+        sql=None if before.is_done else turn.hotfix.sql_to_run,
+    )
+
+
+def count_waiting(turn: Turn, seen: Report) -> Report:
+    """The report of a run that found nothing to do, perhaps only after it had waited."""
+    if not turn.has_begun:
+        return seen
+    waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
+    return replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
+
+
+def load_list(settings: Settings) -> ExpectedSchema:
+    """What the gate compares with; before anything is contacted."""
+    schema = load_schema(settings.sql_dir)
+    if schema is None:
+        raise errors.no_list(ExpectedSchema.file)
+    return schema
+
+
+def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
+    """The file that is asked for, or all of them; before anything is contacted."""
+    if not request.hotfix:
+        load_schema(settings.sql_dir)  # If there is one, it must be readable as well.
+    ids = [request.hotfix] if request.hotfix else list_hotfixes(settings.sql_dir)
+    if not ids:
+        raise errors.bad_setting(
+            "SQL_DIR", f"holds no hotfix ({settings.sql_dir})", "Deploy with at least one file in sql/."
+        )
+    hotfixes = [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
+    return [turn_back(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
+
+
+def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
+    """An open session. The secret was read once more if the server refused the one that a warm function remembered."""
+    target = read_target(settings)
+    try:
+        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused as error:
+        refused, refusal = target, error
+    try:
+        target = read_target(settings, afresh=True)
+        if target != refused:
+            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
+    except LoginRefused as error:
+        refusal = error
+    raise errors.login_refused(
+        target.address, target.user, refusal.sqlstate, refusal.message, settings.secret_arn, by_pooler=refusal.by_pooler
+    ) from refusal
+
+
+def refuse_too_late(session: Session, turn: Turn) -> None:
+    """No attempt begins that could outlive the function."""
+    if time.monotonic() > session.limits.last_attempt_at:
+        if turn.has_begun:
+            raise turn.give_up()
+        reason = "it answers so slowly that the function's time would run out under the lock"
+        raise errors.database_unavailable(session.target.address, reason)
+
+
+def look_again(
+    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]
+) -> tuple[Look, History, Notes]:
+    """What is there after COMMIT, seen over a fresh connection if this one has failed.
+
+    Raises:
+        OutcomeUnknownError: it can't be seen. ColumnMismatchError: somebody changed it since.
+    """
+    try:
+        after = look(session, hotfix)
+        history, notes = read_history(session, hotfix, after), find_notes(session, after)
+    except (errors.HotfixError, LockNotAvailable):
+        try:
+            with log_in(settings, remaining_ms) as fresh:
+                after = look(fresh, hotfix)
+                history, notes = read_history(fresh, hotfix, after), find_notes(fresh, after)
+                if not after.is_done:
+                    refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
+        except errors.RelationError as error:
+            reason = error.message.split(". ", 1)[0] + "."
+            raise errors.changed_since(hotfix.id, reason=reason, reverting=hotfix.reverting) from error
+        except (errors.HotfixError, LockNotAvailable) as error:
+            raise errors.commit_not_seen(
+                hotfix.id, session.target.address, type(error).__name__, reverting=hotfix.reverting
+            ) from error
+    if not after.is_done:
+        raise errors.changed_since(hotfix.id, differing(after), reverting=hotfix.reverting)
+    return after, history, notes
+
+
+def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History, notes: Notes = ()) -> Report:
+    return Report(
+        result,
+        seen.columns,
+        session.facts.describe(),
+        revert=hotfix.revert.sql if hotfix.revert else None,
+        sql_sha256=hotfix.sha256,
+        plan_hash=hash_plan(session, hotfix, seen),
+        limits=session.facts.limits,
+        hotfixes=(hotfix.id,),
+        history=history,
+        notes=notes,
+    )

@@ -1,0 +1,97 @@
+"""Looks at the expected columns, and for Prisma's history, without a lock on any table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pg_hotfix import errors
+from pg_hotfix.history.prisma import find_history
+from pg_hotfix.promises.column import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pg_hotfix.file.hotfix_file import Hotfix
+    from pg_hotfix.history.prisma import HistoryTable
+    from pg_hotfix.promises.column.catalog import Column, ColumnType
+    from pg_hotfix.server.session import Row, Session
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was there at one moment: the expected columns, their types as the server understands them, and where Prisma
+    keeps its history, if it does. `referenced`: by oid, the tables that the foreign keys refer to which would go with
+    the columns, as SQL names them."""
+
+    columns: tuple[Column, ...]
+    types: tuple[ColumnType | None, ...]
+    history: HistoryTable | None = None
+    reverting: bool = False
+    referenced: dict[int | None, str] = field(default_factory=dict)
+
+    @property
+    def matches(self) -> bool:
+        return all(column.matches for column in self.columns)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do for the hotfix."""
+        return all(map(self.is_as_wanted, self.columns))
+
+    @property
+    def state(self) -> str:
+        """What the server proves that it still is."""
+        return ",".join(str(column.state) for column in self.columns)
+
+    @property
+    def state_wanted(self) -> str:
+        """Of the same tables, whoever has replaced them meanwhile."""
+        return ",".join(f"{column.relation_oid}{'-' if self.reverting else ''}" for column in self.columns)
+
+    def is_as_wanted(self, column: Column) -> bool:
+        return column.actual == catalog.MISSING if self.reverting else column.matches
+
+
+def look(session: Session, hotfix: Hotfix) -> Look:
+    """What is there now, without a lock on any table.
+
+    Raises:
+        RelationError: an expected table is missing, or is no table.
+    """
+    history = find_history(session, hotfix)
+    types = catalog.read_types(session, hotfix)
+    ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
+    _, rows = catalog.parse_columns(text)
+    referenced = catalog.find_referenced_tables(session, hotfix) if hotfix.reverting else {}
+    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting, referenced)
+    for column in seen.columns:
+        table = column.expectation.qualified_table
+        if column.relation_kind is None:
+            raise errors.relation_missing(
+                table, session.facts.name, catalog.find_similar_tables(session, column.expectation)
+            )
+        if column.relation_kind not in catalog.TABLE_KINDS:
+            raise errors.relation_of_other_kind(
+                table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
+            )
+    return seen
+
+
+def compare_all(hotfix: Hotfix, rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Each expectation held against its row; there is exactly one row for each."""
+    return tuple(catalog.compare(expectation, row) for expectation, row in zip(hotfix.expectations, rows, strict=True))
+
+
+def differing(seen: Look) -> list[dict[str, Any]]:
+    return [column.describe() for column in seen.columns if not seen.is_as_wanted(column)]
+
+
+def hash_plan(session: Session, hotfix: Hotfix, seen: Look) -> str:
+    """Binds a plan to the file, the database and the state of its columns."""
+    facts = session.facts
+    states = [[column.expectation.name, column.relation_oid, column.actual] for column in seen.columns]
+    seen_so = [hotfix.id, hotfix.sha256, facts.host, facts.port, facts.name, facts.database_oid, states]
+    return hashlib.sha256(json.dumps(seen_so).encode()).hexdigest()

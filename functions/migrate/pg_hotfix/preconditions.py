@@ -1,0 +1,136 @@
+"""What is refused before any lock is taken, because it could not end well. None of these changes anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pg_hotfix import errors
+from pg_hotfix.change.blockers import named_tables_sql
+from pg_hotfix.file.additions import count_additions, keywords_of
+from pg_hotfix.history.prisma import UNREADABLE
+from pg_hotfix.look import hash_plan
+from pg_hotfix.promises.column import catalog
+from pg_hotfix.promises.column.definition import FIRST_NORMAL_OID, refuse_impossible
+from pg_hotfix.promises.column.obstacles import refuse_obstacles
+from pg_hotfix.server.membership import refuse_to_alter
+from pg_hotfix.server.session import literal
+
+if TYPE_CHECKING:
+    from pg_hotfix.file.hotfix_file import Hotfix
+    from pg_hotfix.history.prisma import History
+    from pg_hotfix.look import Look
+    from pg_hotfix.server.session import Session
+
+# Words of a column or a constraint for which PostgreSQL makes an index or a sequence.
+MAKES_A_RELATION = {"UNIQUE", "PRIMARY", "EXCLUDE", "IDENTITY"}
+
+
+def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
+    if plan_hash is not None and plan_hash != hash_plan(session, hotfix, seen):
+        raise errors.plan_changed(hotfix.id, hotfix.tables)
+
+
+def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> None:
+    """What the server would refuse, or IF NOT EXISTS would hide, is refused before any lock is taken."""
+    refuse_read_only(session)
+    wrong = [column.describe() for column in seen.columns if not column.matches and column.actual != catalog.MISSING]
+    if wrong:
+        raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
+    if not seen.is_done:
+        refuse_what_alter_table_would(session, hotfix, seen)
+
+
+def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) -> None:
+    """What the server would refuse of the tables and of the columns that are missing."""
+    refuse_system_tables(seen)
+    refuse_missing_rights(session, seen)
+    refuse_obstacles(session, hotfix, seen)
+    if not hotfix.reverting:
+        refuse_missing_rights_beside_the_table(session, hotfix)
+        refuse_impossible(session, hotfix, seen)
+
+
+def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
+    """What Prisma has as applied, with whichever checksum, it never runs again."""
+    if seen.history and history.state == UNREADABLE:
+        raise errors.history_not_seen(hotfix.id, seen.history.name, history.reason)
+    if seen.history and history.has_applied:
+        raise errors.recorded_as_applied(hotfix.id, seen.history.name, seen.history.in_sql)
+
+
+def refuse_read_only(session: Session) -> None:
+    if session.facts.in_recovery:
+        raise errors.read_only(session.target.address, "it is a replica, in recovery")
+    if session.facts.read_only:
+        raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
+
+
+def refuse_system_tables(seen: Look) -> None:
+    """Else the advice would be to give the role rights on them."""
+    for column in seen.columns:
+        schema, table = column.expectation.schema, column.expectation.qualified_table
+        if schema.startswith("pg_temp_"):
+            raise errors.temporary_table(table, table)
+        # No other schema's name may begin so.
+        if (column.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
+            raise errors.system_table(table)
+
+
+def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix) -> None:
+    """An index or a sequence needs CREATE on the table's schema, and a foreign key REFERENCES on the other table. Of a
+    file that does more than ADD only the server can tell. https://www.postgresql.org/docs/current/ddl-priv.html"""
+    words = keywords_of(hotfix.sql)
+    if words.isdisjoint({*MAKES_A_RELATION, "REFERENCES"}) or not count_additions(hotfix.sql):
+        return
+    user = session.facts.user
+    schemas = ", ".join(f"{literal(schema)}::name" for schema in catalog.schemas_of(hotfix))
+    ((closed, unreferable),) = session.query(f"""
+SELECT (SELECT pg_catalog.min(n.nspname::text COLLATE pg_catalog."C") FROM pg_catalog.pg_namespace n
+        WHERE n.nspname IN ({schemas}) AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')),
+    (SELECT pg_catalog.min((pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname))
+            COLLATE pg_catalog."C")
+        FROM ({named_tables_sql(session, hotfix, None)}) AS named (oid, weakest)
+        JOIN pg_catalog.pg_class c ON c.oid = named.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE NOT pg_catalog.has_any_column_privilege(c.oid, 'REFERENCES'))""")
+    if closed and not words.isdisjoint(MAKES_A_RELATION):
+        raise errors.no_create(closed, user)
+    if unreferable and "REFERENCES" in words:
+        raise errors.no_references(unreferable, user)
+
+
+def are_selectable(session: Session, seen: Look) -> bool:
+    """The role that has logged in may select each column; False if one of them is gone. The table is not read: even a
+    SELECT of no rows would run functions of the table's owner, such as those in its policies, with this role's rights.
+
+    Raises:
+        NotOwnerError: it may not.
+    """
+    values = ", ".join(
+        f"({position}, {column.relation_oid}::pg_catalog.oid, {literal(column.expectation.column)}::pg_catalog.name)"
+        for position, column in enumerate(seen.columns)
+    )
+    rows = session.query(f"""
+SELECT e.position, pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'),
+    pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+FROM (VALUES {values}) AS e (position, relation, attribute)
+JOIN pg_catalog.pg_class c ON c.oid = e.relation
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = e.attribute AND NOT a.attisdropped""")
+    for position, usable, selectable in rows:
+        expectation, user = seen.columns[position].expectation, session.facts.user
+        if not usable:
+            raise errors.no_usage(expectation.schema, user)
+        if not selectable:
+            raise errors.no_select_privilege(expectation.name, expectation.table_in_sql, user)
+    return len(rows) == len(seen.columns)
+
+
+def refuse_missing_rights(session: Session, seen: Look) -> None:
+    for column in seen.columns:
+        expectation, user = column.expectation, session.facts.user
+        tables = expectation.qualified_table, expectation.table_in_sql
+        if not column.owned:
+            raise refuse_to_alter(session, tables[0], tables[1:], column.owner or "")
+        if not column.schema_usable:
+            raise errors.no_usage(expectation.schema, user)
+        if not column.lockable:
+            raise errors.no_lock_privilege(*tables, user)

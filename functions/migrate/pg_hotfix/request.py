@@ -1,0 +1,137 @@
+"""What a caller asks for: the event, read and checked before anything is contacted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pg_hotfix import errors
+from pg_hotfix.file.hotfix_file import HOTFIX_ID
+
+ACTIONS = ("check", "plan", "apply", "verify", "revert", "gate")
+KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record", "force")
+EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
+ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
+
+FORCED = 'Send {"action": "revert", "force": true, "reason": "<why the data may go>"}, and the hotfix.'
+
+PLAN_HASH = re.compile(r"[0-9a-f]{64}")
+
+# Who started us, told from the name of the caller's own run. Self-declared, as requested_by is.
+CALLERS = (
+    ("step_functions", re.compile(r"arn:aws[a-z-]*:states:[^:]*:[^:]*:(express|execution):.+")),
+    ("runbook", re.compile(r"arn:aws[a-z-]*:ssm:[^:]*:[^:]*:automation-execution/.+")),
+    ("ci", re.compile(r"https://[^/]+/[^/]+/[^/]+/actions/runs/.+|arn:aws[a-z-]*:(codebuild|codepipeline):.+")),
+)
+TEXT_LIMIT = 1000
+# What breaks a line, moves a terminal's cursor, or can't be written in UTF-8.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `hotfix` is None only for `check` of everything and for `gate`; `requested_by`, `reason` and
+    `correlation_id` are self-declared. `record` names the tool in whose history `apply` writes what it did: only Prisma
+    is known. With `force` a revert looks neither at the rows nor at that history."""
+
+    hotfix: str | None
+    action: str
+    reason: str | None
+    requested_by: str | None
+    plan_hash: str | None
+    correlation_id: str | None
+    caller: str
+    record: str | None = None
+    force: bool = False
+
+
+def parse_request(event: object) -> Request:
+    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the known keys are
+    accepted: neither a host nor a user nor SQL can come from a caller.
+
+    Raises:
+        RequestError: anything else; nothing was contacted.
+    """
+    body, caller, event_id = unwrap(event)
+    unknown = sorted(str(key) for key in body if key not in KEYS)
+    if unknown:
+        raise errors.bad_request(f"The request has the unknown key {clip(unknown[0])}", ALLOWED)
+    texts = {key: read_text(body, key) for key in KEYS if key != "force"}
+    action = texts["action"] or "plan"
+    if action not in ACTIONS:
+        raise errors.bad_request(f"The action {clip(action)} does not exist", f"The actions are {', '.join(ACTIONS)}.")
+    hotfix = texts["hotfix"]
+    if hotfix is None and action not in ("check", "gate"):
+        raise errors.bad_request(f"The request to {action} names no hotfix", ALLOWED)
+    if hotfix is not None and action == "gate":
+        raise errors.bad_request(
+            "The request to gate names a hotfix, but the gate looks at the whole schema", 'Send {"action": "gate"}.'
+        )
+    if hotfix is not None and not HOTFIX_ID.fullmatch(hotfix):
+        raise errors.bad_request(
+            f"{clip(hotfix)} is not the id of a hotfix",
+            "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since.",
+        )
+    plan_hash = texts["plan_hash"]
+    if plan_hash is not None and (action != "apply" or not PLAN_HASH.fullmatch(plan_hash)):
+        raise errors.bad_request(
+            "plan_hash is not what a plan returned, or the action is not apply",
+            "Copy the 64 hex digits from the plan's answer.",
+        )
+    record = texts["record"]
+    if record is not None and (action != "apply" or record != "prisma"):
+        raise errors.bad_request(
+            'record is not "prisma", or the action is not apply',
+            'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.',
+        )
+    force = read_force(body)
+    if force and (action != "revert" or not texts["reason"]):
+        raise errors.bad_request("force is for the action revert only, and needs a reason", FORCED)
+    correlation_id = texts["correlation_id"] or event_id
+    if caller is None:
+        caller = next((name for name, form in CALLERS if form.fullmatch(correlation_id or "")), "direct")
+    return Request(
+        hotfix, action, texts["reason"], texts["requested_by"], plan_hash, correlation_id, caller, record, force
+    )
+
+
+def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
+    """The request itself, the caller as far as the envelope shows it, and the envelope's id.
+
+    https://docs.aws.amazon.com/eventbridge/latest/ref/events-structure.html
+    """
+    if isinstance(event, dict) and "detail-type" in event and "source" in event:
+        detail = event.get("detail")
+        if not isinstance(detail, dict):
+            raise errors.bad_request(
+                "The EventBridge event has no object as its detail", f"Put the request there. {ALLOWED}"
+            )
+        return detail, "eventbridge", read_text(event, "id")
+    if not isinstance(event, dict):
+        raise errors.bad_request("The event is not an object", ALLOWED)
+    return event, None, None
+
+
+def read_text(body: dict[Any, Any], key: str) -> str | None:
+    """The text under that key; None when it is null, not there, or empty as a form's empty field sends it."""
+    value = body.get(key)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str) or len(value) > TEXT_LIMIT or UNPRINTABLE.search(value):
+        raise errors.bad_request(f"{key} is not a text of at most {TEXT_LIMIT} characters in one line", ALLOWED)
+    return value
+
+
+def read_force(body: dict[Any, Any]) -> bool:
+    """A shell and a form know texts only."""
+    value = body.get("force")
+    if value is True or value == "true":
+        return True
+    if value is None or value is False or (isinstance(value, str) and value.strip() in ("", "false")):
+        return False
+    raise errors.bad_request("force is neither true nor false", FORCED)
+
+
+def clip(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:80]}...")

@@ -1,0 +1,239 @@
+"""The database's address and login, from Secrets Manager. The only module that knows boto3."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import boto3
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.config import Config
+from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError, ParamValidationError
+
+from pg_hotfix import errors
+
+if TYPE_CHECKING:
+    from pg_hotfix.settings import Settings
+
+# At DEBUG botocore logs what Secrets Manager answers, the password included. No log level may do that.
+for noisy in ("botocore", "urllib3"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+
+# An endpoint that can't be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
+AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
+# A rotated password shows as 28P01 and is read afresh then. A changed host would not show, and no apply may go to the
+# database of before.
+SECRET_MAX_AGE_SECONDS = 60
+
+# Keys of a URL in JSON, in any case. The database's own address comes before DATABASE_URL, which may be a pooler's:
+# Prisma and Supabase, Vercel, and Neon. https://www.prisma.io/docs/orm/reference/prisma-schema-reference#fields
+URL_KEYS = ("DIRECT_URL", "POSTGRES_URL_NON_POOLING", "DATABASE_URL_UNPOOLED", "DATABASE_URL")
+# SQLAlchemy names its driver in the scheme: postgresql+psycopg2.
+SCHEME = re.compile(r"postgres(ql)?(\+(psycopg|psycopg2|asyncpg|pg8000))?", re.IGNORECASE)
+# What libpq lets override the part before the "?". https://www.postgresql.org/docs/current/libpq-connect.html
+MISPLACED = {"dbname", "host", "hostaddr", "password", "passfile", "port", "service", "user"}
+
+NO_ANSWER = {
+    "InternalFailure",
+    "InternalServiceError",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+ADVICE = {
+    "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist "
+    "in this region.",
+    "AccessDeniedException": "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of "
+    "its own.",
+    "DecryptionFailure": "Pass the key of the secret as SecretKmsKeyArn in the template's parameters.",
+    "InvalidRequestException": "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id <arn>",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to connect and as whom. The password is in no representation of it."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        return f"{self.database} at {self.host}:{self.port}"
+
+
+def read_target(settings: Settings, *, afresh: bool = False) -> Target:
+    """The target that the secret names, from the cache of a warm function unless `afresh`.
+
+    Raises:
+        SecretError: missing, denied or unreadable. SecretUnavailableError: no answer. The database was not contacted.
+    """
+    try:
+        value = secrets_provider().get(settings.secret_arn, max_age=SECRET_MAX_AGE_SECONDS, force_fetch=afresh)
+    except GetParameterError as error:
+        raise translate(settings.secret_arn, error.__context__ or error) from error
+    except NoRegionError as error:
+        raise errors.bad_setting("AWS_REGION", "is not set", "Lambda sets it; set it yourself elsewhere.") from error
+    return parse_secret(value, settings)
+
+
+@cache
+def secrets_provider() -> SecretsProvider:
+    return SecretsProvider(boto3_client=boto3.client("secretsmanager", config=AWS_CONFIG))
+
+
+def translate(arn: str, error: BaseException) -> errors.HotfixError:
+    """https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html#API_GetSecretValue_Errors"""
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code in NO_ANSWER or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+            return errors.secret_unavailable(arn, code)
+        advice = f"Look at its policy and state:  aws secretsmanager describe-secret --secret-id {arn}"
+        return errors.secret_refused(arn, code, ADVICE.get(code, advice))
+    if isinstance(error, NoCredentialsError):
+        return errors.bad_setting("The AWS credentials", "are missing", "Run the function with an execution role.")
+    if isinstance(error, ParamValidationError):
+        return errors.bad_setting("DB_SECRET_ARN", "is no ARN of a secret", "Copy the secret's whole ARN.")
+    return errors.secret_unavailable(arn, type(error).__name__)
+
+
+def parse_secret(value: object, settings: Settings) -> Target:
+    """The target, from any of the shapes that a secret may have; the settings fill what it lacks. Parameters of a URL
+    such as `schema`, `sslmode` or `connection_limit` are for other clients: TLS is verified whatever they say.
+
+    Raises:
+        SecretError: it can't be read; the text and the chain hold nothing of its value.
+    """
+    arn = settings.secret_arn
+    fields = read_fields(value, arn)
+    host = fields.get("host") or settings.db_host
+    if not host:
+        raise errors.secret_lacks(arn, "host", "DB_HOST")
+    refuse_other_addresses(fields.get("host", ""), arn)
+    database = fields.get("dbname") or settings.db_name
+    if not database:
+        raise errors.secret_lacks(arn, "dbname", "DB_NAME")
+    for name in ("username", "password"):
+        if not fields.get(name):
+            raise errors.secret_unreadable(arn, f"holds no {name}")
+    if not fields.get("engine", "postgres").startswith(("postgres", "aurora-postgres")):
+        raise errors.secret_unreadable(arn, "is for another database engine than PostgreSQL")
+    if any("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text) for text in fields.values()):
+        raise errors.secret_unreadable(arn, "holds characters that no PostgreSQL login can have")
+    return Target(host, read_port(fields.get("port"), settings), database, fields["username"], fields["password"])
+
+
+def refuse_other_addresses(host: str, arn: str) -> None:
+    """One host, reached over TCP: only then is there a certificate to verify, and only one server that is changed."""
+    if "," in host:
+        raise errors.secret_unreadable(arn, "names several hosts, and one is supported: the writer's endpoint")
+    if host.startswith(("/", "@")):
+        raise errors.secret_unreadable(arn, "names a Unix socket, and only TCP with TLS is supported")
+
+
+def read_port(text: str | None, settings: Settings) -> int:
+    if not text:
+        return settings.db_port or 5432
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536):
+        raise errors.secret_unreadable(settings.secret_arn, "holds a port that is not a number from 1 to 65535")
+    return int(text)
+
+
+def read_fields(value: object, arn: str) -> dict[str, str]:
+    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could
+    quote the secret."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise errors.secret_unreadable(arn, "is binary") from None
+    if not isinstance(value, str):
+        raise errors.secret_unreadable(arn, "is empty")
+    text = value.strip()
+    scheme, colon, _ = text.partition("://")
+    if colon and (SCHEME.fullmatch(scheme) or scheme.startswith("prisma")):
+        return read_url(text, arn)
+    document = load_json(text)
+    if document is None:
+        raise errors.secret_unreadable(arn, "is neither JSON nor a postgresql:// URL")
+    if not isinstance(document, dict):
+        raise errors.secret_unreadable(arn, "is JSON, but not an object")
+    if found := find_url(document):
+        key, url = found
+        return read_url(url, arn, key)
+    fields = {
+        name: document[name]
+        for name in ("username", "password", "host", "port", "dbname", "engine")
+        if document.get(name) is not None
+    }
+    if any(isinstance(field, bool) or not isinstance(field, str | int) for field in fields.values()):
+        raise errors.secret_unreadable(arn, "holds a field that is neither text nor number")
+    return {name: str(field) for name, field in fields.items()}
+
+
+def find_url(document: dict[str, Any]) -> tuple[str, str] | None:
+    """The first URL that is not empty, with its key as the secret writes it."""
+    found = {key.upper(): (key, url.strip()) for key, url in document.items() if isinstance(url, str) and url.strip()}
+    return next((found[key] for key in URL_KEYS if key in found), None)
+
+
+def load_json(text: str) -> Any:
+    """What the text holds. None instead of an exception, whose context would quote the secret."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_url(text: str, arn: str, key: str = "URL") -> dict[str, str]:
+    """https://www.prisma.io/docs/orm/overview/databases/postgresql#connection-url"""
+    scheme = text.partition("://")[0].lower()
+    if scheme.startswith("prisma"):
+        raise errors.secret_unreadable(arn, f"holds a {key} of Prisma's proxy ({scheme}://), not of a database")
+    if not SCHEME.fullmatch(scheme):
+        raise errors.secret_unreadable(arn, f"holds a {key} that is not postgresql://")
+    fields = split_url(text)
+    if fields is None:
+        raise errors.secret_unreadable(arn, "holds a URL that can't be read")
+    if fields.pop("cut", ""):
+        raise errors.secret_unreadable(arn, "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)")
+    if misplaced := fields.pop("misplaced", ""):
+        what = f'holds a URL that names its {misplaced} behind the "?": write it before that'
+        raise errors.secret_unreadable(arn, what)
+    return fields
+
+
+def split_url(text: str) -> dict[str, str] | None:
+    """The parts that are there, decoded; `cut` when a sign that nobody encoded has put half of a password elsewhere,
+    and `misplaced` for the name of a parameter that would override a part. Of several hosts all are the `host`.
+    None instead of an exception, whose text and context would quote the URL."""
+    if not text.isprintable():  # urlsplit would drop a line break in a password and go on.
+        return None
+    try:
+        several = re.fullmatch(r"([^/?#]*@)?([^/?#@]*,[^/?#@]*)(.*)", text.partition("://")[2])
+        url = urlsplit(f"postgresql://{several[1] or ''}several{several[3]}" if several else text)
+        named = [name.lower() for name, _ in parse_qsl(url.query, keep_blank_values=True)]
+        parts = {
+            "username": url.username,
+            "password": url.password,
+            "host": several[2] if several else url.hostname,
+            "port": "" if url.port is None else str(url.port),
+            "dbname": url.path.removeprefix("/"),
+            "cut": url.fragment or "".join(re.findall("@|(?<=.)/", url.path) + re.findall("@", url.query)),
+            "misplaced": next((name for name in named if name in MISPLACED), ""),
+        }
+        return {name: unquote(part, errors="strict") for name, part in parts.items() if part}
+    except ValueError:
+        return None

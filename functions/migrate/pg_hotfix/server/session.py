@@ -1,0 +1,635 @@
+"""One verified connection to PostgreSQL. With login.py the only module that knows pg8000.
+
+Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a
+file unchanged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import socket
+import struct
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from pg8000.converters import PG_TYPES
+from pg8000.exceptions import DatabaseError, InterfaceError
+from pg8000.native import literal
+from scramp import ScramException
+
+from pg_hotfix import errors
+from pg_hotfix.server import transport
+from pg_hotfix.server.limits import MARGIN_MS, elapsed_ms
+from pg_hotfix.server.login import LibpqConnection, is_from_pooler
+from pg_hotfix.server.pinned import END_OF_FILE, PIN, READ_OWN, set_sql
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from pg_hotfix.server.credentials import Target
+    from pg_hotfix.server.limits import Limits
+
+__all__ = [
+    "HISTORY_BUSY",
+    "IN_USE",
+    "NOT_AS_EXPECTED",
+    "ArrivedLate",
+    "HistoryBusy",
+    "InUse",
+    "LockNotAvailable",
+    "LoginRefused",
+    "NotAsExpected",
+    "ServerFacts",
+    "Session",
+    "literal",
+    "open_session",
+]
+
+type Row = list[Any]
+
+# What pg8000 and the socket raise when the connection is gone, or what comes over it is no protocol.
+LOST = (InterfaceError, OSError, LookupError, ValueError, AttributeError, TypeError, struct.error)
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+# The next attempt may succeed. 40001 comes where the role's transactions are serializable.
+LOCK_NOT_AVAILABLE = {"55P03", "40P01", "40001"}
+# 57P01 and 57P02 ended by the administrator or a crash, 57P03 starting up or shutting down, 57P04 the database was
+# dropped, 57P05 and 25P03 idle for too long.
+ENDED_BY_SERVER = re.compile(r"57P0[1-5]|25P03")
+# No disk, no memory, no file, corruption. But 53400 is a limit that the SQL exceeds each time, such as temp_file_limit.
+IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
+# Their messages name objects and numbers; what rows hold is in DETAIL, which is never shown.
+NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
+# Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
+MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
+# Hints are shown that quote nothing but a setting, and hold no number but its value.
+HOLDS_NO_DATA = re.compile(r"""(?:[^"'«»„“”\d]|(?<=\w)'(?=s\b)|"max_\w+"|\(currently \d+kB\))+""")
+LOCK_TABLE = re.compile(r"max_(?:pred_)?locks_per_transaction")
+# The functions of the server that end a query for the sake of a replica's replay: both codes are mostly something else.
+CANCELLED_IN = ("ProcessInterrupts", "ProcessRecoveryConflict")
+# A character has no equivalent in UTF8, or bytes are no characters.
+NOT_CONVERTED = ("22P05", "22021")
+WITHHELD = "its text may quote row data and is withheld"
+
+# Which function of the server refuses one connection too many, and so whose limit it is.
+LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
+
+# In a line of an error's context: of PL/pgSQL with its arguments, of other languages in quotes.
+FUNCTION = re.compile(
+    r"""(?:[ .]|^)(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'().]+))\([^()]*\)(?= )"""
+    """|(?<= )"(?P<other>[^"]+)"$"""
+)
+
+EXCERPT_CHARACTERS = 120
+
+# What `literal` and the reading of files rely on, whatever the role's own settings say. In a transaction that takes a
+# lock later statements must see what others have committed while it waited.
+SESSION_PARAMETERS = {
+    "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+}
+# The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
+READ_TYPES = {16, 20, 23, 26, 701}
+XID8 = 5069
+UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
+# How our own query says in an error what it has found: https://www.postgresql.org/docs/current/errcodes-appendix.html
+NOT_AS_EXPECTED, INVALID_TEXT, DIVISION_BY_ZERO = "pg-hotfix:", "22P02", "22012"
+HISTORY_BUSY = "pg-hotfix-prisma:"
+IN_USE, RAISED = "pg-hotfix-in-use:", "P0001"
+
+
+class LockNotAvailable(Exception):  # noqa: N818 - never leaves the function
+    """The lock was not free within lock_timeout. The transaction, if any, has failed and holds nothing. `said` is all
+    that the server said of it: never to be shown, since it may quote SQL, but it may name the table."""
+
+    def __init__(self, sqlstate: str, said: str = "") -> None:
+        super().__init__(sqlstate)
+        self.said = said
+
+
+class ArrivedLate(Exception):  # noqa: N818 - never leaves the function
+    """The message came later than it may and has refused itself: no lock was taken. The transaction has failed."""
+
+
+class NotAsExpected(Exception):  # noqa: N818 - never leaves the function
+    """The proof failed in the server: the transaction has failed. `seen` is what the query found, `wanted` the state
+    that was to be proved."""
+
+    def __init__(self, wanted: str, seen: str) -> None:
+        super().__init__()
+        self.wanted, self.seen = wanted, seen
+
+
+class InUse(Exception):  # noqa: N818 - never leaves the function
+    """A column that is to be dropped may hold something of its own. The transaction has failed. `position` is that of
+    the column; `why` is "used", "untold", or "late" when nobody could see it in time."""
+
+    def __init__(self, position: int, why: str) -> None:
+        super().__init__()
+        self.position, self.why = position, why
+
+
+class HistoryBusy(Exception):  # noqa: N818 - never leaves the function
+    """Prisma's lock is not free, or its history is no longer as it was looked at. The transaction has failed."""
+
+
+class LoginRefused(Exception):  # noqa: N818 - never leaves the function
+    """The server refused the credentials (28xxx), or a pooler did. The secret may have been rotated since it was
+    read."""
+
+    def __init__(self, sqlstate: str, message: str, *, by_pooler: bool = False) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate, self.message, self.by_pooler = sqlstate, message, by_pooler
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What the server says of itself and of us. `limits` are those in force, in ms, by the server's names for those
+    that it knows. `database_oid` tells a restored or recreated database of the same name apart. `schemas` are those of
+    the role's own search_path that exist."""
+
+    host: str
+    port: int
+    tls: str
+    limits: dict[str, int]
+    deadlock_timeout_ms: int
+    name: str
+    user: str
+    server_version: str
+    version_number: int
+    database_oid: int
+    in_recovery: bool
+    read_only: bool
+    schemas: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "host": self.host,
+            "port": self.port,
+            "name": self.name,
+            "user": self.user,
+            "server_version": self.server_version,
+            "tls": self.tls,
+        }
+
+
+class Session:
+    """One connection with its time limits in force, and all its settings pinned but while a file's own statements run.
+    Leaving it as a context manager closes it; an open transaction is rolled back by that."""
+
+    def __init__(self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
+        self.connection = connection
+        self.encrypted = encrypted
+        self.target = target
+        self.limits = limits
+        self.lock_held = False
+        self.server_clock_ahead = -math.inf
+        self.own_settings: dict[str, str] = {}
+        self.prepared: dict[str, str] = {}
+        self.numbers = itertools.count(1)
+        # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
+        for oid in PG_TYPES.keys() - READ_TYPES:
+            connection.register_in_adapter(oid, str)
+        connection.register_in_adapter(XID8, self.note_lock)
+        self.facts = self.read_facts(encrypted.version() or "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def encoding(self) -> str:
+        """The database's, as the server says at each login."""
+        return str(self.connection.parameter_statuses.get("server_encoding", "UTF8"))
+
+    def close(self) -> None:
+        with suppress(*LOST):  # It is gone already, and so is everything it held.
+            self.connection.close()
+        hang_up(self.encrypted)
+
+    def note_lock(self, value: str) -> str:
+        """Called as the row arrives: pg8000 drops the rows of a message that fails later on."""
+        self.lock_held = True
+        return value
+
+    def read_facts(self, tls: str) -> ServerFacts:
+        """The settings are pinned, the limit of whole transactions is set, and what is in force is read back.
+
+        Raises:
+            ConfigurationError: a pooler stands in front of the server, or a limit is not in force; nothing was changed.
+        """
+        ((text,),) = self.query(READ_OWN)
+        own = json.loads(text)
+        # A server tells its own process at the login. A pooler tells a number that it has made up, and may change the
+        # server's process between two transactions.
+        # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA
+        if own["pid"] != int.from_bytes((self.connection._backend_key_data or b"")[:4]):
+            raise errors.pooler_in_front(self.target.address)
+        self.own_settings = own["settings"]
+        names = [*self.limits.server_limits(), "transaction_timeout", "deadlock_timeout"]
+        settings = ", ".join(f"{literal(name)}, pg_catalog.current_setting({literal(name)}, true)" for name in names)
+        *_, (text,) = self.query(
+            f"{PIN};"
+            "SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN"
+            f" pg_catalog.set_config('transaction_timeout', '{self.limits.transaction_timeout_ms}ms', false) END;"
+            f"SELECT pg_catalog.json_build_object('limits', pg_catalog.json_build_object({settings}),"
+            f" 'clock', {SERVER_CLOCK}, 'name', d.datname, 'user', current_user,"
+            " 'server_version', pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1),"
+            " 'version_number', pg_catalog.current_setting('server_version_num')::int, 'database_oid', d.oid::bigint,"
+            " 'in_recovery', pg_catalog.pg_is_in_recovery(),"
+            " 'read_only', pg_catalog.current_setting('transaction_read_only')::bool)"
+            " FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+        )
+        facts = json.loads(text)
+        self.note_clock(facts.pop("clock"))
+        limits = {name: parse_ms(shown) for name, shown in facts.pop("limits").items() if shown is not None}
+        deadlock_timeout_ms = limits.pop("deadlock_timeout")
+        asked = self.limits.server_limits()
+        if "transaction_timeout" in limits:
+            asked |= {"transaction_timeout": self.limits.transaction_timeout_ms}
+        for name, asked_ms in asked.items():
+            if not 0 < limits.get(name, 0) <= asked_ms:
+                raise errors.limit_not_in_force(self.target.address, name, asked_ms, limits.get(name, 0))
+        return ServerFacts(
+            host=self.target.host,
+            port=self.target.port,
+            tls=tls,
+            limits=limits,
+            deadlock_timeout_ms=deadlock_timeout_ms,
+            schemas=tuple(own["schemas"]),
+            **facts,
+        )
+
+    def query(self, sql: str) -> list[Row]:
+        """The rows of all statements of `sql`, one after another, from one round trip.
+
+        Raises:
+            LockNotAvailable, InUse, and the errors of the contract; nothing was changed by this.
+        """
+        started = time.monotonic()
+        try:
+            return self.connection.run(sql) or []
+        except (DatabaseError, *LOST) as error:
+            raise self.translate(error, took_ms=elapsed_ms(started)) from error
+
+    def type_modifiers(self) -> list[int]:
+        """Those of the last query's columns: length, precision, scale, or -1.
+
+        https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
+        """
+        return [column["type_modifier"] for column in self.connection.columns or []]
+
+    def query_prepared(self, sql: str) -> list[Row]:
+        """As `query`, for one statement that is run again and again: parsed and planned by the server once."""
+        name = self.prepared.get(sql)
+        if name:
+            return self.query(f"EXECUTE {name}")
+        name = f"pg_hotfix_{next(self.numbers)}"  # A new one, also after an attempt of which only half succeeded.
+        rows = self.query(f"PREPARE {name} AS {sql}; EXECUTE {name}")
+        self.prepared[sql] = name
+        return rows
+
+    def prepare(self, sql: str) -> None:
+        """The server has parsed the statement, so it knows what that names; `shortest` calls it. Nothing has run."""
+        if sql not in self.prepared:
+            name = f"pg_hotfix_{next(self.numbers)}"
+            self.query(f"PREPARE {name} AS {sql}")
+            self.prepared[sql] = name
+
+    def shortest(self, sql: str) -> str:
+        """The same statement, by its name if it was prepared."""
+        return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
+
+    @property
+    def own_search_path(self) -> list[str]:
+        path = self.own_settings["search_path"].strip()
+        return [path] if path else []
+
+    def share_of_statements(self, count: int) -> int:
+        """Returns what each of so many statements may take, in ms: their share before PostgreSQL 17, where nothing
+        limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
+        alone = self.facts.version_number >= 170000
+        return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
+
+    def read_clock(self) -> None:
+        """The server's clock is known as it is now: somebody may have set it."""
+        ((server_clock,),) = self.query(f"SELECT {SERVER_CLOCK}")
+        self.note_clock(server_clock)
+
+    def note_clock(self, server_clock: float) -> None:
+        """The server's clock was read and has come here: it is ahead of ours by the difference, or by more."""
+        self.server_clock_ahead = max(self.server_clock_ahead, server_clock - time.monotonic())
+
+    def server_time_in(self, milliseconds: int) -> str:
+        """SQL for the moment so far from now on, by the server's clock."""
+        return f"pg_catalog.to_timestamp({time.monotonic() + self.server_clock_ahead + milliseconds / 1000:.3f})"
+
+    def run_file(
+        self,
+        hotfix: str,
+        before: str,
+        sql: str,
+        after: str,
+        *,
+        schemas: Sequence[str],
+        locking_ms: int,
+        statement_ms: int,
+    ) -> list[Row]:
+        """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip. `before` begins
+        the transaction, divides by zero if it comes too late, takes the lock by statements of at most `locking_ms`,
+        and ends by selecting an xid8, which tells that the lock is held; from there on each statement has
+        `statement_ms`. `after` may end with COMMIT.
+
+        Only the file's SQL runs under the session's own settings, with `schemas` first in its search_path.
+
+        Raises:
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, ArrivedLate, HistoryBusy,
+            NotAsExpected, InUse, and the errors of the contract: the transaction has failed, so nothing was changed.
+        """
+        own = self.own_settings | {"search_path": ", ".join([*map(errors.quoted, schemas), *self.own_search_path])}
+        prefix = f"{before};{set_sql(own)};\n"
+        self.lock_held = False
+        started = time.monotonic()
+        try:
+            # The line break ends a comment in the file's last line; a second semicolon is an empty statement.
+            return self.connection.run(f"{prefix}{sql}\n;{END_OF_FILE};{after}") or []
+        except DatabaseError as error:
+            sqlstate, message = sqlstate_of(error), error.args[0].get("M", "")
+            if sqlstate == "57014" and not self.lock_held and elapsed_ms(started) >= locking_ms:
+                raise LockNotAvailable("57014") from error
+            if sqlstate == DIVISION_BY_ZERO and not self.lock_held:
+                raise ArrivedLate from error
+            if sqlstate == INVALID_TEXT and NOT_AS_EXPECTED in message:
+                wanted, _, seen = message.partition(NOT_AS_EXPECTED)[2].partition("[")
+                raise NotAsExpected(wanted, f"[{seen.rpartition(']')[0]}]") from error
+            took_ms = elapsed_ms(started)
+            offset = len(prefix.encode()) if self.encoding == "SQL_ASCII" else len(prefix)
+            raise self.translate(error, hotfix, sql, offset, statement_ms, took_ms=took_ms) from error
+        except LOST as error:
+            # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
+            # the file, since the server's own limits are shorter: the network has fallen silent.
+            if hung_up(error) and elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
+                raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
+            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
+
+    def commit(self, hotfix: str, sql: str = "") -> list[Row]:
+        """`sql` was run, and the transaction is committed. Returns the rows.
+
+        Raises:
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, SqlRefusedError: it
+            or a deferred trigger failed; all is rolled back, or will be.
+        """
+        try:
+            return self.connection.run(f"{sql}COMMIT") or []
+        except DatabaseError as error:  # The server answered, so it is still there, and has rolled back.
+            raise self.translate(error, hotfix) from error
+        except LOST as error:
+            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
+
+    def roll_back(self) -> None:
+        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which has
+        the same effect."""
+        try:
+            self.connection.run("ROLLBACK")
+        except (DatabaseError, *LOST):
+            self.close()
+
+    def translate(
+        self,
+        error: Exception,
+        hotfix: str | None = None,
+        sql: str = "",
+        offset: int = 0,
+        statement_ms: int = 0,
+        *,
+        took_ms: float = math.inf,
+    ) -> Exception:
+        """The contract's error for pg8000's, after `took_ms`. The rest is given when it was the file that ran: `offset`
+        is where it began in the message, and `statement_ms` its limit."""
+        if not isinstance(error, DatabaseError):
+            if self.connection.last_words:
+                return errors.pooler_unavailable(self.target.address, f"08P01: {self.connection.last_words}")
+            return errors.connection_lost(self.target.address, reason_of(error))
+        sqlstate, fields = sqlstate_of(error), error.args[0]
+        message = fields.get("M", "")
+        if hotfix and not is_free_of_row_data(sqlstate, fields, sql):
+            message = WITHHELD
+        if sqlstate in ("40001", "40P01") and fields.get("R", "").startswith(CANCELLED_IN):
+            return errors.cancelled_by_replay(self.target.address, f"{sqlstate}: {message}")
+        if sqlstate in LOCK_NOT_AVAILABLE:
+            # Its message, detail and context, and the query inside a function.
+            return LockNotAvailable(sqlstate, " ".join(fields.get(field, "") for field in "MDWq"))
+        if sqlstate == INVALID_TEXT and HISTORY_BUSY in fields.get("M", ""):
+            return HistoryBusy()
+        if sqlstate == RAISED and fields.get("M", "").startswith(IN_USE):
+            position, _, why = fields["M"].removeprefix(IN_USE).partition(" ")
+            return InUse(int(position), why)
+        if ENDED_BY_SERVER.fullmatch(sqlstate):
+            return errors.connection_lost(self.target.address, f"{sqlstate}: {message}")
+        hint = fields.get("H", "")
+        if sqlstate == "53200" and (setting := LOCK_TABLE.search(hint)) and not is_made_up(fields):
+            return errors.lock_table_full(hotfix or "a catalog query of pg-hotfix", message, setting[0])
+        if IN_TROUBLE.fullmatch(sqlstate):
+            return errors.server_in_trouble(self.target.address, f"{sqlstate}: {message}")
+        if sqlstate == "57014":
+            return self.translate_cancelled(hotfix, message, took_ms, statement_ms or self.limits.statement_timeout_ms)
+        if sqlstate == "25006":
+            return errors.read_only(self.target.address, message)
+        if sqlstate == "42501":
+            return errors.permission_denied(self.target.user, message)
+        hint = hint if HOLDS_NO_DATA.fullmatch(hint) and not is_made_up(fields) else ""
+        if hotfix is None and sqlstate in NOT_CONVERTED and self.encoding != "UTF8":
+            reason = f"{sqlstate}: {message}"
+            return errors.catalog_not_readable(self.target.database, self.encoding, reason)
+        if hotfix is None:
+            return errors.query_refused(sqlstate, message, hint)
+        position = int(fields.get("P", 0)) - offset
+        if self.encoding == "SQL_ASCII" and position > 0:  # It counts bytes.
+            position = len(sql.encode()[: position - 1].decode(errors="ignore")) + 1
+        return errors.sql_refused(hotfix, sqlstate, message, excerpt(sql, position), hint)
+
+    def translate_cancelled(
+        self, hotfix: str | None, message: str, took_ms: float, limit_ms: int
+    ) -> errors.StatementTimeoutError:
+        """The server's own limit never ends a statement before its time, whatever language the message is in."""
+        if took_ms < limit_ms:
+            what = hotfix or "a catalog query of pg-hotfix"
+            return errors.cancelled_by_somebody(what, message, round(took_ms), limit_ms)
+        if hotfix:
+            return errors.statement_timeout(hotfix, message, limit_ms)
+        return errors.catalog_too_slow(self.target.address, message, round(took_ms), limit_ms)
+
+
+def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
+    """A session whose server's certificate and name are verified, with the limits in force and its settings pinned.
+
+    Raises:
+        LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
+        nothing secret was sent.
+    """
+    encrypted = transport.encrypt(transport.connect_socket(target, limits), target, ca_bundle)
+    try:
+        connection = LibpqConnection(
+            target.user,
+            host=target.host,
+            port=target.port,
+            database=target.database,
+            password=target.password,
+            ssl_context=False,  # It is encrypted already.
+            application_name="pg-hotfix",
+            startup_params=SESSION_PARAMETERS | limits.startup_parameters(),
+            sock=encrypted,
+        )
+    except (DatabaseError, *LOST) as error:
+        hang_up(encrypted)
+        raise translate_login(first_of(error), target) from error
+    except ScramException:
+        hang_up(encrypted)
+        raise errors.scram_failed(target.address, target.user) from None
+    try:
+        return Session(connection, encrypted, target, limits)
+    except BaseException:
+        with suppress(*LOST):
+            connection.close()
+        hang_up(encrypted)
+        raise
+
+
+def first_of(error: Exception) -> Exception:
+    """What happened first. pg8000 says good-bye to a server that refused it, and if that fails raises this instead."""
+    while isinstance(error.__context__, (DatabaseError, *LOST)):
+        error = error.__context__
+    return error
+
+
+def hang_up(encrypted: ssl.SSLSocket) -> None:
+    """The server is told at once that we are gone: pg8000's file on the socket keeps it open as long as the traceback
+    of an exception holds that file."""
+    with suppress(OSError):
+        encrypted.shutdown(socket.SHUT_RDWR)
+    encrypted.close()
+
+
+def translate_login(error: Exception, target: Target) -> Exception:
+    """The contract's error for a login that failed, or LoginRefused."""
+    if not isinstance(error, DatabaseError):
+        return errors.database_unavailable(target.address, reason_of(error))
+    sqlstate, fields = sqlstate_of(error), error.args[0]
+    message, address, user = fields.get("M", ""), target.address, target.user
+    if is_from_pooler(fields):
+        return translate_pooler(message, target)
+    if sqlstate.startswith("28"):
+        return LoginRefused(sqlstate, message)
+    if sqlstate == "3D000":
+        return errors.database_missing(address, user, sqlstate, message)
+    if sqlstate == "42501":
+        return errors.database_refused(address, target.database, user, sqlstate, message)
+    if sqlstate == "55000":
+        return errors.database_closed(address, target.database, sqlstate, message)
+    if sqlstate == "53300":
+        limit = LIMITED_BY.get(fields.get("R", ""))
+        return errors.no_connection_left(address, target.database, user, sqlstate, message, limit)
+    if sqlstate == "57P03":
+        return errors.server_not_ready(address, f"{sqlstate}: {message}")
+    if sqlstate in ("42704", "22023", "08P01", "0A000"):
+        return errors.startup_refused(address, sqlstate, message)
+    return errors.database_unavailable(address, f"{sqlstate}: {message}")
+
+
+def translate_pooler(message: str, target: Target) -> Exception:
+    """The contract's error for PgBouncer's words, or LoginRefused."""
+    if re.search("authentication failed|no such user", message):
+        return LoginRefused("08P01", message, by_pooler=True)
+    if "no such database" in message:
+        return errors.database_missing(target.address, target.user, "08P01", message, by_pooler=True)
+    if re.search("^(?!unsupported).*(no more connections|_timeout|cannot connect|login has|shutting down)", message):
+        return errors.pooler_unavailable(target.address, f"08P01: {message}")
+    return errors.pooler_in_front(target.address, f"08P01: {message}")
+
+
+def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> bool:
+    """Whether a message about the file's SQL can be shown: it is the file's own words, or it is about the text of the
+    file, or of a kind that names objects only. A value that does not fit, a name that a row made up, and what a
+    trigger RAISEs may be a row's."""
+    message = fields.get("M", "")
+    if message in sql:
+        return True
+    if is_made_up(fields):
+        return False
+    if NAMES_OBJECTS_ONLY.fullmatch(sqlstate):
+        return True
+    if sqlstate.startswith(("42", "3F")):
+        return "P" in fields or all(name in sql for name in re.findall(r'["«„“]([^"»“”]*)["»“”]', message))
+    return False
+
+
+def find_raisers(error: BaseException | None) -> tuple[str, list[str]]:
+    """The SQLSTATE, and the names of the functions whose code made up the error, the innermost first and without
+    schema. They are to be looked up in the catalog and not to be shown: the context may quote row data.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    if not isinstance(error, DatabaseError) or not is_made_up(error.args[0]):
+        return "", []
+    found = [FUNCTION.search(line) for line in error.args[0].get("W", "").splitlines()]
+    names = [name["quoted"] or name["plain"] or name["other"] for name in found if name]
+    return sqlstate_of(error), [name.replace('""', '"') for name in names]
+
+
+def is_made_up(fields: Mapping[str, str]) -> bool:
+    """Whether the words are those of a function or a remote server."""
+    return bool(MADE_UP_BY.fullmatch(fields.get("F", "")))
+
+
+def parse_ms(shown: str) -> int:
+    """A limit as PostgreSQL shows it, in the largest unit that divides it: `90s`, `2min`, or `0` without one. See
+    convert_int_from_base_unit in https://github.com/postgres/postgres/blob/master/src/backend/utils/misc/guc.c
+    """
+    number = shown.rstrip("dhimns")
+    return int(number) * UNITS_MS[shown.removeprefix(number)]
+
+
+def sqlstate_of(error: DatabaseError) -> str:
+    return str(error.args[0].get("C", "XX000"))
+
+
+def reason_of(error: Exception) -> str:
+    """Why the connection was lost; pg8000 wraps the system's words in its own."""
+    if not isinstance(error, InterfaceError):
+        return transport.reason_of(error)
+    if isinstance(error.__cause__, OSError):
+        return transport.reason_of(error.__cause__)
+    return "the server closed it" if hung_up(error) else str(error).rstrip(".")
+
+
+def hung_up(error: Exception) -> bool:
+    """Whether the server ended the connection, and not the network."""
+    closed = str(error) in ("network error", "connection is closed")
+    return isinstance(error, InterfaceError) and closed and not isinstance(error.__cause__, OSError)
+
+
+def excerpt(sql: str, position: int) -> str:
+    """The line of `sql` that holds the character at `position`, counted from 1, with a caret below it; of a long line
+    only what surrounds it. Empty when the position lies outside."""
+    if not 1 <= position <= len(sql) + 1:
+        return ""
+    start = sql.rfind("\n", 0, position - 1) + 1
+    line = sql[start:].split("\n", 1)[0].rstrip("\r").replace("\t", " ")
+    column = position - 1 - start
+    cut = max(0, column - EXCERPT_CHARACTERS // 2) if len(line) > EXCERPT_CHARACTERS else 0
+    head = f"LINE {sql.count('\n', 0, start) + 1}: "
+    return f"{head}{line[cut : cut + EXCERPT_CHARACTERS]}\n{' ' * (len(head) + column - cut)}^"

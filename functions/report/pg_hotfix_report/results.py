@@ -1,0 +1,1 @@
+../../migrate/pg_hotfix/results.py
