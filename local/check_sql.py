@@ -19,7 +19,7 @@ from local.scratch import RUN_MS, Scratch, Table, first_error, qualified, scratc
 from local.show import console
 from local.writes import try_writes
 from pg_hotfix.errors import HotfixError, quoted
-from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix, turn_back
+from pg_hotfix.file.hotfix_file import Hotfix, as_revert, load_hotfix
 from pg_hotfix.hotfix import Report, apply, revert
 
 SQUAWK = Path(sys.executable).parent / "squawk"
@@ -215,7 +215,7 @@ def check_revert(
 ) -> Finding:
     """The function has reverted the file, which left every other column as it was and every write as good as it was,
     and applied it again."""
-    back, results = turn_back(hotfix), []
+    back, results = as_revert(hotfix), []
     try:
         with scratch.open_session() as session:
             # What the file itself wrote into the column is no reason against it here.

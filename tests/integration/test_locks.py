@@ -487,8 +487,8 @@ def test_a_table_that_is_never_free_is_reached(
 def test_the_wait_leaves_time_to_report_before_the_function_ends(
     invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns: list[lock_wait.Turn] = []
-    monkeypatch.setattr(lock_wait.Turn, "give_up", note_and_call(turns, lock_wait.Turn.give_up))
+    turns: list[lock_wait.LockWait] = []
+    monkeypatch.setattr(lock_wait.LockWait, "give_up", note_and_call(turns, lock_wait.LockWait.give_up))
     with holding(database, "SELECT * FROM public.drivers"):
         assert invoke("apply", seconds=12).error_name == "LockBusyError"
     (turn,) = turns
@@ -497,9 +497,9 @@ def test_the_wait_leaves_time_to_report_before_the_function_ends(
 
 
 def note_and_call(
-    turns: list[lock_wait.Turn], method: Callable[[lock_wait.Turn], Any]
-) -> Callable[[lock_wait.Turn], Any]:
-    def noted(turn: lock_wait.Turn) -> Any:
+    turns: list[lock_wait.LockWait], method: Callable[[lock_wait.LockWait], Any]
+) -> Callable[[lock_wait.LockWait], Any]:
+    def noted(turn: lock_wait.LockWait) -> Any:
         turns.append(turn)
         return method(turn)
 

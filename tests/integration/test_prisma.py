@@ -306,7 +306,7 @@ def test_row_security_that_is_switched_on_after_the_look_hides_nothing(
         database.run(f"{table} ENABLE ROW LEVEL SECURITY; {table} FORCE ROW LEVEL SECURITY")
         return found
 
-    monkeypatch.setattr("pg_hotfix.look.find_history", find_and_switch_on)
+    monkeypatch.setattr("pg_hotfix.hotfix.find_history", find_and_switch_on)
     assert prisma_of(invoke("plan"))["state"] == "unreadable"
 
 
@@ -368,14 +368,14 @@ def test_a_trigger_of_another_role_on_the_history_is_never_run(
 
     def find_and_create(*args: Any) -> Any:
         found = find(*args)
-        monkeypatch.setattr("pg_hotfix.look.find_history", find)
+        monkeypatch.setattr("pg_hotfix.hotfix.find_history", find)
         database.run(create_trigger(stranger, kind))
         return found
 
     if before:
         database.run(create_trigger(stranger, kind))
     else:
-        monkeypatch.setattr("pg_hotfix.look.find_history", find_and_create)
+        monkeypatch.setattr("pg_hotfix.hotfix.find_history", find_and_create)
     outcome = invoke("apply", record="prisma")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (

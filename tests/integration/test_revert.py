@@ -606,7 +606,7 @@ def test_a_row_that_a_writer_commits_while_the_lock_is_waited_for_is_seen(
     database.run(f"ALTER ROLE {database.user} SET default_transaction_isolation = '{isolation}'")
     hotfix_id = applied()
     # It stands in the queue from the first attempt on, so long that the writer ends while its transaction is open.
-    monkeypatch.setattr(lock_wait.Turn, "begin_attempt", lambda turn: setattr(turn, "patience_ms", 3_000))
+    monkeypatch.setattr(lock_wait.LockWait, "begin_attempt", lambda turn: setattr(turn, "queue_wait_ms", 3_000))
     with (
         watching_the_queue(database) as seen_waiting,
         holding(database, "UPDATE drivers SET rating = 4", lambda: until(lambda: seen_waiting)),

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pg_hotfix.errors import HotfixFileError, UnknownHotfixError
-from pg_hotfix.file.hotfix_file import Hotfix, NamedTable, Revert, list_hotfixes, load_hotfix, parse_hotfix, turn_back
+from pg_hotfix.file.hotfix_file import Hotfix, NamedTable, Revert, as_revert, list_hotfixes, load_hotfix, parse_hotfix
 from pg_hotfix.file.made import Named
 from pg_hotfix.promises.column.line import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
 
@@ -253,7 +253,7 @@ def test_the_way_back_is_the_sql_of_the_revert_lines() -> None:
     names = (NamedTable(None, "drivers", altered=True),)
     assert hotfix.revert == Revert(sql, 2, names, (Named("INDEX", None, "notes"),))
     assert (hotfix.statement_count, hotfix.sql_to_run) == (1, hotfix.sql)
-    back = turn_back(hotfix)
+    back = as_revert(hotfix)
     assert (back.sql_to_run, back.statement_count, back.named_tables, back.reverting) == (sql, 2, names, True)
     assert (back.sql, back.sha256, back.expectations) == (hotfix.sql, hotfix.sha256, hotfix.expectations)
     assert not back.touches_others
@@ -391,7 +391,7 @@ def test_a_file_needs_no_way_back_until_it_is_asked_for() -> None:
     hotfix = accept(ADD, f'{EXPECT}-- expect: column fleet."Car".size int\n')
     assert hotfix.revert is None
     with pytest.raises(HotfixFileError) as caught:
-        turn_back(hotfix)
+        as_revert(hotfix)
     assert str(caught.value) == (
         f"sql/{ID}.sql has no revert line, so nobody has reviewed the way back."
         " Nothing was contacted and nothing was changed."

@@ -7,34 +7,35 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
 from pg_hotfix.change.blockers import describe_blockers, find_blockers, try_to_describe_blockers
 from pg_hotfix.change.dependents import find_dependents, refuse_dependents
 from pg_hotfix.change.in_transaction import Altered, alter_and_prove
-from pg_hotfix.change.lock_wait import Turn
+from pg_hotfix.change.job import Bookkeeping, Job
+from pg_hotfix.change.lock_wait import LockWait
 from pg_hotfix.change.triggers import name_trigger
 from pg_hotfix.change.unused import explain, guard_sql, refuse_used
 from pg_hotfix.file.characters import fit_hotfix, fit_schema
 from pg_hotfix.file.hotfix_file import (
     ExpectedSchema,
     Hotfix,
+    as_revert,
     list_hotfixes,
     load_hotfix,
     load_schema,
     tables_of,
-    turn_back,
 )
 from pg_hotfix.gate import compare_schema
-from pg_hotfix.history.prisma import RECORDED, read_history
-from pg_hotfix.history.recording import plan_absence, plan_recording, refuse_unrecordable
+from pg_hotfix.history.prisma import RECORDED, find_history, read_history
+from pg_hotfix.history.recording import plan_absence, plan_recording, refuse_recorded, refuse_unrecordable
 from pg_hotfix.look import Look, differing, hash_plan, look
 from pg_hotfix.notes import find_notes
 from pg_hotfix.preconditions import (
     are_selectable,
     refuse_read_only,
-    refuse_recorded,
     refuse_stale_plan,
     refuse_what_alter_table_would,
     refuse_what_cannot_work,
@@ -95,31 +96,28 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
-    with log_in(settings, remaining_ms) as session:
+    reconnect = partial(log_in, settings, remaining_ms)
+    with reconnect() as session:
         try:
             if schema:
                 fit_schema(session, schema)
                 return gate(session, schema)
             hotfixes = [fit_hotfix(session, hotfix) for hotfix in hotfixes]
-            return fulfil(request, session, hotfixes, settings, remaining_ms)
+            return dispatch(request, session, hotfixes, reconnect)
         except errors.HotfixError as error:
             error.facts["limits"] = session.facts.limits
             raise
 
 
-def fulfil(
-    request: Request,
-    session: Session,
-    hotfixes: Sequence[Hotfix],
-    settings: Settings,
-    remaining_ms: Callable[[], int],
+def dispatch(
+    request: Request, session: Session, hotfixes: Sequence[Hotfix], reconnect: Callable[[], Session]
 ) -> Report:
     try:
         match request.action:
             case "apply":
-                return apply(session, hotfixes[0], settings, remaining_ms, request.plan_hash, request.record)
+                return apply(session, hotfixes[0], reconnect, request.plan_hash, request.record)
             case "revert":
-                return revert(session, hotfixes[0], settings, remaining_ms, force=request.force)
+                return revert(session, hotfixes[0], reconnect, force=request.force)
             case "plan":
                 return plan(session, hotfixes[0])
             case "verify":
@@ -135,76 +133,81 @@ def fulfil(
 def apply(
     session: Session,
     hotfix: Hotfix,
-    settings: Settings,
-    remaining_ms: Callable[[], int],
+    reconnect: Callable[[], Session],
     plan_hash: str | None = None,
     record: str | None = None,
 ) -> Report:
     """Every expected column is there as expected, committed and seen again after COMMIT. When all was so already, no
-    lock was taken and no DDL was run. The verdict is this run's own doing: of several runs at once, one says `applied`.
+    lock was taken and no DDL was run. `applied` means that this run made the change: of several at once, one says so.
     With `record` Prisma's history has a row of it, written by the same transaction, or by one of its own.
 
     https://www.postgresql.org/docs/current/sql-altertable.html
     """
-    turn = Turn(session, hotfix)
+    lock_wait = LockWait(session, hotfix)
     while True:
         try:
+            table = find_history(session, hotfix)
             before = look(session, hotfix)
-            turn.recording = plan_recording(hotfix, before) if record else None
-            # Else it is read at the end: an attempt should follow its look as soon as can be.
-            seen_now = record or before.matches
-            history = read_history(session, hotfix, before, turn.recording) if seen_now else None
+            books = plan_recording(hotfix, table, alone=before.matches) if record else None
+            lock_wait.bookkeeping = books
+            # Otherwise read it last, so that the attempt follows the look at once.
+            read_now = record or before.matches
+            history = (
+                read_history(session, hotfix, table, is_there=before.matches, bookkeeping=books) if read_now else None
+            )
         except LockNotAvailable:  # To print a default PostgreSQL needs the table, and to record it needs the history.
-            turn.wait()
+            lock_wait.wait()
             continue
         is_to_record = record is not None and history is not None and history.state != RECORDED
         if before.matches and history and not is_to_record:
-            return count_waiting(
-                turn, report("already_applied", session, hotfix, before, history, find_notes(session, before))
-            )
+            notes = find_notes(session, before)
+            return count_waiting(lock_wait, report("already_applied", session, hotfix, before, history, notes))
         refuse_stale_plan(session, hotfix, before, plan_hash)
         refuse_what_cannot_work(session, hotfix, before)
         if is_to_record and history:
-            refuse_unrecordable(session, hotfix, before.history, history)
+            refuse_unrecordable(session, hotfix, table, history)
         else:
-            turn.recording = None
-        if outcome := attempt(turn, before):
-            return finish(turn, before, outcome, settings, remaining_ms)
+            lock_wait.bookkeeping = books = None
+        job = Job(hotfix, before, books)
+        if outcome := attempt(lock_wait, job):
+            return finish(lock_wait, job, outcome, reconnect)
 
 
-def revert(
-    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int], *, force: bool = False
-) -> Report:
+def revert(session: Session, hotfix: Hotfix, reconnect: Callable[[], Session], *, force: bool = False) -> Report:
     """No expected column is there, committed and seen again after COMMIT, by the way back of a hotfix that was turned
     back. When all were gone already, no lock was taken and no DDL was run. Unless `force` is given, no row held
     anything of its own in them, and Prisma's history does not have the hotfix as applied.
     """
-    turn, guard, rows_seen = Turn(session, hotfix), "" if force else guard_sql(hotfix), force
+    lock_wait, guard, rows_seen = LockWait(session, hotfix), "" if force else guard_sql(hotfix), force
+    books: Bookkeeping | None = None
     while True:
         try:
+            table = find_history(session, hotfix)
             before = look(session, hotfix)
             if before.is_done:
-                history = read_history(session, hotfix, before)
-                return count_waiting(turn, report("already_reverted", session, hotfix, before, history))
+                history = read_history(session, hotfix, table, is_there=before.matches)
+                return count_waiting(lock_wait, report("already_reverted", session, hotfix, before, history))
             refuse_what_cannot_work(session, hotfix, before)
             dependents = find_dependents(session, hotfix)
             refuse_dependents(hotfix, dependents, force=force)
-            turn.touches_others = hotfix.touches_others or bool(before.referenced)
+            lock_wait.touches_others = hotfix.touches_others or bool(before.referenced)
             if not force:  # Each time: it may be a deploy that was waited for.
-                turn.recording = plan_absence(hotfix, before)
-                refuse_recorded(hotfix, before, read_history(session, hotfix, before, turn.recording))
+                books = lock_wait.bookkeeping = plan_absence(hotfix, table)
+                history = read_history(session, hotfix, table, is_there=before.matches, bookkeeping=books)
+                refuse_recorded(hotfix, table, history)
             if not rows_seen:
                 refuse_used(session, hotfix, guard)
                 rows_seen = True
         except LockNotAvailable:
-            turn.wait()
+            lock_wait.wait()
             continue
+        job = Job(hotfix, before, books, f"{dependents.guard}{guard}")
         try:
-            outcome = attempt(turn, before, f"{dependents.guard}{guard}")
+            outcome = attempt(lock_wait, job)
         except InUse as found:  # Somebody has written since, or made what needs the column.
             raise explain(hotfix, found) from found
         if outcome:
-            done = finish(turn, before, outcome, settings, remaining_ms)
+            done = finish(lock_wait, job, outcome, reconnect)
             return replace(done, forced=force, notes=done.notes + dependents.notes(done=True))
 
 
@@ -213,8 +216,10 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
 
     Raises: what `apply` would raise for the same state.
     """
+    table = find_history(session, hotfix)
     seen = look(session, hotfix)
-    history, notes = read_history(session, hotfix, seen), find_notes(session, seen)
+    history = read_history(session, hotfix, table, is_there=seen.matches)
+    notes = find_notes(session, seen)
     if seen.matches:
         already = report("already_applied", session, hotfix, seen, history)
         return replace(already, notes=notes + note_way_back(session, hotfix, seen))
@@ -241,7 +246,7 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     seen = look_for_match(session, hotfix)
     while not are_selectable(session, seen):  # Somebody has dropped one since: most likely this look says so.
         seen = look_for_match(session, hotfix)
-    history = read_history(session, hotfix, seen)
+    history = read_history(session, hotfix, find_history(session, hotfix), is_there=seen.matches)
     return report("verified", session, hotfix, seen, history, find_notes(session, seen))
 
 
@@ -281,27 +286,28 @@ def gate(session: Session, schema: ExpectedSchema) -> Report:
 # The steps
 
 
-def attempt(turn: Turn, before: Look, guard: str = "") -> Altered | None:
-    """The SQL is committed and was proved; or nothing was changed, this run has waited, and is to look again."""
-    if turn.must_look_first:
-        turn.wait()
+def attempt(lock_wait: LockWait, job: Job) -> Altered | None:
+    """The job is committed and was proved; or nothing was changed, this run has waited, and is to look again."""
+    if lock_wait.must_look_first:
+        lock_wait.wait()
         return None
-    refuse_too_late(turn.session, turn)
-    turn.begin_attempt()
+    refuse_too_late(lock_wait.session, lock_wait)
+    lock_wait.begin_attempt()
     try:
-        outcome = alter_and_prove(turn.session, turn.hotfix, before, turn.patience_ms, turn.recording, guard=guard)
+        outcome = alter_and_prove(lock_wait.session, job, lock_wait.queue_wait_ms)
     except errors.HotfixError as error:
-        raise name_trigger(turn.session, turn.hotfix, error) from error.__cause__
+        raise name_trigger(lock_wait.session, job.hotfix, error) from error.__cause__
     if isinstance(outcome, Altered):
         return outcome
-    turn.wait(outcome)
+    lock_wait.wait(outcome)
     return None
 
 
-def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
+def finish(lock_wait: LockWait, job: Job, outcome: Altered, reconnect: Callable[[], Session]) -> Report:
     """The report of what was committed, after one more look."""
-    lock_wait_ms = max(0, round(elapsed_ms(turn.started) - outcome.lock_held_ms))
-    after, history, notes = look_again(turn.session, turn.hotfix, settings, remaining_ms)
+    session, hotfix, before = lock_wait.session, job.hotfix, job.before
+    lock_wait_ms = max(0, round(elapsed_ms(lock_wait.started) - outcome.lock_held_ms))
+    after, history, notes = look_again(session, hotfix, reconnect)
     columns = tuple(
         replace(column, changed_here=proved.changed_here)
         for column, proved in zip(after.columns, outcome.proof, strict=True)
@@ -310,26 +316,26 @@ def finish(turn: Turn, before: Look, outcome: Altered, settings: Settings, remai
     return replace(
         report(
             done if any(column.changed_here for column in columns) else f"already_{done}",
-            turn.session,
-            turn.hotfix,
+            session,
+            hotfix,
             replace(after, columns=columns),
             replace(history, recorded_here=outcome.recorded),
             notes,
         ),
-        attempts=turn.attempts,
+        attempts=lock_wait.attempts,
         lock_wait_ms=lock_wait_ms,
         lock_held_ms=outcome.lock_held_ms,
-        longest_stall_ms=round(max(turn.longest_stall_ms, outcome.stalled_ms), 1),
-        sql=None if before.is_done else turn.hotfix.sql_to_run,
+        longest_stall_ms=round(max(lock_wait.longest_stall_ms, outcome.stalled_ms), 1),
+        sql=None if before.is_done else hotfix.sql_to_run,
     )
 
 
-def count_waiting(turn: Turn, seen: Report) -> Report:
+def count_waiting(lock_wait: LockWait, seen: Report) -> Report:
     """The report of a run that found nothing to do, perhaps only after it had waited."""
-    if not turn.has_begun:
+    if not lock_wait.has_begun:
         return seen
-    waited_ms, stall_ms = round(elapsed_ms(turn.started)), round(turn.longest_stall_ms, 1)
-    return replace(seen, attempts=turn.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
+    waited_ms, stall_ms = round(elapsed_ms(lock_wait.started)), round(lock_wait.longest_stall_ms, 1)
+    return replace(seen, attempts=lock_wait.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
 
 
 def load_list(settings: Settings) -> ExpectedSchema:
@@ -350,7 +356,7 @@ def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
             "SQL_DIR", f"holds no hotfix ({settings.sql_dir})", "Deploy with at least one file in sql/."
         )
     hotfixes = [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
-    return [turn_back(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
+    return [as_revert(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
 
 
 def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
@@ -371,31 +377,27 @@ def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
     ) from refusal
 
 
-def refuse_too_late(session: Session, turn: Turn) -> None:
+def refuse_too_late(session: Session, lock_wait: LockWait) -> None:
     """No attempt begins that could outlive the function."""
     if time.monotonic() > session.limits.last_attempt_at:
-        if turn.has_begun:
-            raise turn.give_up()
+        if lock_wait.has_begun:
+            raise lock_wait.give_up()
         reason = "it answers so slowly that the function's time would run out under the lock"
         raise errors.database_unavailable(session.target.address, reason)
 
 
-def look_again(
-    session: Session, hotfix: Hotfix, settings: Settings, remaining_ms: Callable[[], int]
-) -> tuple[Look, History, Notes]:
+def look_again(session: Session, hotfix: Hotfix, reconnect: Callable[[], Session]) -> tuple[Look, History, Notes]:
     """What is there after COMMIT, seen over a fresh connection if this one has failed.
 
     Raises:
         OutcomeUnknownError: it can't be seen. ColumnMismatchError: somebody changed it since.
     """
     try:
-        after = look(session, hotfix)
-        history, notes = read_history(session, hotfix, after), find_notes(session, after)
+        after, history, notes = look_at_all(session, hotfix)
     except (errors.HotfixError, LockNotAvailable):
         try:
-            with log_in(settings, remaining_ms) as fresh:
-                after = look(fresh, hotfix)
-                history, notes = read_history(fresh, hotfix, after), find_notes(fresh, after)
+            with reconnect() as fresh:
+                after, history, notes = look_at_all(fresh, hotfix)
                 if not after.is_done:
                     refuse_read_only(fresh)  # After a failover, a replica may not have what was committed.
         except errors.RelationError as error:
@@ -408,6 +410,12 @@ def look_again(
     if not after.is_done:
         raise errors.changed_since(hotfix.id, differing(after), reverting=hotfix.reverting)
     return after, history, notes
+
+
+def look_at_all(session: Session, hotfix: Hotfix) -> tuple[Look, History, Notes]:
+    table = find_history(session, hotfix)
+    seen = look(session, hotfix)
+    return seen, read_history(session, hotfix, table, is_there=seen.matches), find_notes(session, seen)
 
 
 def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History, notes: Notes = ()) -> Report:

@@ -1,4 +1,4 @@
-"""Looks at the expected columns, and for Prisma's history, without a lock on any table."""
+"""Looks at the expected columns, without a lock on any table."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
-from pg_hotfix.history.prisma import find_history
 from pg_hotfix.promises.column import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.history.prisma import HistoryTable
     from pg_hotfix.promises.column.catalog import Column, ColumnType
     from pg_hotfix.server.session import Row, Session
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was there at one moment: the expected columns, their types as the server understands them, and where Prisma
-    keeps its history, if it does. `referenced`: by oid, the tables that the foreign keys refer to which would go with
-    the columns, as SQL names them."""
+    """What was there at one moment: the expected columns, and their types as the server understands them. `referenced`:
+    by oid, the tables that the foreign keys refer to which would go with the columns, as SQL names them."""
 
     columns: tuple[Column, ...]
     types: tuple[ColumnType | None, ...]
-    history: HistoryTable | None = None
     reverting: bool = False
     referenced: dict[int | None, str] = field(default_factory=dict)
 
@@ -61,12 +57,11 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     Raises:
         RelationError: an expected table is missing, or is no table.
     """
-    history = find_history(session, hotfix)
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
     _, rows = catalog.parse_columns(text)
     referenced = catalog.find_referenced_tables(session, hotfix) if hotfix.reverting else {}
-    seen = Look(compare_all(hotfix, rows), tuple(types), history, hotfix.reverting, referenced)
+    seen = Look(compare_all(hotfix, rows), tuple(types), hotfix.reverting, referenced)
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pg_hotfix import errors
 from pg_hotfix.change.blockers import named_tables_sql
 from pg_hotfix.file.additions import count_additions, keywords_of
-from pg_hotfix.history.prisma import UNREADABLE
 from pg_hotfix.look import hash_plan
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.promises.column.definition import FIRST_NORMAL_OID, refuse_impossible
@@ -17,7 +16,6 @@ from pg_hotfix.server.session import literal
 
 if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.history.prisma import History
     from pg_hotfix.look import Look
     from pg_hotfix.server.session import Session
 
@@ -48,14 +46,6 @@ def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) 
     if not hotfix.reverting:
         refuse_missing_rights_beside_the_table(session, hotfix)
         refuse_impossible(session, hotfix, seen)
-
-
-def refuse_recorded(hotfix: Hotfix, seen: Look, history: History) -> None:
-    """What Prisma has as applied, with whichever checksum, it never runs again."""
-    if seen.history and history.state == UNREADABLE:
-        raise errors.history_not_seen(hotfix.id, seen.history.name, history.reason)
-    if seen.history and history.has_applied:
-        raise errors.recorded_as_applied(hotfix.id, seen.history.name, seen.history.in_sql)
 
 
 def refuse_read_only(session: Session) -> None:

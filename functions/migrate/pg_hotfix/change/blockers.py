@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
 from pg_hotfix.file.hotfix_file import Hotfix
-from pg_hotfix.history import prisma
 from pg_hotfix.promises.column.catalog import columns_tree_sql
 from pg_hotfix.server.session import LockNotAvailable, literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pg_hotfix.change.job import Bookkeeping
     from pg_hotfix.file.hotfix_file import PackagedFile
-    from pg_hotfix.history.recording import Recording
     from pg_hotfix.server.session import Session
 
 # A busy table has hundreds; a log event has 256 kB.
@@ -76,9 +75,9 @@ class Blocker:
         return described
 
 
-def find_blockers(session: Session, hotfix: PackagedFile, recording: Recording | None = None) -> list[Blocker]:
-    """Every other transaction with a lock, or in wait for one, that conflicts with what the file and `recording` take.
-    Those that wait for nobody come first, of these the oldest. On the expected tables and those that it alters any lock
+def find_blockers(session: Session, hotfix: PackagedFile, bookkeeping: Bookkeeping | None = None) -> list[Blocker]:
+    """Every other transaction with a lock, or in wait for one, in the way of the file or of `bookkeeping`. Those that
+    wait for nobody come first, of these the oldest. On the expected tables and those that it alters any lock
     counts, on those that it refers to the locks of writers; partitions and inheritance children too. Of a way back any
     lock counts on what the foreign keys of its columns refer to. Waits for nobody.
 
@@ -90,9 +89,9 @@ def find_blockers(session: Session, hotfix: PackagedFile, recording: Recording |
     UNION SELECT k.confrelid, {IN_THE_WAY_OF_ALTER} FROM going JOIN pg_catalog.pg_constraint k
         ON k.conrelid = going.relation AND k.contype = 'f' AND going.number = ANY (k.conkey)"""
     tables = (
-        f"{ctes} named (oid, weakest) AS ({named_tables_sql(session, hotfix, recording)}{keys if reverting else ''})"
+        f"{ctes} named (oid, weakest) AS ({named_tables_sql(session, hotfix, bookkeeping)}{keys if reverting else ''})"
     )
-    return read_blockers(session, tables, with_prisma=recording is not None)
+    return read_blockers(session, tables, bookkeeping)
 
 
 def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
@@ -123,17 +122,17 @@ def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
     )
 
 
-def named_tables_sql(session: Session, hotfix: PackagedFile, recording: Recording | None) -> str:
-    """Selects oid and weakest mode in the way for each table that the file and `recording` name."""
+def named_tables_sql(session: Session, hotfix: PackagedFile, bookkeeping: Bookkeeping | None) -> str:
+    """Selects oid and weakest mode in the way for each table that the file and `bookkeeping` name."""
     tables: list[tuple[str | None, str, int]] = []
-    if not (recording and recording.alone):
+    if not (bookkeeping and bookkeeping.alone):
         tables += [(one.schema, one.table, IN_THE_WAY_OF_ALTER) for one in hotfix.expectations]
         tables += [
             (named.schema, named.name, IN_THE_WAY_OF_ALTER if named.altered else IN_THE_WAY_OF_REFERENCES)
             for named in hotfix.named_tables
         ]
-    if recording:
-        tables.append((recording.table.schema, prisma.TABLE, IN_THE_WAY_OF_WRITERS))
+    if bookkeeping:
+        tables.append((*bookkeeping.table, IN_THE_WAY_OF_WRITERS))
     values = ", ".join(
         f"({literal(schema)}::name, {literal(name)}::name, {weakest})" for schema, name, weakest in tables
     )
@@ -152,10 +151,10 @@ def named_tables_sql(session: Session, hotfix: PackagedFile, recording: Recordin
         ORDER BY path.position LIMIT 1))"""
 
 
-def read_blockers(session: Session, tables: str, *, with_prisma: bool = False) -> list[Blocker]:
+def read_blockers(session: Session, tables: str, bookkeeping: Bookkeeping | None = None) -> list[Blocker]:
     """`tables`: CTEs, the last of them `named (oid, weakest)`."""
     modes = ", ".join(map(literal, MODES))
-    is_advisory = prisma.IS_ADVISORY_LOCK if with_prisma else "false"
+    is_advisory = bookkeeping.find_lock if bookkeeping else "false"
     # A prepared transaction has no process; it is known by the lock on its own transaction id.
     sql = f"""
 WITH RECURSIVE {tables}, relation (oid, weakest) AS (
@@ -170,8 +169,8 @@ WITH RECURSIVE {tables}, relation (oid, weakest) AS (
         AND (pg_catalog.array_position(ARRAY[{modes}], l.mode) >= relation.weakest OR {is_advisory})
     ORDER BY l.virtualtransaction, l.pid, l.granted DESC, pg_catalog.array_position(ARRAY[{modes}], l.mode) DESC
 )
--- Prisma's lock outlives the transactions of its session.
-SELECT CASE WHEN b.relation IS NULL THEN 'prisma' ELSE b.virtualtransaction END || ' ' || coalesce(b.pid, 0),
+-- A tool's own lock outlives the transactions of its session.
+SELECT CASE WHEN b.relation IS NULL THEN 'advisory' ELSE b.virtualtransaction END || ' ' || coalesce(b.pid, 0),
     b.pid, coalesce(a.usename, p.owner),
     nullif(a.application_name, ''), a.state,
     extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,

@@ -1,4 +1,4 @@
-"""Runs a file's SQL under a short lock, proves it there, records it if that is asked for, and commits."""
+"""Runs a job's SQL under a short lock, proves it there, keeps books if that is asked for, and commits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.history.prisma import SHOW_ALL_ROWS
-from pg_hotfix.history.recording import take_lock_sql
 from pg_hotfix.look import compare_all, differing
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.server.limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
+from pg_hotfix.server.pinned import SHOW_ALL_ROWS
 from pg_hotfix.server.session import ArrivedLate, HistoryBusy, LockNotAvailable, NotAsExpected
 
 if TYPE_CHECKING:
+    from pg_hotfix.change.job import Bookkeeping, Job
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.history.recording import Recording
     from pg_hotfix.look import Look
     from pg_hotfix.promises.column.catalog import Column
     from pg_hotfix.server.session import Row, Session
@@ -30,7 +29,7 @@ LOCKING_MS = 100
 class Altered:
     """What one committed transaction did, and how long it held the lock at most: from its sending to the answer to
     COMMIT, less the wait. `stalled_ms` is how long others may have waited for it, the wait included. `recorded` tells
-    whether it wrote the row of Prisma's history."""
+    whether its bookkeeping wrote a row."""
 
     proof: tuple[Column, ...]
     lock_held_ms: float
@@ -39,11 +38,11 @@ class Altered:
 
 
 @dataclass(frozen=True)
-class Busy:
-    """A lock was not to be had, or things are no longer as they were looked at: the tables, or Prisma's history. All is
-    rolled back. `stalled_ms` is how long others may have waited behind the attempt. It was `hidden` if the attempt held
-    its own locks and failed on a further one, of which the server `said` something; it was `late` if the message came
-    too late to begin."""
+class NotYet:
+    """A lock was not to be had, or things are no longer as they were looked at: the tables, or the other tool's.
+    All is rolled back. `stalled_ms` is how long others may have waited behind the attempt. It was `hidden` if the
+    attempt held its own locks and failed on a further one, of which the server `said` something; it was `late` if the
+    message came too late to begin."""
 
     stalled_ms: float = 0.0
     hidden: bool = False
@@ -55,39 +54,28 @@ class Replaced(Exception):  # noqa: N818 - never leaves this module
     """What was looked at is no longer there: another table stands in its place, or the column was changed."""
 
 
-def alter_and_prove(
-    session: Session,
-    hotfix: Hotfix,
-    before: Look,
-    patience_ms: int,
-    recording: Recording | None = None,
-    *,
-    guard: str = "",
-    judge_here: bool = False,
-) -> Altered | Busy:
-    """The SQL of the file, or of its way back, is committed, and was proved before COMMIT under the same lock; or
-    nothing was changed. Waits at most `patience_ms` in the lock queue; with 0 it does not enter the queue. What
-    `recording` says is written after the proof, under Prisma's lock, for which it never waits; if nothing else is to be
-    done, no table is locked.
+def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool = False) -> Altered | NotYet:
+    """The job's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits for
+    `queue_wait_ms` at most in the lock queue; with 0 it does not enter the queue. The bookkeeping follows the proof, under
+    the other tool's lock, for which it never waits; if nothing else is to be done, no table is locked.
 
     All goes to the server in one message, COMMIT too: neither the network nor our own processor's share can hold the
     lock any longer. With `judge_here` COMMIT follows once the proof was judged here. The way back runs only if the
-    columns are still those that were looked at, and if `guard`, which is SQL, does not fail.
+    columns are still those that were looked at, and if the guard does not fail.
 
     Raises:
         ColumnMismatchError: the proof failed. OutcomeUnknownError: the connection was lost. InUse: the guard failed.
         Whatever is raised, the session's owner closes it, which rolls back what is not committed.
     """
+    hotfix, before = job.hotfix, job.before
     # The file may make a type, which has no oid before. Only then further round trips are needed under the lock.
     judge_here = judge_here or (None in before.types and not before.reverting)
     started = time.monotonic()
     try:
-        waited_ms, text, rows = run_under_lock(
-            session, hotfix, before, patience_ms, recording, guard=guard, judge_here=judge_here
-        )
+        waited_ms, text, rows = run_under_lock(session, job, queue_wait_ms, judge_here=judge_here)
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
-            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{record_sql(session, recording)}")
+            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{keep_books_sql(session, job.bookkeeping)}")
     except NotAsExpected as error:
         session.roll_back()
         try:
@@ -95,28 +83,28 @@ def alter_and_prove(
                 raise Replaced
             judge(hotfix, before, error.seen)
         except Replaced:
-            return Busy(0.0 if before.is_done else elapsed_ms(started))
-        return alter_and_prove(session, hotfix, before, patience_ms, recording, guard=guard, judge_here=True)
+            return NotYet(0.0 if before.is_done else elapsed_ms(started))
+        return alter_and_prove(session, job, queue_wait_ms, judge_here=True)
     except HistoryBusy:
         stalled_ms = elapsed_ms(started) if session.lock_held and not before.is_done else 0.0
         session.roll_back()
-        return Busy(stalled_ms)
+        return NotYet(stalled_ms)
     except ArrivedLate:
         session.roll_back()
         session.read_clock()
-        return Busy(late=True)
+        return NotYet(late=True)
     except (LockNotAvailable, Replaced) as error:
         # Of several tables or partitions the first are locked while it waits for the next.
         alone = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
             column.has_children for column in before.columns
         )
-        harmless = before.is_done or (alone and not patience_ms and not session.lock_held)
+        harmless = before.is_done or (alone and not queue_wait_ms and not session.lock_held)
         stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
         if isinstance(error, LockNotAvailable) and session.lock_held:
-            return Busy(stalled_ms, hidden=True, said=error.said)
-        return Busy(stalled_ms)
-    recorded = recording is not None and rows[-1] == [1]
+            return NotYet(stalled_ms, hidden=True, said=error.said)
+        return NotYet(stalled_ms)
+    recorded = job.bookkeeping is not None and rows[-1] == [1]
     if before.is_done:
         return Altered(proof, 0.0, 0.0, recorded)
     if before.reverting:  # Of a column that is gone no row tells who dropped it; it was still there under the lock.
@@ -128,27 +116,19 @@ def alter_and_prove(
     return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms, recorded)
 
 
-def run_under_lock(
-    session: Session,
-    hotfix: Hotfix,
-    before: Look,
-    patience_ms: int,
-    recording: Recording | None,
-    *,
-    guard: str,
-    judge_here: bool,
-) -> tuple[float, str, list[Row]]:
+def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool) -> tuple[float, str, list[Row]]:
     """The SQL was run under the lock, and the columns were read: proved by the server, recorded and committed, unless
     they are to be judged here. Returns how long the server had waited for the lock, in ms, the columns' text, and the
     rows. Where all columns are as expected already there is no SQL to run and no table to lock."""
     # The file's own statements may need locks on further tables: they wait a little for these in any case, but not for
     # long, since the first lock is held by then.
-    lock_timeout_ms = patience_ms or SHORTEST_ATTEMPT_MS
+    hotfix, before, books = job.hotfix, job.before, job.bookkeeping
+    lock_timeout_ms = queue_wait_ms or SHORTEST_ATTEMPT_MS
     further_ms = min(lock_timeout_ms, USUAL_ATTEMPT_MS)
     # `lock_timeout` counts for each lock; this limits a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
     # The proof and COMMIT have their share, too; and what looks at the history, and at the columns before a way back.
-    others = 2 + bool(recording) + before.reverting
+    others = 2 + bool(books) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
     read = session.shortest(catalog.read_columns_sql(session, hotfix.expectations, before.types))
     prove = ""
@@ -156,15 +136,15 @@ def run_under_lock(
         prove = (
             f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true),"
             " pg_catalog.set_config('row_security', 'off', true);"
-            f"{read};{record_sql(session, recording)}COMMIT"
+            f"{read};{keep_books_sql(session, books)}COMMIT"
         )
-    locks = f", {take_lock_sql()};{recording.lock}" if recording else ";"
+    locks = f", {books.take_lock};{books.lock_table}" if books else ";"
     if not before.is_done:
-        locks += f"{lock_tables_sql(before, nowait=not patience_ms)};"
+        locks += f"{lock_tables_sql(before, nowait=not queue_wait_ms)};"
     unchanged = ""
     if before.reverting:
         unchanged = (
-            f", pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state}', true);{read};{guard}"
+            f", pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state}', true);{read};{job.guard}"
             f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '', true),"
             f" pg_catalog.set_config('statement_timeout', '{statement_ms}ms', true)"
         )
@@ -186,14 +166,14 @@ def run_under_lock(
     )
     waited_ms = rows[1][0]
     if not judge_here:
-        return waited_ms, rows[-2 if recording else -1][0], rows
+        return waited_ms, rows[-2 if books else -1][0], rows
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query(catalog.read_columns_sql(session, hotfix.expectations, types))
     return waited_ms, text, rows
 
 
-def record_sql(session: Session, recording: Recording | None) -> str:
-    return f"{session.shortest(recording.sql)};" if recording else ""
+def keep_books_sql(session: Session, books: Bookkeeping | None) -> str:
+    return f"{session.shortest(books.sql)};" if books else ""
 
 
 def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:

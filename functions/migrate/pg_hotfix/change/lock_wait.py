@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pg_hotfix.change.blockers import Blocker
-    from pg_hotfix.change.in_transaction import Busy
+    from pg_hotfix.change.in_transaction import NotYet
+    from pg_hotfix.change.job import Bookkeeping
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.history.recording import Recording
     from pg_hotfix.server.session import Session
 
 # Two looks at the locks are this far apart, or five times as far as one takes: at most a sixth of one of the server's
@@ -45,19 +45,19 @@ HIDDEN_PAUSES = (2.0, 4.0, 8.0)
 YIELD_MS = 500
 
 
-class Turn:
+class LockWait:
     """The waiting of one run: how often it tried, how long the next attempt may wait in the queue (0: not at all), and
     how long others may have waited behind it at most. Times in ms."""
 
     def __init__(self, session: Session, hotfix: Hotfix) -> None:
         self.session = session
         self.hotfix = hotfix
-        self.recording: Recording | None = None
+        self.bookkeeping: Bookkeeping | None = None
         self.touches_others = hotfix.touches_others
         self.started = time.monotonic()
         self.attempts = 0
-        self.patience_ms = 0
-        self.next_patience_ms = SHORTEST_ATTEMPT_MS
+        self.queue_wait_ms = 0
+        self.next_queue_wait_ms = SHORTEST_ATTEMPT_MS
         self.longest_stall_ms = 0.0
         self.blockers: list[Blocker] = []
         # When each transaction in the way was seen first. Of those of the first look nobody knows for how long they
@@ -80,7 +80,7 @@ class Turn:
     @property
     def must_look_first(self) -> bool:
         """Whether the file needs locks on further tables: it would wait for these with the first lock in its hand."""
-        alone = self.recording is not None and self.recording.alone
+        alone = self.bookkeeping is not None and self.bookkeeping.alone
         return self.touches_others and not self.has_looked and not alone
 
     @property
@@ -93,7 +93,7 @@ class Turn:
             self.started = time.monotonic()
         self.attempts += 1
 
-    def wait(self, after: Busy | None = None) -> None:
+    def wait(self, after: NotYet | None = None) -> None:
         """An attempt makes sense again: nobody who stays is in the way, and others had the table to themselves for a
         while. Until then this run waited outside the queue. `after`: how the last attempt ended.
 
@@ -121,7 +121,7 @@ class Turn:
                     raise self.give_up()
                 self.is_last = True
             if is_time:
-                # For Prisma's lock no attempt waits.
+                # For another tool's lock no attempt waits.
                 self.be_patient(among_others=any(blocker.table for blocker in self.blockers))
                 return
             vacuum = self.find_autovacuum_to_ask(ages_ms)
@@ -134,7 +134,7 @@ class Turn:
         """Who is in the way is known, and since when. Returns how long to pause before the next look, in ms."""
         began = time.monotonic()
         with suppress(LockNotAvailable):  # Somebody holds the catalog itself: what was seen last is all there is.
-            self.blockers = find_blockers(self.session, self.hotfix, self.recording)
+            self.blockers = find_blockers(self.session, self.hotfix, self.bookkeeping)
             if self.hidden_attempts:
                 # Who was seen once stays suspected until somebody else is.
                 self.suspects = find_suspects(self.session, self.hotfix, self.said) or self.suspects
@@ -149,17 +149,17 @@ class Turn:
     def be_patient(self, *, among_others: bool) -> None:
         """The next attempt waits longer than the last one, unless there is nobody to wait for, or it is the first."""
         if self.attempts == 0:
-            self.patience_ms = 0
+            self.queue_wait_ms = 0
         elif among_others:
-            self.patience_ms = self.next_patience_ms
-            self.next_patience_ms = min(2 * self.patience_ms, self.session.limits.longest_attempt_ms)
+            self.queue_wait_ms = self.next_queue_wait_ms
+            self.next_queue_wait_ms = min(2 * self.queue_wait_ms, self.session.limits.longest_attempt_ms)
         else:
-            self.patience_ms = SHORTEST_ATTEMPT_MS
+            self.queue_wait_ms = SHORTEST_ATTEMPT_MS
 
     def is_worth_trying(self, ages_ms: Collection[float], since_last_attempt_ms: float) -> bool:
         """Whether an attempt may succeed, given for how long each transaction in the way has been seen: all seem to be
         short, and the attempts so far were; or none was there at the last attempt, so that they take turns."""
-        if not ages_ms or (self.next_patience_ms <= USUAL_ATTEMPT_MS and all(age <= LONG_MS for age in ages_ms)):
+        if not ages_ms or (self.next_queue_wait_ms <= USUAL_ATTEMPT_MS and all(age <= LONG_MS for age in ages_ms)):
             return True
         return since_last_attempt_ms >= TURNS_MS and all(age < since_last_attempt_ms for age in ages_ms)
 
@@ -199,8 +199,8 @@ class Turn:
             self.hotfix.id,
             self.hotfix.tables,
             blockers,
-            records=self.recording is not None,
-            alone=self.recording is not None and self.recording.alone,
+            records=self.bookkeeping is not None,
+            alone=self.bookkeeping is not None and self.bookkeeping.alone,
             reverting=self.hotfix.reverting,
             count=len(found),
             hidden=self.hidden_attempts > 0,

@@ -173,7 +173,7 @@ def read_packaged[File: PackagedFile](path: Path, parse: Callable[[bytes], File]
         raise errors.bad_file(path.name, f"can't be read ({error.strerror})", advice) from error
 
 
-def turn_back(hotfix: Hotfix) -> Hotfix:
+def as_revert(hotfix: Hotfix) -> Hotfix:
     """The same hotfix, to be undone.
 
     Raises:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
 from pg_hotfix.promises.column.line import written
+from pg_hotfix.server.pinned import SHOW_ALL_ROWS
 from pg_hotfix.server.session import LockNotAvailable, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pg_hotfix.change.job import Bookkeeping
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.history.recording import Recording
-    from pg_hotfix.look import Look
     from pg_hotfix.server.session import Row, Session
 
 TABLE = "_prisma_migrations"
@@ -29,8 +29,6 @@ TABLE = "_prisma_migrations"
 ADVISORY_LOCK = 72707369
 # How pg_locks shows it. https://www.postgresql.org/docs/current/view-pg-locks.html
 IS_ADVISORY_LOCK = f"(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {ADVISORY_LOCK} AND l.objsubid = 1)"
-# For the transaction; see https://www.postgresql.org/docs/current/ddl-rowsecurity.html
-SHOW_ALL_ROWS = "SELECT pg_catalog.set_config('row_security', 'off', true)"
 # Own rows come first, then failed ones, which block every deploy. Nobody reads more of them.
 READ_ROWS = 50
 
@@ -130,29 +128,36 @@ def foreign_triggers_sql(hotfix: Hotfix) -> str:
     WHERE NOT tg.tgisinternal AND tg.tgenabled <> 'D' AND f.proowner NOT IN ({trusted_roles_sql(hotfix)})"""
 
 
-def read_history(session: Session, hotfix: Hotfix, seen: Look, recording: Recording | None = None) -> History:
+def read_history(
+    session: Session,
+    hotfix: Hotfix,
+    table: HistoryTable | None,
+    *,
+    is_there: bool,
+    bookkeeping: Bookkeeping | None = None,
+) -> History:
     """What the history says now; a look that can't be had is an answer, too. The table's lock is waited for no longer
-    than any look waits. With `recording` the server has parsed its statement as well.
+    than any look waits. `is_there`: the columns are as expected. With `bookkeeping` the server has parsed its statement
+    as well.
 
     Raises:
-        LockNotAvailable: only with `recording`.
+        LockNotAvailable: only with `bookkeeping`.
     """
-    table = seen.history
     if table is None:
         return History(None, NO_HISTORY, without_history(hotfix))
     if reason := find_reason_not_to_read(session, table):
         return unreadable(table, reason)
     try:
-        if recording:
-            session.prepare(recording.sql)
+        if bookkeeping:
+            session.prepare(bookkeeping.sql)
         _, *rows = session.query(read_history_sql(session, hotfix, table))
     except LockNotAvailable:
-        if recording:
+        if bookkeeping:
             raise
         return unreadable(table, "Somebody holds it locked: look again later.")
     except (errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError) as error:
         return unreadable(table, f"{error.facts.get('refusal') or error.message.split('. ', 1)[0]}.")
-    return tell(hotfix, table, rows, is_there=seen.matches)
+    return tell(hotfix, table, rows, is_there=is_there)
 
 
 def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None:

@@ -6,41 +6,34 @@ See mark_migration_applied in https://github.com/prisma/prisma-engines/tree/main
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.history.prisma import ADVISORY_LOCK, FAILED, UNREADABLE, checksums, foreign_triggers_sql
+from pg_hotfix.change.job import Bookkeeping
+from pg_hotfix.history.prisma import (
+    ADVISORY_LOCK,
+    FAILED,
+    IS_ADVISORY_LOCK,
+    TABLE,
+    UNREADABLE,
+    checksums,
+    foreign_triggers_sql,
+)
 from pg_hotfix.server.session import HISTORY_BUSY, literal
 
 if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
     from pg_hotfix.history.prisma import History, HistoryTable
-    from pg_hotfix.look import Look
     from pg_hotfix.server.session import Session
 
 
-@dataclass(frozen=True)
-class Recording:
-    """One statement, to be run under Prisma's lock before COMMIT: it fails unless the history is as it was looked at,
-    and selects how many rows it has written. `lock` is SQL that takes the lock which it needs, before any other table's
-    is asked for, so that nobody waits for that one while this one is not free. `alone` if nothing else is to be done.
-    """
-
-    table: HistoryTable
-    sql: str
-    lock: str = ""
-    alone: bool = False
-
-
-def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
+def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, alone: bool) -> Bookkeeping | None:
     """What `prisma migrate resolve --applied` does, as one statement to be run while Prisma's lock is held: failed rows
     of this id are marked as rolled back, and one that counts as applied is written unless there is one. None without a
-    history.
+    history. `alone`: the columns are there, and nothing else is to be done.
 
     It fails when the history is no longer such that this is right: then it must be looked at again.
     """
-    table = seen.history
     if table is None:
         return None
     known = ", ".join(map(literal, checksums(hotfix)))
@@ -50,7 +43,7 @@ def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
     resolve = f" resolved AS (UPDATE {table.in_sql} SET rolled_back_at = pg_catalog.now() WHERE id IN {failed}),"
     if not table.updatable:
         is_right, resolve = f"{is_right} AND NOT EXISTS {failed}", ""
-    return Recording(
+    return keep_books(
         table,
         "WITH own AS (SELECT id, checksum, finished_at"
         f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)} AND rolled_back_at IS NULL),{resolve}"
@@ -59,8 +52,8 @@ def plan_recording(hotfix: Hotfix, seen: Look) -> Recording | None:
         f" {literal(hotfix.id)} WHERE NOT EXISTS {applied} RETURNING id)"
         f" SELECT CASE WHEN {is_right} THEN (SELECT pg_catalog.count(*)::text FROM written)"
         f" ELSE '{HISTORY_BUSY}' || (SELECT pg_catalog.count(*) FROM own) END::int",
-        lock=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;{refuse_triggers_sql(hotfix, table)};",
-        alone=seen.matches,
+        lock_table=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;{refuse_triggers_sql(hotfix, table)};",
+        alone=alone,
     )
 
 
@@ -73,17 +66,20 @@ def refuse_triggers_sql(hotfix: Hotfix, table: HistoryTable) -> str:
     return f"SELECT WHERE (CASE WHEN EXISTS ({found}) THEN '{HISTORY_BUSY}0' ELSE '0' END)::int > 0"
 
 
-def plan_absence(hotfix: Hotfix, seen: Look) -> Recording | None:
+def plan_absence(hotfix: Hotfix, table: HistoryTable | None) -> Bookkeeping | None:
     """Fails unless no row of this hotfix counts as applied, and no migration runs: for a revert, after which a deploy
     that skips the hotfix would leave the column out. None without a history."""
-    table = seen.history
     if table is None:
         return None
-    return Recording(
+    return keep_books(
         table,
         f"SELECT CASE WHEN EXISTS (SELECT FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
         f" AND finished_at IS NOT NULL AND rolled_back_at IS NULL) THEN '{HISTORY_BUSY}0' ELSE '0' END::int",
     )
+
+
+def keep_books(table: HistoryTable, sql: str, lock_table: str = "", *, alone: bool = False) -> Bookkeeping:
+    return Bookkeeping((table.schema, TABLE), take_lock_sql(), IS_ADVISORY_LOCK, sql, lock_table, alone)
 
 
 def take_lock_sql() -> str:
@@ -109,3 +105,11 @@ def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | 
         raise errors.history_has_trigger(hotfix.id, table.name, table.in_sql, table.trigger, session.facts.user)
     if history.differs:
         raise errors.history_differs(hotfix.id, table.name)
+
+
+def refuse_recorded(hotfix: Hotfix, table: HistoryTable | None, history: History) -> None:
+    """What Prisma has as applied, with whichever checksum, it never runs again."""
+    if table and history.state == UNREADABLE:
+        raise errors.history_not_seen(hotfix.id, table.name, history.reason)
+    if table and history.has_applied:
+        raise errors.recorded_as_applied(hotfix.id, table.name, table.in_sql)

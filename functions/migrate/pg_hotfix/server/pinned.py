@@ -38,6 +38,9 @@ READ_OWN = (
     + "))"
 )
 
+# For the transaction; see https://www.postgresql.org/docs/current/ddl-rowsecurity.html
+SHOW_ALL_ROWS = "SELECT pg_catalog.set_config('row_security', 'off', true)"
+
 
 def set_sql(settings: Mapping[str, str]) -> str:
     """SQL that sets them for the session, whatever a file has set before in the same transaction; if that is rolled
