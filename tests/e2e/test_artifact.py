@@ -128,11 +128,11 @@ def test_verify_proves_the_column(invoke: Callable[..., Invocation], database: D
 
 def test_verify_of_a_missing_column_fails_with_the_text_for_the_operator(invoke: Callable[..., Invocation]) -> None:
     invocation = invoke("verify")
-    assert invocation.error_type == "ColumnMismatchError"
+    assert invocation.error_type == "MismatchError"
     assert invocation.error_message is not None
     assert "public.drivers.active_since" in invocation.error_message
     (line,) = read_lines(invocation, "hotfix failed")
-    assert (line["error"], line["advice"]) == ("ColumnMismatchError", invocation.error_message)
+    assert (line["error"], line["advice"]) == ("MismatchError", invocation.error_message)
     assert [metric["Failed"] for metric in invocation.metrics if "Failed" in metric] == [[1.0]]
 
 

@@ -197,11 +197,11 @@ def test_a_failure_is_shown_as_one(dashboard: Dashboard, database: Database) -> 
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
     dashboard.press("Apply to local")
     dashboard.see_in_popup("✗ Failed")
-    dashboard.see_in_popup("ColumnMismatchError")
+    dashboard.see_in_popup("MismatchError")
     dashboard.press("Close")
     dashboard.press("Refresh")
     dashboard.see("✗ The look failed")
-    dashboard.see("Failed: ColumnMismatchError")
+    dashboard.see("Failed: MismatchError")
     assert dashboard.page.locator("#widget").get_by_text("✓").count() == 0
 
 

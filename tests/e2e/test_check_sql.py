@@ -86,9 +86,7 @@ def test_a_good_file_passes_on_a_filled_table_of_which_nothing_is_left(check: Ch
 def test_a_wrong_expectation_is_caught(check: Check) -> None:
     failed = check(f"-- expect: column {N} bigint null\n{ADD};")
     assert list(failed) == ["columns"]
-    assert failed["columns"].startswith(
-        "ColumnMismatchError: sql/20260301101501_try.sql does not make public.drivers.n"
-    )
+    assert failed["columns"].startswith("MismatchError: sql/20260301101501_try.sql does not make public.drivers.n")
     assert "-- expect: column public.drivers.n integer null" in failed["columns"]
 
 
@@ -153,7 +151,7 @@ def test_a_good_way_back_is_proved(check: Check, sql: str) -> None:
         (
             "DROP INDEX IF EXISTS nothing",
             "revert",
-            "ColumnMismatchError: The revert lines of sql/20260301101501_try.sql do not drop",
+            "MismatchError: The revert lines of sql/20260301101501_try.sql do not drop",
         ),
         (
             "ALTER TABLE drivers DROP n, DROP n",

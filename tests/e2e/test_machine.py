@@ -238,7 +238,7 @@ def test_a_gate_that_stops_a_deploy_tells_its_caller_all_and_nobody_else(
         stopped = stage.run({"action": "gate"})
         database.run_as_owner(ADD_COLUMN)
         passed = stage.run({"action": "gate"})
-    assert stopped.verdict == ("FAILED", "ColumnMismatchError")
+    assert stopped.verdict == ("FAILED", "MismatchError")
     assert f"\n  {COLUMN}\n    expected  timestamp with time zone null\n    actual    missing\n" in str(
         stopped.execution.cause
     )
@@ -390,7 +390,7 @@ def test_a_revert_waits_for_a_busy_table_as_an_apply_does(
         ({"sql": "DROP TABLE drivers"}, "RequestError", "Plan"),
         ({"action": "drop"}, "RequestError", "Plan"),
         ({"action": {"plan": "apply"}}, "RequestError", "Plan"),
-        ({"action": "verify"}, "ColumnMismatchError", "Verify"),
+        ({"action": "verify"}, "MismatchError", "Verify"),
         ({"action": "verify", "plan_hash": "0" * 64}, "RequestError", "Verify"),
         ({"action": "plan", "plan_hash": "0" * 64}, "RequestError", "Plan"),
         ({"hotfix": "20260301101500_nobody_knows"}, "UnknownHotfixError", "Plan"),
@@ -410,7 +410,7 @@ def test_what_no_retry_can_help_fails_at_once(
 def test_a_column_of_another_type_fails_with_the_whole_advice(run: Callable[..., Ended], database: Database) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
     ended = run()
-    assert ended.verdict == ("FAILED", "ColumnMismatchError")
+    assert ended.verdict == ("FAILED", "MismatchError")
     assert ended.execution.cause == (
         f"{COLUMN} exists but is not what {HOTFIX} expects. Nothing was changed.\n"
         "  expected  timestamp with time zone null\n"
@@ -419,7 +419,7 @@ def test_a_column_of_another_type_fails_with_the_whole_advice(run: Callable[...,
         f"  -- expect: column {COLUMN} text null\n"
         "or change the column by a migration of its own: a hotfix never rewrites an existing column."
     )
-    assert ended.steps.count("Plan: ColumnMismatchError") == 1
+    assert ended.steps.count("Plan: MismatchError") == 1
 
 
 def test_an_input_that_is_no_object_is_a_failure_too(staged: Callable[..., Stage]) -> None:
@@ -438,7 +438,7 @@ def test_a_verify_that_fails_after_an_apply_does_not_hide_what_was_committed(
     stage.wait_for_step(arn, "Pause")
     database.run_as_owner("ALTER TABLE drivers DROP COLUMN active_since")
     ended = stage.wait(arn)
-    assert ended.verdict == ("FAILED", "ColumnMismatchError")
+    assert ended.verdict == ("FAILED", "MismatchError")
     assert ended.execution.cause is not None
     what, *_, before = ended.execution.cause.split("\n")
     assert what == f"{COLUMN} is not there, though {HOTFIX} expects it. Nothing was changed."
@@ -1046,9 +1046,9 @@ def test_a_failure_is_reported_with_its_advice(run: Callable[..., Ended], databa
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
     ended = run({"EnvironmentName": "prod"})
     (message,) = ended.messages
-    assert message["Subject"] == "pg-hotfix prod: ColumnMismatchError"
+    assert message["Subject"] == "pg-hotfix prod: MismatchError"
     assert message["Message"] == (
-        f"apply of {HOTFIX} in prod ended with ColumnMismatchError\n\n"
+        f"apply of {HOTFIX} in prod ended with MismatchError\n\n"
         f"{ended.execution.cause}\n\n"
         "Asked for by (self-declared): ana.souza\n"
         "Reason: INC-4711\n"
@@ -1061,7 +1061,7 @@ def test_a_failure_is_reported_with_its_advice(run: Callable[..., Ended], databa
 def test_a_look_that_fails_mails_nobody(run: Callable[..., Ended], database: Database) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text")
     ended = run(action="plan")
-    assert (ended.verdict, ended.messages) == (("FAILED", "ColumnMismatchError"), [])
+    assert (ended.verdict, ended.messages) == (("FAILED", "MismatchError"), [])
 
 
 def test_a_failure_of_a_request_without_anything_reads_well(staged: Callable[..., Stage]) -> None:

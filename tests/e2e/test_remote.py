@@ -177,14 +177,14 @@ def test_an_apply_says_what_is_proved_and_checked(account: Account) -> None:
 
 
 def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path: Path) -> None:
-    account.make_machine(apply=("ColumnMismatchError", ADVICE))
+    account.make_machine(apply=("MismatchError", ADVICE))
     file = tmp_path / "answer.json"
     result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=apply", f"OUTPUT={file}")
     assert result.returncode != 0
     advice = "".join(f"   {line}\n" for line in ADVICE.splitlines())
     assert f"\nColumnMismatchError\n{advice}Next:\n   aws stepfunctions get-execution-history " in result.stdout
     assert "Traceback" not in result.stderr
-    assert json.loads(file.read_text()) == {"error": "ColumnMismatchError", "cause": ADVICE}
+    assert json.loads(file.read_text()) == {"error": "MismatchError", "cause": ADVICE}
 
 
 def test_a_revert_is_followed_and_forced(account: Account) -> None:

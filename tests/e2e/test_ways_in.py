@@ -313,7 +313,7 @@ def test_the_workflow_fails_when_the_hotfix_does(
     database.run_as_owner(WRONG_COLUMN)
     inputs = {"environment": "prod", "id": HOTFIX, "action": "apply", "reason": "INC-4711"}
     assert run_job(stack, "hotfix.yml", "hotfix", inputs, tmp_path) != 0
-    assert "\n    ColumnMismatchError\n" in (tmp_path / "summary").read_text()
+    assert "\n    MismatchError\n" in (tmp_path / "summary").read_text()
 
 
 def test_the_deployment_ends_with_a_check(deploy: Callable[..., DeployedStack], tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_the_runbook_explains_an_apply_that_failed_after_the_approval(
     automation = run_runbook(deploy(), monkeypatch, approve_too_late)
     assert automation.status == "Failed"
     assert automation.failures[-1].startswith(
-        "ExplainFailure: apply: ColumnMismatchError: public.drivers.active_since exists but is not what "
+        "ExplainFailure: apply: MismatchError: public.drivers.active_since exists but is not what "
     )
     assert "ShowApply.words" not in automation.outputs
 
@@ -444,5 +444,5 @@ def test_the_runbook_fails_with_the_text_of_the_function(
     automation = run_runbook(deploy(), monkeypatch)
     assert automation.status == "Failed"
     assert automation.failures[-1].startswith(
-        "ExplainFailure: plan: ColumnMismatchError: public.drivers.active_since exists but is not what "
+        "ExplainFailure: plan: MismatchError: public.drivers.active_since exists but is not what "
     )

@@ -89,7 +89,7 @@ def test_verify_proves_the_column(invoke: Invoke, database: Database) -> None:
 
 def test_verify_of_a_missing_column_is_a_mismatch(invoke: Invoke) -> None:
     outcome = invoke("verify")
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"public.drivers.active_since is not there, though {HOTFIX} expects it. Nothing was changed.\n"
         "  expected  timestamp with time zone null\n"
@@ -114,8 +114,8 @@ def test_a_column_that_goes_after_the_look_is_a_mismatch_too(
 
     monkeypatch.setattr(hotfix, "look", look_and_drop)
     outcome = invoke("verify")
-    assert outcome.error_name == "ColumnMismatchError"
-    assert outcome.line["error"] == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
+    assert outcome.line["error"] == "MismatchError"
 
 
 def test_verify_names_the_right_that_is_lacking(invoke: Invoke, database: Database) -> None:
@@ -264,7 +264,7 @@ def test_a_failure_is_logged_once_with_its_facts(invoke: Invoke) -> None:
     outcome = invoke("verify", reason="INC-4711")
     line = outcome.line
     assert (line["message"], line["level"], line["error"], line["retryable"]) == (
-        "hotfix failed", "ERROR", "ColumnMismatchError", False,
+        "hotfix failed", "ERROR", "MismatchError", False,
     )  # fmt: skip
     assert (line["advice"], line["reason"], line["columns"][0]["actual"]) == (outcome.text, "INC-4711", "missing")
     assert line["duration_ms"] >= 0
@@ -315,7 +315,7 @@ def test_every_packaged_event_is_fulfilled(
 @pytest.mark.usefixtures("packaged_schema")
 @pytest.mark.parametrize("path", sorted(Path("sql").glob("*.sql")), ids=lambda path: path.stem)
 def test_every_packaged_hotfix_can_be_run_twice(invoke: Invoke, path: Path) -> None:
-    assert invoke("verify", path.stem).error_name == "ColumnMismatchError"
+    assert invoke("verify", path.stem).error_name == "MismatchError"
     assert [invoke("apply", path.stem).result for _ in range(2)] == ["applied", "already_applied"]
     assert invoke("verify", path.stem).result == "verified"
 

@@ -102,7 +102,7 @@ def test_a_second_run_takes_no_lock_and_runs_nothing(invoke: Invoke, database: D
 def test_an_existing_column_of_another_type_is_refused(invoke: Invoke, database: Database, action: str) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN active_since text DEFAULT ''")
     outcome = invoke(action)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"public.drivers.active_since exists but is not what {HOTFIX} expects. Nothing was changed.\n"
         "  expected  timestamp with time zone null\n"
@@ -119,7 +119,7 @@ def test_sql_that_makes_something_else_is_rolled_back(
 ) -> None:
     hotfix_id = write_hotfix(ADD_NOTE, "public.drivers.note varchar(10)")
     outcome = invoke("apply", hotfix_id)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"sql/{hotfix_id}.sql does not make public.drivers.note as it expects."
         " The SQL was run and rolled back. Nothing was changed.\n"
@@ -168,7 +168,7 @@ def test_sql_that_makes_the_column_another_way_is_rolled_back(
         f"ALTER TABLE public.drivers ADD COLUMN IF NOT EXISTS note {made};", f"public.drivers.note {expected}"
     )
     outcome = invoke("apply", hotfix_id)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert f"    made      {shown}\n" in outcome.text
     assert "The SQL was run and rolled back." in outcome.text
     assert columns_of(database) == ["id", "name"]
@@ -179,7 +179,7 @@ def test_sql_that_does_not_make_the_column_is_rolled_back(
 ) -> None:
     hotfix_id = write_hotfix("ALTER TABLE public.drivers ADD COLUMN nota text;", NOTE)
     outcome = invoke("apply", hotfix_id)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"sql/{hotfix_id}.sql does not make public.drivers.note as it expects."
         " The SQL was run and rolled back. Nothing was changed.\n"
@@ -241,7 +241,7 @@ def test_a_column_of_a_same_named_table_in_another_schema_proves_nothing(invoke:
     database.run_as_owner("CREATE SCHEMA audit; CREATE TABLE audit.drivers (active_since timestamptz)")
     database.run(f"ALTER ROLE {database.user} SET search_path = audit, public")
     assert invoke("plan").result == "would_apply"
-    assert invoke("verify").error_name == "ColumnMismatchError"
+    assert invoke("verify").error_name == "MismatchError"
 
 
 def test_a_type_that_the_file_itself_creates_is_proved(invoke: Invoke, write_hotfix: WriteHotfix) -> None:
@@ -258,7 +258,7 @@ def test_a_type_that_the_file_itself_creates_is_proved(invoke: Invoke, write_hot
 
 def test_a_type_that_never_appears_is_a_mismatch(invoke: Invoke, write_hotfix: WriteHotfix, database: Database) -> None:
     outcome = invoke("apply", write_hotfix(f"{ADD_NOTE} SELECT 1;", "public.drivers.note public.mood"))
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert "expected  public.mood (no such type) null" in outcome.text
     assert columns_of(database) == ["id", "name"]
 
@@ -653,7 +653,7 @@ def test_a_column_that_appears_while_waiting_needs_no_lock(invoke: Invoke, datab
 def test_a_column_of_another_type_that_appears_while_waiting_is_refused(invoke: Invoke, database: Database) -> None:
     with reader_until_waited_for(database, "ALTER TABLE drivers ADD COLUMN active_since text"):
         outcome = invoke("apply")
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert "IF NOT EXISTS would keep the column as it is." in outcome.text
 
 
@@ -799,7 +799,7 @@ def test_a_column_changed_right_after_commit_is_noticed(
 ) -> None:
     end_session_after_commit(database, monkeypatch, "ALTER TABLE public.drivers DROP COLUMN active_since")
     outcome = invoke("apply")
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"{HOTFIX} was applied and committed, but the look after COMMIT shows something else:"
         " somebody has changed it since.\n"
@@ -815,7 +815,7 @@ def test_a_table_that_is_gone_right_after_commit_is_noticed(
 ) -> None:
     end_session_after_commit(database, monkeypatch, "ALTER TABLE public.drivers RENAME TO riders")
     outcome = invoke("apply")
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"{HOTFIX} was applied and committed, but the look after COMMIT shows something else:"
         " somebody has changed it since.\n"

@@ -68,7 +68,7 @@ def test_a_database_with_all_that_is_expected_passes_and_is_left_as_it_is(
 
 def test_the_incidents_column_is_named_with_the_line_that_adds_it(gate: Gate) -> None:
     outcome = gate(*EXPECTED, ACTIVE_SINCE)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"The database {outcome_database(outcome)} is not as the application expects:"
         " of 3 columns 1 missing, 0 different. Nothing was changed.\n"
@@ -110,7 +110,7 @@ def test_everything_that_is_missing_or_differs_is_in_one_answer(gate: Gate, data
         'app."Payment"."it\'s" date null',
         "nowhere.cars.id integer null",
     )
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"The database {database.name} is not as the application expects:"
         " of 15 columns 10 missing, 3 different. Nothing was changed.\n"

@@ -779,7 +779,7 @@ def knows_transaction_timeout(database: Database) -> bool:
 def test_a_failure_logs_the_limits_too(invoke: Invoke, write_hotfix: Callable[..., str], database: Database) -> None:
     hotfix_id = write_hotfix(*DEFAULT)
     missing = invoke("verify", hotfix_id)
-    assert (missing.error_name, missing.line["limits"]["lock_timeout"]) == ("ColumnMismatchError", 20)
+    assert (missing.error_name, missing.line["limits"]["lock_timeout"]) == ("MismatchError", 20)
     invoke("apply", hotfix_id)
     with holding(database, "LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE"):
         blocked = invoke("verify", hotfix_id)

@@ -349,7 +349,7 @@ def test_a_childs_column_of_another_type_is_shown(
     hotfix_id, sql = add_note(write_hotfix, expected)
     outcome = refused(hotfix_id, sql, sqlstate)
     shown = outcome.line["columns"][0]["expected"]
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     line = f'ALTER TABLE "public"."rides_1" {line.format('"note"')};'
     assert outcome.text == (
         f"public.rides_1 is below public.rides and has a column of its own that is not what {hotfix_id} expects."
@@ -396,7 +396,7 @@ def test_a_childs_column_that_postgresql_would_leave_different_is_shown(
 ) -> None:
     database.run_as_owner(INHERITED.format(of_child))
     outcome = invoke(action, add_note(write_hotfix, expected)[0])
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert f"    actual    {actual}\n" in outcome.text
     assert outcome.text.endswith(f'again:  ALTER TABLE "public"."rides_1" {line.format('"note"')};')
 

@@ -133,7 +133,7 @@ def test_no_action_falls_for_what_another_role_has_created(
     ask("revert")
     names = [answer.partition(":")[0] for answer in answers]
     assert names == [
-        *("ready", "ColumnMismatchError", "ColumnMismatchError", "would_apply", "LockBusyError", "applied"),
+        *("ready", "MismatchError", "MismatchError", "would_apply", "LockBusyError", "applied"),
         *("already_applied", "verified", "passed", "RevertRefusedError", "RevertRefusedError", "reverted"),
         "already_reverted",
     ], answers

@@ -117,7 +117,7 @@ def test_the_errors_shown_are_real_texts() -> None:
         errors.lock_busy(
             HOTFIX, "public.drivers", [BLOCKER], count=1, see="", waited_ms=30_000, attempts=1, stalled_ms=0
         ),
-        errors.column_mismatch(HOTFIX, [mismatch]),
+        errors.mismatch(HOTFIX, [mismatch]),
         errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),
     ]
     assert block_after("errors") == "\n".join(f"{type(error).__name__}: {error}\n" for error in texts)

@@ -401,7 +401,7 @@ def test_a_column_that_is_not_this_hotfixs_is_never_dropped(
 ) -> None:
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN rating text")
     outcome = revert(invoke, package(), **fields)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"{RATING} exists but is not what {NAME} expects. Nothing was changed.\n"
         "  expected  smallint null\n"
@@ -534,7 +534,7 @@ def test_a_way_back_that_leaves_the_column_is_rolled_back(
 ) -> None:
     hotfix_id = applied(revert="DROP INDEX IF EXISTS ratings;")
     outcome = revert(invoke, hotfix_id)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"The revert lines of sql/{NAME}.sql do not drop {RATING}. They were run and rolled back. Nothing was changed."
         " Correct them, have them reviewed, deploy, and run it again."
@@ -627,7 +627,7 @@ def test_another_column_that_comes_into_its_place_is_not_dropped(
 ) -> None:
     hotfix_id = applied()
     attempts = before_the_lock(lambda: database.run("ALTER TABLE drivers ALTER COLUMN rating TYPE text"))
-    assert revert(invoke, hotfix_id, **fields).error_name == "ColumnMismatchError"
+    assert revert(invoke, hotfix_id, **fields).error_name == "MismatchError"
     assert len(attempts) == 1
     assert has_rating(database)
 
@@ -648,7 +648,7 @@ def test_a_column_whose_expression_is_printed_on_several_lines_is_dropped_unless
     again = f"DROP COLUMN rating, ADD COLUMN rating text GENERATED ALWAYS AS ({SEVERAL_LINES.replace('c', 'd')}) STORED"
     attempts = before_the_lock(lambda: changed and database.run_as_owner(f"ALTER TABLE drivers {again}"))
     outcome = revert(invoke, hotfix_id)
-    assert (outcome.result, outcome.error_name) == ((None, "ColumnMismatchError") if changed else ("reverted", None)), (
+    assert (outcome.result, outcome.error_name) == ((None, "MismatchError") if changed else ("reverted", None)), (
         outcome.text
     )
     assert len(attempts) == 1
@@ -889,12 +889,12 @@ def test_applies_and_reverts_at_once_each_tell_what_they_did(
     hotfix_id = applied()
     results = run_at_once(["revert", "apply"] * 4, hotfix_id)
     # What a run had committed may be undone before its look after COMMIT: then it says so, and not what it changed.
-    if "ColumnMismatchError" not in results:
+    if "MismatchError" not in results:
         changes = results.count("reverted") - results.count("applied")
         assert changes == (0 if has_rating(database) else 1)
     assert set(results) <= {
         *("reverted", "already_reverted", "applied", "already_applied"),
-        *("ColumnMismatchError", "changed meanwhile"),
+        *("MismatchError", "changed meanwhile"),
     }
 
 
@@ -933,7 +933,7 @@ def test_a_column_that_comes_back_right_after_commit_is_noticed(
     hotfix_id = applied()
     end_session_after_commit(database, monkeypatch, "ALTER TABLE public.drivers ADD COLUMN rating text")
     outcome = revert(invoke, hotfix_id)
-    assert outcome.error_name == "ColumnMismatchError"
+    assert outcome.error_name == "MismatchError"
     assert outcome.text == (
         f"{hotfix_id} was reverted and committed, but the look after COMMIT shows something else:"
         " somebody has changed it since.\n"

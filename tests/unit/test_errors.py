@@ -27,7 +27,7 @@ NEVER_RETRIED = {
     "ReadOnlyDatabaseError",
     "StatementTimeoutError",
     "SqlRefusedError",
-    "ColumnMismatchError",
+    "MismatchError",
     "RelationError",
     "PlanChangedError",
     "RevertRefusedError",
@@ -243,7 +243,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
-        errors.column_mismatch(
+        errors.mismatch(
             HOTFIX,
             [
                 column("public.drivers.active_since", "timestamp with time zone null", "text null default ''::text"),
@@ -264,7 +264,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
-        errors.column_mismatch(HOTFIX, [column("public.drivers.active_since", "text null", "missing")], read_only=True),
+        errors.mismatch(HOTFIX, [column("public.drivers.active_since", "text null", "missing")], read_only=True),
         (
             f"public.drivers.active_since is not there, though {HOTFIX} expects it. Nothing was changed.\n"
             "  expected  text null\n"

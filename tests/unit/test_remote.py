@@ -197,7 +197,7 @@ def test_what_is_proved_leads_nowhere(output: dict[str, Any]) -> None:
         ("LockBusyError", "apply"),
         ("DatabaseUnavailableError", "apply"),
         ("TIMED_OUT", "apply"),
-        ("ColumnMismatchError", None),
+        ("MismatchError", None),
         ("RequestError", None),
         # That data goes for good is for a person to type.
         ("RevertRefusedError", None),

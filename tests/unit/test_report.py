@@ -291,7 +291,7 @@ def test_what_prisma_does_next_is_what_was_seen_last_and_the_row_is_the_applys()
         (("plan",), "OutcomeUnknownError", "The connection was lost at COMMIT.", None),
         (("plan",), "FunctionCallError", "The function gave no answer.", None),
         (("plan",), "TIMED_OUT", "It ran out of time.", None),
-        (("plan", "apply"), "ColumnMismatchError", "It differs. Nothing was changed.", True),
+        (("plan", "apply"), "MismatchError", "It differs. Nothing was changed.", True),
         (("plan", "apply", "verify"), "EndpointCheckError", "HEAD answered 500.", True),
     ],
 )
@@ -310,7 +310,7 @@ def test_whether_the_table_was_changed_is_told_or_said_to_be_unknown(
     ],
 )
 def test_of_a_failure_alone_no_more_is_said_than_its_text_does(cause: str, changed: bool | None) -> None:
-    found = read_answer({"error": "ColumnMismatchError", "cause": cause})
+    found = read_answer({"error": "MismatchError", "cause": cause})
     assert found
     assert collect_facts(found)["execution"]["changed"] is changed
     assert headings(make_report(found)["markdown"]) == HEADINGS

@@ -397,10 +397,10 @@ def test_a_failure_fails_the_whole_with_the_text_for_the_operator(
     answer: Callable[..., RecordedMachine], failing: str
 ) -> None:
     answers: dict[str, Any] = {"plan": planned(), "apply": applied(), "verify": verified()}
-    automation, requests, _ = run(answer(**answers | {failing: ("ColumnMismatchError", ADVICE)}))
+    automation, requests, _ = run(answer(**answers | {failing: ("MismatchError", ADVICE)}))
     assert automation.status == "Failed"
     assert requests[-1][1]["action"] == failing
-    assert automation.failures[-1] == f"ExplainFailure: {failing}: ColumnMismatchError: {ADVICE}"
+    assert automation.failures[-1] == f"ExplainFailure: {failing}: MismatchError: {ADVICE}"
 
 
 @pytest.mark.parametrize("failing", ["apply", "verify"])
@@ -408,11 +408,11 @@ def test_a_failure_that_has_not_failed_its_step_is_explained_all_the_same(
     answer: Callable[..., RecordedMachine], failing: str
 ) -> None:
     answers: dict[str, Any] = {"plan": planned(), "apply": applied(), "verify": verified()}
-    machine = answer(**answers | {failing: ("ColumnMismatchError", ADVICE)})
+    machine = answer(**answers | {failing: ("MismatchError", ADVICE)})
     automation, requests, _ = run(machine, fails_with_execution=False)
     assert automation.status == "Failed"
     assert requests[-1][1]["action"] == failing
-    assert automation.failures[-1] == f"ExplainFailure: {failing}: ColumnMismatchError: {ADVICE}"
+    assert automation.failures[-1] == f"ExplainFailure: {failing}: MismatchError: {ADVICE}"
     assert "ShowResult.words" not in automation.outputs
     assert ("ShowApply.words" in automation.outputs) == (failing == "verify")
 

@@ -91,7 +91,7 @@ class SqlRefusedError(HotfixError):
     """PostgreSQL refused the SQL and rolled back. Nothing was changed."""
 
 
-class ColumnMismatchError(HotfixError):
+class MismatchError(HotfixError):
     """A column is not what the file expects. No DDL was run, or it was rolled back."""
 
 
@@ -495,9 +495,9 @@ def permission_denied(user: str, message: str) -> NotOwnerError:
     )
 
 
-def column_mismatch(
+def mismatch(
     hotfix: str, differing: Sequence[Mapping[str, Any]], *, read_only: bool = False, reverting: bool = False
-) -> ColumnMismatchError:
+) -> MismatchError:
     """`differing`: the columns as the response shows them, those that are missing with "missing" as `actual`."""
     lines = []
     for column in differing:
@@ -515,16 +515,14 @@ def column_mismatch(
         lines += ["or change the column by a migration of its own: a hotfix never rewrites an existing column."]
     else:
         lines += [f'Apply it:  {{"hotfix": "{hotfix}", "action": "apply"}}']
-    return ColumnMismatchError("\n".join(lines), columns=list(differing))
+    return MismatchError("\n".join(lines), columns=list(differing))
 
 
-def proof_failed(
-    hotfix: str, differing: Sequence[Mapping[str, Any]], *, reverting: bool = False
-) -> ColumnMismatchError:
+def proof_failed(hotfix: str, differing: Sequence[Mapping[str, Any]], *, reverting: bool = False) -> MismatchError:
     """The SQL did not make what its expect lines promise, or did not drop it, and was rolled back."""
     names = " and ".join(column["name"] for column in differing)
     if reverting:
-        return ColumnMismatchError(
+        return MismatchError(
             f"The revert lines of sql/{hotfix}.sql do not drop {names}. They were run and rolled back. {UNCHANGED} "
             "Correct them, have them reviewed, deploy, and run it again.",
             columns=list(differing),
@@ -538,7 +536,7 @@ def proof_failed(
     else:
         lines += ["Correct its SQL."]
     lines += ["Then have it reviewed, deploy, and run it again."]
-    return ColumnMismatchError("\n".join(lines), columns=list(differing))
+    return MismatchError("\n".join(lines), columns=list(differing))
 
 
 def lines_to_paste(columns: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -547,7 +545,7 @@ def lines_to_paste(columns: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def changed_since(
     hotfix: str, differing: Sequence[Mapping[str, Any]] = (), reason: str | None = None, *, reverting: bool = False
-) -> ColumnMismatchError:
+) -> MismatchError:
     done = "reverted" if reverting else "applied"
     what = "but the look after COMMIT shows something else: somebody has changed it since."
     lines = [f"{hotfix} was {done} and committed, {what}", *([reason] if reason else [])]
@@ -555,7 +553,7 @@ def changed_since(
         expected = "missing" if reverting else column["expected"]
         lines += [f"{column['name']}", f"  expected  {expected}", f"  actual    {column['actual']}"]
     lines += [f'Find out who did, and look again:  {{"hotfix": "{hotfix}", "action": "plan"}}']
-    return ColumnMismatchError("\n".join(lines), columns=list(differing))
+    return MismatchError("\n".join(lines), columns=list(differing))
 
 
 LIMITS_OF_A_HOTFIX = (
@@ -575,7 +573,7 @@ def schema_differs(
     hotfixes: Sequence[tuple[str, str]],
     *,
     rest: bool,
-) -> ColumnMismatchError:
+) -> MismatchError:
     """`count`: of all columns on the list. `differing`: those of tables that are there, as the response shows columns.
     `absent`: the other tables, each with its kind, how many columns it should have, and tables that it may be.
     `hotfixes`: name and SQL of what would add columns; `rest`: not all is done by these."""
@@ -603,7 +601,7 @@ def schema_differs(
         'Do not deploy the application until this passes:  {"action": "gate"}',
         "If it is the list that is wrong, write it anew and deploy it:  make gate SCHEMA=schema.sql",
     ]
-    return ColumnMismatchError("\n".join(lines), columns=columns[:LOGGED_COLUMNS])
+    return MismatchError("\n".join(lines), columns=columns[:LOGGED_COLUMNS])
 
 
 def first_of(texts: Sequence[str], longest: int) -> list[str]:
@@ -676,11 +674,9 @@ def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str, 
     )
 
 
-def child_differs(
-    hotfix: str, table: str, child: str, column: Mapping[str, Any], line_to_paste: str
-) -> ColumnMismatchError:
+def child_differs(hotfix: str, table: str, child: str, column: Mapping[str, Any], line_to_paste: str) -> MismatchError:
     """`column`: the child's, as the response shows columns."""
-    return ColumnMismatchError(
+    return MismatchError(
         f"{child} is below {table} and has a column of its own that is not what {hotfix} expects. {UNCHANGED}\n"
         f"  {column['name']}\n    expected  {column['expected']}\n    actual    {column['actual']}\n"
         "ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own, and run the same "

@@ -37,7 +37,7 @@ def compare_schema(session: Session, schema: ExpectedSchema) -> tuple[Column, ..
     does not matter.
 
     Raises:
-        ColumnMismatchError: its text names all that are missing or differ. LockBusyError: a table can't be looked at.
+        MismatchError: its text names all that are missing or differ. LockBusyError: a table can't be looked at.
     """
     try:
         columns = tuple(look_at_all(session, schema))

@@ -241,7 +241,7 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     """Every expectation holds, and the role that has logged in can select the columns. Nothing was changed.
 
     Raises:
-        ColumnMismatchError: one is missing or differs. NotOwnerError: the role may not select one.
+        MismatchError: one is missing or differs. NotOwnerError: the role may not select one.
     """
     seen = look_for_match(session, hotfix)
     while not are_selectable(session, seen):  # Somebody has dropped one since: most likely this look says so.
@@ -253,7 +253,7 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
 def look_for_match(session: Session, hotfix: Hotfix) -> Look:
     seen = look(session, hotfix)
     if not seen.matches:
-        raise errors.column_mismatch(hotfix.id, differing(seen), read_only=True)
+        raise errors.mismatch(hotfix.id, differing(seen), read_only=True)
     return seen
 
 
@@ -277,7 +277,7 @@ def gate(session: Session, schema: ExpectedSchema) -> Report:
     """Every column that the application expects is there as expected. Nothing was changed.
 
     Raises:
-        ColumnMismatchError: names all that are missing or differ.
+        MismatchError: names all that are missing or differ.
     """
     columns = compare_schema(session, schema)
     return Report("passed", columns, session.facts.describe(), limits=session.facts.limits, sql_sha256=schema.sha256)
@@ -390,7 +390,7 @@ def look_again(session: Session, hotfix: Hotfix, reconnect: Callable[[], Session
     """What is there after COMMIT, seen over a fresh connection if this one has failed.
 
     Raises:
-        OutcomeUnknownError: it can't be seen. ColumnMismatchError: somebody changed it since.
+        OutcomeUnknownError: it can't be seen. MismatchError: somebody changed it since.
     """
     try:
         after, history, notes = look_at_all(session, hotfix)

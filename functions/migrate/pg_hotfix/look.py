@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.promises.column.catalog import Column, ColumnType
-    from pg_hotfix.server.session import Row, Session
+    from pg_hotfix.promises.column.catalog import Column, ColumnType, Found
+    from pg_hotfix.server.session import Session
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     """
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
-    _, rows = catalog.parse_columns(text)
+    _, found = catalog.parse_columns(text)
     referenced = catalog.find_referenced_tables(session, hotfix) if hotfix.reverting else {}
-    seen = Look(compare_all(hotfix, rows), tuple(types), hotfix.reverting, referenced)
+    seen = Look(compare_all(hotfix, found), tuple(types), hotfix.reverting, referenced)
     for column in seen.columns:
         table = column.expectation.qualified_table
         if column.relation_kind is None:
@@ -75,9 +75,9 @@ def look(session: Session, hotfix: Hotfix) -> Look:
     return seen
 
 
-def compare_all(hotfix: Hotfix, rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Each expectation held against its row; there is exactly one row for each."""
-    return tuple(catalog.compare(expectation, row) for expectation, row in zip(hotfix.expectations, rows, strict=True))
+def compare_all(hotfix: Hotfix, found: Sequence[Found]) -> tuple[Column, ...]:
+    """Each expectation held against what was found of it."""
+    return tuple(catalog.compare(expectation, one) for expectation, one in zip(hotfix.expectations, found, strict=True))
 
 
 def differing(seen: Look) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
     refuse_read_only(session)
     wrong = [column.describe() for column in seen.columns if not column.matches and column.actual != catalog.MISSING]
     if wrong:
-        raise errors.column_mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
+        raise errors.mismatch(hotfix.id, wrong, reverting=hotfix.reverting)
     if not seen.is_done:
         refuse_what_alter_table_would(session, hotfix, seen)
 

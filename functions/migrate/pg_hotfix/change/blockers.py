@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pg_hotfix import errors
 from pg_hotfix.file.hotfix_file import Hotfix
 from pg_hotfix.promises.column.catalog import columns_tree_sql
-from pg_hotfix.server.session import LockNotAvailable, literal
+from pg_hotfix.server.session import LockNotAvailable, literal, read_as, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,14 +170,17 @@ WITH RECURSIVE {tables}, relation (oid, weakest) AS (
     ORDER BY l.virtualtransaction, l.pid, l.granted DESC, pg_catalog.array_position(ARRAY[{modes}], l.mode) DESC
 )
 -- A tool's own lock outlives the transactions of its session.
-SELECT CASE WHEN b.relation IS NULL THEN 'advisory' ELSE b.virtualtransaction END || ' ' || coalesce(b.pid, 0),
-    b.pid, coalesce(a.usename, p.owner),
-    nullif(a.application_name, ''), a.state,
-    extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age,
+SELECT CASE WHEN b.relation IS NULL THEN 'advisory' ELSE b.virtualtransaction END || ' ' || coalesce(b.pid, 0)
+        AS transaction,
+    b.pid, coalesce(a.usename, p.owner) AS user,
+    nullif(a.application_name, '') AS application_name, a.state,
+    extract(epoch FROM pg_catalog.clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8
+        AS transaction_seconds,
     pg_catalog.upper(pg_catalog.regexp_replace(
-        pg_catalog.replace(b.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')),
+        pg_catalog.replace(b.mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g')) AS lock_mode,
     b.granted, b.pid IN (SELECT pid FROM held WHERE NOT granted) IS TRUE AS waiting,
-    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), p.gid,
+    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS table,
+    p.gid AS prepared_transaction,
     -- Of all processes with a database only autovacuum has no user. Its query is hidden, the age of the table is not.
     CASE WHEN a.pid IS NULL OR a.usesysid IS NOT NULL THEN NULL
         WHEN a.query LIKE '%(to prevent wraparound)' OR pg_catalog.age(c.relfrozenxid) > least(
@@ -188,7 +191,7 @@ SELECT CASE WHEN b.relation IS NULL THEN 'advisory' ELSE b.virtualtransaction EN
             pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::int,
             (SELECT option_value::int FROM pg_catalog.pg_options_to_table(c.reloptions)
                 WHERE option_name = 'autovacuum_multixact_freeze_max_age'))
-        THEN '{WRAPAROUND}' ELSE '{AUTOVACUUM}' END
+        THEN '{WRAPAROUND}' ELSE '{AUTOVACUUM}' END AS autovacuum
 FROM blocker b
 LEFT JOIN pg_catalog.pg_class c ON c.oid = b.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -198,8 +201,8 @@ LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'tran
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
 -- A query's workers hold no lock that their leader does not hold. A subscription's workers have their own transactions.
 WHERE a.leader_pid IS NULL OR a.backend_type <> 'parallel worker'
-ORDER BY waiting, age DESC NULLS LAST, b.pid"""
-    return [Blocker(*row) for row in session.query_prepared(sql)]
+ORDER BY waiting, transaction_seconds DESC NULLS LAST, b.pid"""
+    return read_as(Blocker, session.query_prepared(with_names(sql)))
 
 
 def describe_blockers(session: Session, blockers: Sequence[Blocker]) -> tuple[Blocker, ...]:

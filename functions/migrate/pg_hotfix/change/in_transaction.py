@@ -56,15 +56,15 @@ class Replaced(Exception):  # noqa: N818 - never leaves this module
 
 def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool = False) -> Altered | NotYet:
     """The job's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits for
-    `queue_wait_ms` at most in the lock queue; with 0 it does not enter the queue. The bookkeeping follows the proof, under
-    the other tool's lock, for which it never waits; if nothing else is to be done, no table is locked.
+    `queue_wait_ms` at most in the lock queue; with 0 it does not enter the queue. The bookkeeping follows the proof,
+    under the other tool's lock, for which it never waits; if nothing else is to be done, no table is locked.
 
     All goes to the server in one message, COMMIT too: neither the network nor our own processor's share can hold the
     lock any longer. With `judge_here` COMMIT follows once the proof was judged here. The way back runs only if the
     columns are still those that were looked at, and if the guard does not fail.
 
     Raises:
-        ColumnMismatchError: the proof failed. OutcomeUnknownError: the connection was lost. InUse: the guard failed.
+        MismatchError: the proof failed. OutcomeUnknownError: the connection was lost. InUse: the guard failed.
         Whatever is raised, the session's owner closes it, which rolls back what is not committed.
     """
     hotfix, before = job.hotfix, job.before
@@ -180,7 +180,7 @@ def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
     """The columns are as expected, in the tables that were looked at, and in the transaction that took the lock.
 
     Raises:
-        ColumnMismatchError, HotfixFileError, Replaced: they are not. What is not committed is not to be committed.
+        MismatchError, HotfixFileError, Replaced: they are not. What is not committed is not to be committed.
     """
     own, rows = catalog.parse_columns(text)
     if not own:  # The reading of the file refuses transaction control; this is the second line of defence.

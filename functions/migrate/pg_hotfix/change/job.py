@@ -16,8 +16,8 @@ class Bookkeeping:
 
     `take_lock` is an SQL expression that takes that tool's lock, and never waits; `find_lock` tells that lock in
     pg_locks, which the SQL calls `l`. `lock_table` is SQL that locks `table` (schema and name) before any other table
-    is asked for, so that nobody waits for that one while this one is not free. `sql` is one statement, run before
-    COMMIT, which selects how many rows it has written. Each of them fails with HistoryBusy unless all is as it was looked at.
+    is asked for, so that nobody waits for that one while this one is not free. `sql` is one statement before COMMIT,
+    which selects how many rows it has written. Each of them fails with HistoryBusy unless all is as it was looked at.
     `alone` if nothing else is to be done.
     """
 

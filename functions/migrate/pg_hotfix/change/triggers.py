@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.server.session import WITHHELD, LockNotAvailable, find_raisers, literal
+from pg_hotfix.server.session import WITHHELD, LockNotAvailable, find_raisers, literal, read_as, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def name_trigger(session: Session, hotfix: Hotfix, error: errors.HotfixError) ->
         return error
     session.roll_back()
     try:
-        found = [Raiser(*row) for row in session.query(find_raisers_sql(names))]
+        found = read_as(Raiser, session.query(with_names(find_raisers_sql(names))))
     except (errors.HotfixError, LockNotAvailable):
         return error
     # A trigger's function is further out than what it calls.
@@ -89,5 +89,5 @@ WITH function (oid, name, written) AS (
     -- What a partition has of its parent's is not told of its own.
     WHERE t.tgenabled IN ('O', 'A') AND NOT t.tgisinternal AND t.tgparentid = 0
 )
-SELECT f.name, f.written, c.words, c.schema, c.relation, c.event_trigger, c.enabled
+SELECT f.name, f.written AS function, c.words AS trigger, c.schema, c.relation AS table, c.event_trigger, c.enabled
 FROM function f LEFT JOIN called c ON c.oid = f.oid ORDER BY c.event_trigger, c.words"""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from pg_hotfix import errors
 from pg_hotfix.promises.column.line import written
 from pg_hotfix.server.pinned import SHOW_ALL_ROWS
-from pg_hotfix.server.session import LockNotAvailable, literal
+from pg_hotfix.server.session import LockNotAvailable, literal, read_as, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pg_hotfix.change.job import Bookkeeping
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.server.session import Row, Session
+    from pg_hotfix.server.session import Session
 
 TABLE = "_prisma_migrations"
 # One for each database. Prisma takes it for as long as its session lasts, and gives up after 10 s.
@@ -59,6 +59,17 @@ class HistoryTable:
     @property
     def in_sql(self) -> str:
         return f"{errors.quoted(self.schema)}.{errors.quoted(TABLE)}"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One row of the history. One that runs at this moment looks like one that failed: `pid` is who might be at it."""
+
+    name: str
+    checksum: str
+    finished: bool
+    rolled_back: bool
+    pid: int | None
 
 
 @dataclass(frozen=True)
@@ -157,7 +168,7 @@ def read_history(
         return unreadable(table, "Somebody holds it locked: look again later.")
     except (errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError) as error:
         return unreadable(table, f"{error.facts.get('refusal') or error.message.split('. ', 1)[0]}.")
-    return tell(hotfix, table, rows, is_there=is_there)
+    return tell(hotfix, table, read_as(Migration, rows), is_there=is_there)
 
 
 def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None:
@@ -179,14 +190,16 @@ def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None
 
 
 def read_history_sql(session: Session, hotfix: Hotfix, table: HistoryTable) -> str:
-    """A migration that runs at this moment looks like one that failed: the last column is who might be at it.
+    """Selects a text for each Migration.
 
     With row_security off the server refuses to hide rows from this, should somebody switch it on meanwhile.
     """
-    return (
-        f"{SHOW_ALL_ROWS};SELECT migration_name, checksum, finished_at IS NOT NULL, rolled_back_at IS NOT NULL,"
+    return f"{SHOW_ALL_ROWS};" + with_names(
+        "SELECT migration_name AS name, checksum, finished_at IS NOT NULL AS finished,"
+        " rolled_back_at IS NOT NULL AS rolled_back,"
         " CASE WHEN finished_at IS NULL AND rolled_back_at IS NULL THEN (SELECT l.pid FROM pg_catalog.pg_locks l"
         f" WHERE {IS_ADVISORY_LOCK} AND l.granted AND l.database = {literal(session.facts.database_oid)} LIMIT 1) END"
+        " AS pid"
         f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
         " OR finished_at IS NULL AND rolled_back_at IS NULL"
         f" ORDER BY migration_name <> {literal(hotfix.id)}, started_at LIMIT {READ_ROWS}"
@@ -199,17 +212,17 @@ def checksums(hotfix: Hotfix) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hashlib.sha256(sql.encode()).hexdigest() for sql in spellings))
 
 
-def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Row], *, is_there: bool) -> History:
-    """What the rows of `read_history_sql` mean. `is_there`: the columns are as expected."""
-    own = [row for row in rows if row[0] == hotfix.id]
-    applied = {row[1] for row in own if row[2] and not row[3]}
-    unfinished = [row for row in rows if not row[2] and not row[3]]
-    failed = tuple(dict.fromkeys(row[0] for row in unfinished))
+def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Migration], *, is_there: bool) -> History:
+    """What these rows of the history mean. `is_there`: the columns are as expected."""
+    own = [row for row in rows if row.name == hotfix.id]
+    applied = {row.checksum for row in own if row.finished and not row.rolled_back}
+    unfinished = [row for row in rows if not row.finished and not row.rolled_back]
+    failed = tuple(dict.fromkeys(row.name for row in unfinished))
     differs = bool(applied) and applied.isdisjoint(checksums(hotfix))
     if hotfix.id in failed:
         state = FAILED
         # Prisma refuses --applied (P3008) where a row of this name was ever finished.
-        text = when_failed(hotfix.id, "--rolled-back" if any(row[2] for row in own) else "--applied", is_there)
+        text = when_failed(hotfix.id, "--rolled-back" if any(row.finished for row in own) else "--applied", is_there)
     elif applied:
         state = OTHER_CHECKSUM if differs else RECORDED
         text = when_applied(hotfix.id, state, is_there)
@@ -217,7 +230,7 @@ def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Row], *, is_there: 
         state = ROLLED_BACK if own else NOT_RECORDED
         text = when_run(hotfix.id, state, is_there)
     if failed:
-        running = next((row[4] for row in unfinished if row[4]), None)
+        running = next((row.pid for row in unfinished if row.pid), None)
         text = f"{when_blocked(failed, running)} {text if state == FAILED else resolve_others(failed, text)}"
     return History(table.name, state, text, failed, differs, has_applied=bool(applied))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.server.session import LockNotAvailable, literal
+from pg_hotfix.server.session import LockNotAvailable, literal, read_as, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,14 +63,15 @@ def line_that_grants(session: Session, role: str, found: Membership) -> str:
 
 def read_membership(session: Session, role: str) -> Membership:
     """On RDS the administrators are members of rds_superuser, which is no superuser."""
-    (row,) = session.query(
-        "SELECT own.rolinherit, EXISTS (SELECT FROM pg_catalog.pg_auth_members m"
-        " WHERE m.roleid = other.oid AND m.member = own.oid),"
-        " pg_catalog.pg_has_role(own.oid, other.oid, 'MEMBER'),"
+    sql = (
+        "SELECT own.rolinherit AS inherits, EXISTS (SELECT FROM pg_catalog.pg_auth_members m"
+        " WHERE m.roleid = other.oid AND m.member = own.oid) AS is_direct,"
+        " pg_catalog.pg_has_role(own.oid, other.oid, 'MEMBER') AS is_member,"
         " other.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'rds_superuser'"
-        " AND pg_catalog.pg_has_role(other.oid, r.oid, 'MEMBER')),"
-        " pg_catalog.pg_has_role(other.oid, own.oid, 'MEMBER')"
+        " AND pg_catalog.pg_has_role(other.oid, r.oid, 'MEMBER'))"
+        " AS is_administrator, pg_catalog.pg_has_role(other.oid, own.oid, 'MEMBER') AS is_circular"
         " FROM pg_catalog.pg_roles own, pg_catalog.pg_roles other"
         f" WHERE own.rolname = current_user AND other.rolname = {literal(role)}::pg_catalog.name"
     )
-    return Membership(*row)
+    (found,) = read_as(Membership, session.query(with_names(sql)))
+    return found

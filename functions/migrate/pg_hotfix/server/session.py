@@ -30,7 +30,7 @@ from pg_hotfix.server.pinned import END_OF_FILE, PIN, READ_OWN, set_sql
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -472,6 +472,15 @@ class Session:
         if hotfix:
             return errors.statement_timeout(hotfix, message, limit_ms)
         return errors.catalog_too_slow(self.target.address, message, round(took_ms), limit_ms)
+
+
+def with_names(sql: str) -> str:
+    """The same rows, each as one text for `read_as`: the query's columns are named as the fields of a dataclass."""
+    return f"SELECT pg_catalog.row_to_json(named)::text FROM ({sql}) AS named"
+
+
+def read_as[T](kind: type[T], rows: Iterable[Row]) -> list[T]:
+    return [kind(**json.loads(text)) for (text,) in rows]
 
 
 def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:

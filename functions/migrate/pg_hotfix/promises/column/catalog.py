@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pg_hotfix.file.hotfix_file import PackagedFile
     from pg_hotfix.promises.column.line import Expectation
-    from pg_hotfix.server.session import Row, Session
+    from pg_hotfix.server.session import Session
 
 MISSING = "missing"
 # Each is two targets of a query, which may have 1664. https://www.postgresql.org/docs/current/limits.html
@@ -93,6 +93,34 @@ class Column:
             "matches": self.matches,
             "changed": self.changed_here,
         }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the catalog has of an expected column, and of its table; None where there is none. Sizes are estimates.
+    `printed` is the expression of its default or of what it is generated from."""
+
+    relation_oid: int | None
+    relation_kind: str | None
+    owner: str | None
+    owned: bool
+    schema_usable: bool
+    lockable: bool
+    has_children: bool
+    estimated_rows: int | None
+    estimated_bytes: int | None
+    expected_type: str | None
+    type_matches: bool | None
+    collation_matches: bool | None
+    actual_type: str | None
+    collation: str | None
+    not_null: bool | None
+    not_valid: bool
+    identity: str | None
+    generated: str | None
+    printed: str | None
+    changed_here: bool
+    state: str
 
 
 @dataclass(frozen=True)
@@ -196,11 +224,14 @@ def read_columns_sql(session: Session, expectations: Sequence[Expectation], type
     return f"""
 SELECT CASE WHEN coalesce(wanted, '') IN ('', proved) THEN seen
     ELSE ('{NOT_AS_EXPECTED}' || wanted || seen)::int::text END
-FROM (SELECT pg_catalog.json_build_array(own, pg_catalog.json_agg(pg_catalog.json_build_array(
-        oid, relkind, owner, owned, schema_usable, lockable, has_children, rows, bytes,
-        expected_type, type_matches, collation_matches, actual_type, odd_collation,
-        not_null, not_valid, attidentity, attgenerated, printed, changed_here, state
-    ) ORDER BY position))::text AS seen,
+FROM (SELECT pg_catalog.json_build_array(own, pg_catalog.json_agg(pg_catalog.json_build_object(
+        'relation_oid', oid, 'relation_kind', relkind, 'owner', owner, 'owned', owned,
+        'schema_usable', schema_usable, 'lockable', lockable, 'has_children', has_children,
+        'estimated_rows', rows, 'estimated_bytes', bytes,
+        'expected_type', expected_type, 'type_matches', type_matches, 'collation_matches', collation_matches,
+        'actual_type', actual_type, 'collation', odd_collation, 'not_null', not_null, 'not_valid', not_valid,
+        'identity', attidentity, 'generated', attgenerated, 'printed', printed, 'changed_here', changed_here,
+        'state', state) ORDER BY position))::text AS seen,
     CASE WHEN own THEN pg_catalog.string_agg(state, ',' ORDER BY position) END AS proved,
     pg_catalog.current_setting('{STATE_TO_PROVE}', true) AS wanted
 FROM (SELECT *, oid::text || CASE WHEN actual_type IS NULL THEN '-'
@@ -246,57 +277,54 @@ def worded(column: str, words: Mapping[str, str]) -> str:
     return f"CASE {column} {cases} END"
 
 
-def parse_columns(text: str) -> tuple[bool, list[Row]]:
-    """The rows of `read_columns_sql`, and whether they were read in TRANSACTION."""
+def parse_columns(text: str) -> tuple[bool, list[Found]]:
+    """What `read_columns_sql` found, and whether it was read in TRANSACTION."""
     own, rows = json.loads(text)
-    return bool(own), rows
+    return bool(own), [Found(**row) for row in rows]
 
 
-def compare(expectation: Expectation, row: Row) -> Column:
-    """The expectation held against a row of `parse_columns`."""
-    oid, kind, owner, owned, schema_usable, lockable, has_children, rows, size = row[:9]
-    expected_type, type_matches, collation_matches, actual_type, collation, not_null, not_valid = row[9:16]
-    identity, generated, printed, changed_here, state = row[16:]
-    expression = printed and on_one_line(printed)
-    default = None if generated else expression
-    clause = IDENTITY.get(identity or "")
-    if generated:
-        clause = f"generated always as ({expression}) {GENERATED.get(generated, generated)}"
+def compare(expectation: Expectation, found: Found) -> Column:
+    """The expectation held against what was found."""
+    expression = found.printed and on_one_line(found.printed)
+    default = None if found.generated else expression
+    clause = IDENTITY.get(found.identity or "")
+    if found.generated:
+        clause = f"generated always as ({expression}) {GENERATED.get(found.generated, found.generated)}"
     matches = bool(
-        type_matches
-        and collation_matches
-        and not_null == expectation.not_null
-        and not not_valid
+        found.type_matches
+        and found.collation_matches
+        and found.not_null == expectation.not_null
+        and not found.not_valid
         and default == expectation.default
         and clause == expectation.generated
     )
     expected = describe_column(
-        expected_type or f"{expectation.type} (no such type)",
+        found.expected_type or f"{expectation.type} (no such type)",
         expectation.collation,
         "not null" if expectation.not_null else "null",
         expectation.default,
         expectation.generated,
     )
     actual = MISSING
-    if actual_type is not None:
-        nullability = ("not null" if not_null else "null") + (" (not valid)" if not_valid else "")
-        actual = describe_column(actual_type, collation, nullability, default, clause)
+    if found.actual_type is not None:
+        nullability = ("not null" if found.not_null else "null") + (" (not valid)" if found.not_valid else "")
+        actual = describe_column(found.actual_type, found.collation, nullability, default, clause)
     return Column(
-        expectation,
-        oid,
-        kind,
-        owner,
-        owned,
-        schema_usable,
-        lockable,
-        has_children,
-        rows,
-        size,
-        expected,
-        actual,
-        matches,
-        changed_here,
-        state,
+        expectation=expectation,
+        relation_oid=found.relation_oid,
+        relation_kind=found.relation_kind,
+        owner=found.owner,
+        owned=found.owned,
+        schema_usable=found.schema_usable,
+        lockable=found.lockable,
+        has_children=found.has_children,
+        estimated_rows=found.estimated_rows,
+        estimated_bytes=found.estimated_bytes,
+        expected=expected,
+        actual=actual,
+        matches=matches,
+        changed_here=found.changed_here,
+        state=found.state,
     )
 
 

@@ -82,7 +82,7 @@ def refuse_obstacles(session: Session, hotfix: Hotfix, seen: Look) -> None:
     those that are to go. No lock was taken.
 
     Raises:
-        NotOwnerError, RelationError, ColumnMismatchError: it does not, or they can't; nothing was changed.
+        NotOwnerError, RelationError, MismatchError: it does not, or they can't; nothing was changed.
     """
     members = read_members(session, seen)
     for oid in dict.fromkeys(column.relation_oid for column in seen.columns):
