@@ -50,7 +50,7 @@ def show_invocation(invocation: Invocation) -> None:
 
 def show_answer(answer: Mapping[str, Any], seconds: float) -> None:
     console.print(Text.assemble("   ", say_result(answer["result"]), f"  {describe_times(answer, seconds)}"))
-    show_columns(answer["columns"])
+    show_columns(answer["objects"])
 
 
 def say_result(word: object) -> Text:

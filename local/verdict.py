@@ -52,7 +52,7 @@ def show_ending(ending: Ending, command: Callable[..., str]) -> None:
 def show_output(output: Mapping[str, Any]) -> None:
     show.show_text(output["summary"])
     seen = next(output[name] for name in ("verify", "apply", "plan") if name in output)
-    show.show_columns(seen["columns"])
+    show.show_columns(seen["objects"])
     for blocker in seen["blockers"]:
         show.show_text(f"In the way: {errors.describe_blocker(blocker)}", "yellow")
     history = seen.get("prisma")

@@ -74,7 +74,7 @@ def respond(report: Report) -> dict[str, Any]:
     return {
         "summary": summarise(report),
         "result": report.result,
-        "columns": [column.describe() for column in shown],
+        "objects": [column.describe() for column in shown],
         "tables": describe_tables(shown),
         "database": report.database,
         "attempts": report.attempts,

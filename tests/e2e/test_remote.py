@@ -48,12 +48,12 @@ SUMMARY = "public.drivers.active_since missing; apply would run the file; 1 tran
 PLANNED = {
     "result": "would_apply",
     "summary": SUMMARY,
-    "plan": {"columns": [COLUMN], "blockers": [BLOCKER], "plan_hash": PLAN_HASH, "sql": f"{SQL}\n"},
+    "plan": {"objects": [COLUMN], "blockers": [BLOCKER], "plan_hash": PLAN_HASH, "sql": f"{SQL}\n"},
 }
 APPLIED = {
     "result": "applied",
     "summary": "public.drivers.active_since applied, committed and proved; the lock was held for 1.3 ms.",
-    "verify": {"columns": [COLUMN | {"actual": COLUMN["expected"], "matches": True}], "blockers": []},
+    "verify": {"objects": [COLUMN | {"actual": COLUMN["expected"], "matches": True}], "blockers": []},
     "endpoint": {"status": 200},
     "watch": {"minutes": 5},
 }
@@ -189,7 +189,7 @@ def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path
 
 def test_a_revert_is_followed_and_forced(account: Account) -> None:
     summary = "public.drivers.active_since dropped, committed and proved gone; the lock was held for 1.3 ms."
-    dropped = {"columns": [COLUMN | {"changed": True}], "blockers": []}
+    dropped = {"objects": [COLUMN | {"changed": True}], "blockers": []}
     account.make_machine(revert={"result": "reverted", "summary": summary, "apply": dropped})
     result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=revert", "REASON=INC-4712", "FORCE=1")
     assert result.returncode == 0, result.stderr

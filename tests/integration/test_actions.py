@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     WriteHotfix = Callable[..., str]
 
 CONTRACT = {
-    "hotfix", "action", "result", "columns", "database", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms",
+    "hotfix", "action", "result", "objects", "database", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms",
     "blockers", "sql_sha256", "plan_hash", "caller", "requested_by", "reason", "request_id", "started_at",
 }  # fmt: skip
 OURS = {
@@ -46,8 +46,8 @@ def test_plan_tells_what_apply_would_do_and_changes_nothing(invoke: Invoke, data
         "public.drivers.active_since missing; apply would run the file; nobody is in the way now."
     )
     assert response["sql"] == Path(f"sql/{HOTFIX}.sql").read_text()
-    assert response["columns"][0]["expected"] == "timestamp with time zone null"
-    assert response["columns"][0]["actual"] == "missing"
+    assert response["objects"][0]["expected"] == "timestamp with time zone null"
+    assert response["objects"][0]["actual"] == "missing"
     assert response["tables"] == [
         {
             "schema": "public",

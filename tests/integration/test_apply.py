@@ -52,8 +52,10 @@ def test_the_incident_is_fixed(invoke: Invoke, database: Database) -> None:
     assert response["summary"] == (
         f"public.drivers.active_since applied, committed and proved; the lock was held for {held_ms} ms."
     )
-    assert response["columns"] == [
+    assert response["objects"] == [
         {
+            "kind": "column",
+            "step": 1,
             "schema": "public",
             "table": "drivers",
             "column": "active_since",
@@ -95,7 +97,7 @@ def test_a_second_run_takes_no_lock_and_runs_nothing(invoke: Invoke, database: D
         outcome = invoke("apply")
     assert (outcome.result, outcome.response["attempts"], outcome.response["lock_held_ms"]) == ("already_applied", 0, 0)
     assert outcome.response["sql"] is None
-    assert [column["changed"] for column in outcome.response["columns"]] == [False]
+    assert [column["changed"] for column in outcome.response["objects"]] == [False]
 
 
 @pytest.mark.parametrize("action", ["plan", "apply"])
@@ -201,7 +203,7 @@ def test_of_two_expected_columns_only_the_missing_one_counts_as_this_runs_doing(
     )
     outcome = invoke("apply", hotfix_id)
     assert outcome.result == "applied"
-    assert {column["column"]: column["changed"] for column in outcome.response["columns"]} == {
+    assert {column["column"]: column["changed"] for column in outcome.response["objects"]} == {
         "note": True,
         "rating": False,
     }
@@ -250,7 +252,7 @@ def test_a_type_that_the_file_itself_creates_is_proved(invoke: Invoke, write_hot
         f"{create} ALTER TABLE drivers ADD COLUMN IF NOT EXISTS mood mood;", "public.drivers.mood public.mood"
     )
     planned = invoke("plan", hotfix_id)
-    assert planned.response["columns"][0]["expected"] == "public.mood (no such type) null"
+    assert planned.response["objects"][0]["expected"] == "public.mood (no such type) null"
     assert "missing; a type does not exist (yet); apply would run the file" in planned.response["summary"]
     assert invoke("apply", hotfix_id).result == "applied"
     assert invoke("apply", hotfix_id).result == "already_applied"

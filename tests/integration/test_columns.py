@@ -144,7 +144,7 @@ def test_the_same_column_in_other_words_matches(
     database.run_as_owner(TYPES + f'ALTER TABLE public."Driver" ADD COLUMN "activeSince" {ddl}')
     outcome = invoke("verify", write_hotfix("SELECT 1;", f'public."Driver"."activeSince" {expected}'))
     assert (outcome.error, outcome.result) == (None, "verified")
-    (column,) = outcome.response["columns"]
+    (column,) = outcome.response["objects"]
     # The words of an answer can be pasted back into the file.
     again = invoke("verify", write_hotfix("SELECT 1;", f"{column['name']} {column['actual']}"))
     assert (again.error, again.result) == (None, "verified")

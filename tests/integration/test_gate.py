@@ -58,8 +58,8 @@ def test_a_database_with_all_that_is_expected_passes_and_is_left_as_it_is(
     assert (outcome.error, outcome.result) == (None, "passed")
     assert outcome.response.keys() == CONTRACT | OURS
     assert outcome.response["summary"] == "As the application expects: 2 columns of 1 table."
-    told = {name: outcome.response[name] for name in ("columns", "tables", "hotfixes", "hotfix", "sql", "plan_hash")}
-    assert told == {"columns": [], "tables": [], "hotfixes": [], "hotfix": None, "sql": None, "plan_hash": None}
+    told = {name: outcome.response[name] for name in ("objects", "tables", "hotfixes", "hotfix", "sql", "plan_hash")}
+    assert told == {"objects": [], "tables": [], "hotfixes": [], "hotfix": None, "sql": None, "plan_hash": None}
     content = (sql_dir / "schema.expect").read_bytes()
     assert outcome.response["sql_sha256"] == hashlib.sha256(content).hexdigest()
     assert {key: outcome.line.get(key) for key in outcome.response} == outcome.response

@@ -85,7 +85,7 @@ def test_the_response_has_the_shape_of_a_real_one(invoke: Invoke, database: Data
         "hotfix",
         "action",
         "result",
-        "columns",
+        "objects",
         "sql",
         "sql_sha256",
         "caller",

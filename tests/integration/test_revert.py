@@ -101,8 +101,10 @@ def test_an_unused_column_is_dropped_and_proved_gone(
     held_ms = response["lock_held_ms"]
     assert 0 < held_ms <= outcome.line["duration_ms"]
     assert response["summary"] == f"{RATING} dropped, committed and proved gone; the lock was held for {held_ms} ms."
-    assert response["columns"] == [
+    assert response["objects"] == [
         {
+            "kind": "column",
+            "step": 1,
             "schema": "public",
             "table": "drivers",
             "column": "rating",
@@ -139,7 +141,7 @@ def test_a_second_revert_takes_no_lock_and_runs_nothing(
     assert (outcome.result, outcome.response["attempts"]) == ("already_reverted", 0)
     assert outcome.response["summary"] == f"{RATING} not there; nothing was run."
     assert (outcome.response["sql"], outcome.metric("Reverted")) == (None, None)
-    assert [column["changed"] for column in outcome.response["columns"]] == [False]
+    assert [column["changed"] for column in outcome.response["objects"]] == [False]
 
 
 def test_what_was_reverted_can_be_applied_again(invoke: Invoke, applied: Callable[..., str]) -> None:
@@ -167,7 +169,7 @@ def test_of_two_columns_only_the_one_that_is_there_counts_as_this_runs_doing(
     database.run_as_owner("ALTER TABLE drivers ADD COLUMN b int")
     outcome = revert(invoke, hotfix_id)
     assert outcome.result == "reverted", outcome.text
-    assert {column["column"]: column["changed"] for column in outcome.response["columns"]} == {"a": False, "b": True}
+    assert {column["column"]: column["changed"] for column in outcome.response["objects"]} == {"a": False, "b": True}
     assert outcome.response["summary"].startswith("public.drivers.b dropped, ")
     assert columns_of(database) == ["id", "name"]
 

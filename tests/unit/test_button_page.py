@@ -42,7 +42,7 @@ COLUMN = {
     "matches": False,
 }
 PLAN: dict[str, Any] = {
-    "columns": [COLUMN],
+    "objects": [COLUMN],
     "tables": [
         {
             "schema": "public",
@@ -82,7 +82,7 @@ def missing(**plan: Any) -> Execution:
 def there() -> Execution:
     column = COLUMN | {"actual": COLUMN["expected"], "matches": True}
     summary = "public.drivers.active_since already as expected; nothing was run."
-    plan = PLAN | {"columns": [column], "sql": None}
+    plan = PLAN | {"objects": [column], "sql": None}
     return make_execution(output={"result": "already_applied", "summary": summary, "plan": plan})
 
 
@@ -471,7 +471,7 @@ def draw_pages(text: Callable[[], str]) -> list[Html]:
     prepared = blocker | {"pid": None, "prepared_transaction": text()}
     vacuum = blocker | {"autovacuum": text()}
     plan = {
-        "columns": [column],
+        "objects": [column],
         "tables": [PLAN["tables"][0] | {"schema": text(), "table": text(), "owner": text()}],
         "database": {key: text() for key in ("host", "name", "user", "server_version")},
         "blockers": [blocker, prepared, vacuum],
@@ -546,7 +546,7 @@ def test_an_execution_started_with_any_json_is_shown(request: dict[str, Any]) ->
 
 @given(
     st.dictionaries(
-        st.sampled_from(["columns", "tables", "database", "blockers", "notes", "sql"]),
+        st.sampled_from(["objects", "tables", "database", "blockers", "notes", "sql"]),
         st.none() | st.integers() | st.text() | st.lists(st.integers() | st.just({})),
     )
 )

@@ -153,7 +153,7 @@ def test_a_force_that_the_function_would_refuse_is_refused_here(changes: dict[st
 
 
 def test_what_prisma_will_do_next_is_said_where_there_is_a_history(capsys: pytest.CaptureFixture[str]) -> None:
-    seen = {"columns": [], "blockers": [], "prisma": {"state": "recorded", "next_deploy": "It skips it."}}
+    seen = {"objects": [], "blockers": [], "prisma": {"state": "recorded", "next_deploy": "It skips it."}}
     show_output({"result": "applied", "summary": "Done.", "apply": seen})
     assert "The next prisma migrate deploy: It skips it." in capsys.readouterr().out
     seen["prisma"] = {"state": "no_history", "next_deploy": "It refuses."}
@@ -163,7 +163,7 @@ def test_what_prisma_will_do_next_is_said_where_there_is_a_history(capsys: pytes
 
 def test_what_may_surprise_somebody_later_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     notes = [{"code": "revert_dependents", "text": "The way back takes along, and so needs force: index public.a."}]
-    seen = {"columns": [], "blockers": [], "notes": notes}
+    seen = {"objects": [], "blockers": [], "notes": notes}
     show_output({"result": "already_applied", "summary": "Done.", "plan": seen, "verify": seen})
     assert capsys.readouterr().out.count(notes[0]["text"]) == 1
 

@@ -64,7 +64,7 @@ def planned() -> dict[str, Any]:
 
 def already_applied() -> dict[str, Any]:
     whole = output("plan", "verify", result="already_applied")
-    seen = {"result": "already_applied", "sql": None, "columns": whole["verify"]["columns"]}
+    seen = {"result": "already_applied", "sql": None, "objects": whole["verify"]["objects"]}
     whole["plan"] |= seen | {"summary": "public.drivers.active_since already as expected; nothing was run."}
     return whole | {"summary": whole["plan"]["summary"]}
 
@@ -78,7 +78,7 @@ def reverted() -> dict[str, Any]:
     whole["request"] |= {"action": "revert", "reason": "INC-4712: back to the old release", "record": None}
     seen = {"action": "revert", "result": "reverted", "sql": DROP, "revert": DROP, "reason": whole["request"]["reason"]}
     whole["apply"] |= seen | {"summary": f"{COLUMN} dropped, committed and proved gone; the lock was held for 1.3 ms."}
-    whole["apply"]["columns"][0] |= {"actual": "missing", "matches": False, "changed": True}
+    whole["apply"]["objects"][0] |= {"actual": "missing", "matches": False, "changed": True}
     whole["apply"]["prisma"] = whole["apply"]["prisma"] | {
         "state": "not_recorded",
         "next_deploy": f"It runs prisma/migrations/{whole['request']['hotfix']}, if that is there.",
@@ -172,7 +172,7 @@ def test_comments_for_people_are_the_problem_and_directives_are_not() -> None:
 def test_only_a_column_that_others_may_notice_gets_a_line_to_roll_it_back(made: str, lines: list[str]) -> None:
     whole = output("plan", "apply", "verify")
     for answer in ("plan", "apply", "verify"):
-        whole[answer]["columns"][0] |= {"column": 'active"since', "actual": made, "expected": made}
+        whole[answer]["objects"][0] |= {"column": 'active"since', "actual": made, "expected": made}
     found = facts(whole)
     assert found["rollback"] == lines
     markdown = make_report(Run(whole))["markdown"]
@@ -182,7 +182,7 @@ def test_only_a_column_that_others_may_notice_gets_a_line_to_roll_it_back(made: 
 def test_a_column_that_was_there_is_never_to_be_dropped() -> None:
     whole = already_applied()
     for answer in ("plan", "verify"):
-        whole[answer]["columns"][0] |= {"actual": "text not null", "expected": "text not null"}
+        whole[answer]["objects"][0] |= {"actual": "text not null", "expected": "text not null"}
     assert "DROP" not in make_report(Run(whole))["markdown"]
 
 
@@ -190,7 +190,7 @@ def test_a_reviewed_way_back_is_named_in_place_of_one_that_nobody_has_reviewed()
     whole = output("plan", "apply", "verify")
     for answer in ("plan", "apply", "verify"):
         whole[answer] |= {"revert": DROP}
-        whole[answer]["columns"][0] |= {"actual": "text not null", "expected": "text not null"}
+        whole[answer]["objects"][0] |= {"actual": "text not null", "expected": "text not null"}
     rollback = make_report(Run(whole))["markdown"].partition("## Rollback\n\n")[2]
     assert rollback == (
         f"The file has its reviewed way back:\n\n```sql\n{DROP}\n```\n\n"
@@ -226,7 +226,7 @@ def test_a_revert_that_failed_is_told_as_one(
 def test_of_a_revert_that_found_nothing_nobody_knows_whether_a_lost_try_of_it_was_the_one() -> None:
     whole = reverted()
     whole["apply"] |= {"result": "already_reverted", "sql": None, "lock_held_ms": 0.0}
-    whole["apply"]["columns"][0] |= {"changed": False}
+    whole["apply"]["objects"][0] |= {"changed": False}
     made = make_report(Run(whole | {"result": "already_reverted"}))
     assert made["json"]["execution"]["changed"] is None
     assert made["json"]["validation"]["columns"][0]["before"] == "missing"
@@ -235,7 +235,7 @@ def test_of_a_revert_that_found_nothing_nobody_knows_whether_a_lost_try_of_it_wa
 def test_of_an_apply_that_found_what_was_planned_nobody_knows_whether_a_lost_try_of_it_was_the_one() -> None:
     whole = output("plan", "apply", "verify")
     whole["apply"] |= {"result": "already_applied", "sql": None}
-    whole["apply"]["columns"][0] |= {"changed": False}
+    whole["apply"]["objects"][0] |= {"changed": False}
     assert facts(whole)["execution"]["changed"] is None
 
 
@@ -365,7 +365,7 @@ def test_no_text_from_outside_is_more_than_text(failed: bool) -> None:
     whole["plan"]["blockers"] = [dict(BLOCKER)]
     for place, key in list(texts(whole)):
         place[key] = HOSTILE
-    for column in (column for name in ("plan", "apply", "verify") for column in whole[name]["columns"]):
+    for column in (column for name in ("plan", "apply", "verify") for column in whole[name]["objects"]):
         column |= {"changed": True}
     markdown = make_report(Run(whole, HOSTILE if failed else None, HOSTILE, HOSTILE, steps=(HOSTILE,)))["markdown"]
     assert headings(markdown) == HEADINGS
@@ -382,7 +382,7 @@ def test_each_single_text_from_outside_leaves_the_headings_as_they_are() -> None
 
 
 @pytest.mark.parametrize(
-    "whole", [{}, {"request": []}, {"plan": 3, "request": {"action": {}}}, {"apply": {"columns": 1}}]
+    "whole", [{}, {"request": []}, {"plan": 3, "request": {"action": {}}}, {"apply": {"objects": 1}}]
 )
 def test_whatever_an_execution_was_started_with_there_is_a_report(whole: dict[str, Any]) -> None:
     made = lambda_handler(event(whole, "RequestError", "What is that? Nothing was contacted."), None)

@@ -265,7 +265,7 @@ def response(action: str, result: str, **changes: Any) -> dict[str, Any]:
 def planned(result: str = "would_apply", **changes: Any) -> dict[str, Any]:
     plan = response("plan", result, summary="public.drivers.active_since missing; apply would run the file.", **changes)
     if result == "would_apply":
-        plan["columns"][0] |= {"actual": "missing", "matches": False}
+        plan["objects"][0] |= {"actual": "missing", "matches": False}
     return {"result": result, "summary": plan["summary"], "plan": plan}
 
 

@@ -116,7 +116,7 @@ def show_columns(plan: Mapping[str, Any]) -> Html | None:
             text_of(one.get("actual")),
             judge(one),
         ]
-        for one in objects_of(plan, "columns")
+        for one in objects_of(plan, "objects")
     ]
     if not rows:
         return None

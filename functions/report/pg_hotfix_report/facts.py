@@ -111,7 +111,7 @@ def seconds_between(started: str | None, ended: str | None) -> float | None:
 def tell_changed(run: Run) -> bool | None:
     """Whether this run changed the table; None when that is not known from here."""
     if apply := run.answers.get("apply"):
-        if any(column.get("changed") is True for column in objects_in(apply, "columns")):
+        if any(column.get("changed") is True for column in objects_in(apply, "objects")):
             return True
         # What it found done may have been done by an invocation of this very run whose answer was lost.
         planned = object_in(run.output, "plan").get("result")
@@ -168,7 +168,7 @@ def compare_columns(run: Run) -> list[dict[str, Any]]:
 
 
 def by_name(answer: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    return {str(column.get("name")): column for column in objects_in(answer or {}, "columns")}
+    return {str(column.get("name")): column for column in objects_in(answer or {}, "objects")}
 
 
 def describe_lock(run: Run) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def read_answer(answer: dict[str, Any]) -> Run | None:
     """From an execution's output, a response of the function, or either's failure; None if it is neither."""
     if error := answer.get("error") or answer.get("errorType"):
         return Run({}, str(error), text_of(answer.get("cause") or answer.get("errorMessage")), partial=True)
-    if "columns" in answer and answer.get("action") in ACTIONS:
+    if "objects" in answer and answer.get("action") in ACTIONS:
         request = {key: answer.get(key) for key in ("hotfix", "action", "requested_by", "reason")}
         key = {"check": "plan", "revert": "apply"}.get(answer["action"], answer["action"])
         taken = {name: answer.get(name) for name in ("result", "summary")}

@@ -84,10 +84,12 @@ class Column:
     def describe(self) -> dict[str, Any]:
         """The column as the response shows it; `changed` tells whether this run's own transaction made it so."""
         return {
+            "kind": "column",
+            "name": self.expectation.name,
+            "step": 1,
             "schema": self.expectation.schema,
             "table": self.expectation.table,
             "column": self.expectation.column,
-            "name": self.expectation.name,
             "expected": self.expected,
             "actual": self.actual,
             "matches": self.matches,
