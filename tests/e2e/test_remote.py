@@ -182,7 +182,7 @@ def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path
     result = make_hotfix(account, f"ID={HOTFIX}", "ACTION=apply", f"OUTPUT={file}")
     assert result.returncode != 0
     advice = "".join(f"   {line}\n" for line in ADVICE.splitlines())
-    assert f"\nColumnMismatchError\n{advice}Next:\n   aws stepfunctions get-execution-history " in result.stdout
+    assert f"\nMismatchError\n{advice}Next:\n   aws stepfunctions get-execution-history " in result.stdout
     assert "Traceback" not in result.stderr
     assert json.loads(file.read_text()) == {"error": "MismatchError", "cause": ADVICE}
 

@@ -122,7 +122,7 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
     stopped = stack.hotfix("ACTION=gate", "ID=")
     assert stopped.returncode != 0
     assert (
-        "\nColumnMismatchError\n"
+        "\nMismatchError\n"
         f"   The database {database.name} is not as the application expects: of 3 columns 1 missing, 0 different."
         " Nothing was changed.\n"
         "     public.drivers.active_since\n"
@@ -193,7 +193,7 @@ def test_what_exists_and_differs_fails_with_the_lines_to_paste(
     database.run_as_owner(WRONG_COLUMN)
     result = stack.hotfix("ACTION=apply")
     assert result.returncode != 0
-    assert "\nColumnMismatchError\n   public.drivers.active_since exists but is not what " in result.stdout
+    assert "\nMismatchError\n   public.drivers.active_since exists but is not what " in result.stdout
     assert "\n     -- expect: column public.drivers.active_since text null\n" in result.stdout
 
 
