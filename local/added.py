@@ -14,7 +14,7 @@ from local.scratch import DUMP, Scratch, Table, qualified, scratch_database
 from pg_hotfix.file.hotfix_file import cut_statements, cut_tokens, derive_way_back, find_tables
 from pg_hotfix.file.lexer import tokens
 from pg_hotfix.promises.column.line import Expectation
-from pg_hotfix.server.session import excerpt
+from pg_hotfix.server.sqlstates import excerpt
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DUPLICATE_COLUMN = "42701"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pg8000.exceptions import InterfaceError
 
-from pg_hotfix.server.session import excerpt, reason_of
+from pg_hotfix.server.sqlstates import excerpt, reason_of
 
 pytestmark = pytest.mark.long_too
 SQL = "-- a note\r\nALTER TABLE drivers\n\tADD COLUMN note txt;\n"

@@ -29,7 +29,9 @@ from pg_hotfix.request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
 from pg_hotfix.server import credentials, transport
 from pg_hotfix.server.credentials import MISPLACED, Target, parse_secret
 from pg_hotfix.server.limits import derive_limits
-from pg_hotfix.server.session import LockNotAvailable, LoginRefused, Session, open_session
+from pg_hotfix.server.session import Session, open_session
+from pg_hotfix.server.signals import LockNotAvailable
+from pg_hotfix.server.sqlstates import LoginRefused
 from pg_hotfix.settings import Settings, read_settings
 from tests.conftest import PATIENCE_SECONDS, FakeContext
 

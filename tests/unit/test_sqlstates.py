@@ -12,7 +12,9 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.server.credentials import Target
 from pg_hotfix.server.limits import derive_limits
-from pg_hotfix.server.session import LockNotAvailable, LoginRefused, Session, translate_login
+from pg_hotfix.server.session import Session
+from pg_hotfix.server.signals import LockNotAvailable
+from pg_hotfix.server.sqlstates import LoginRefused, translate_login
 from pg_hotfix.settings import read_settings
 from tests.sqlstates import ALL, AT_LOGIN, IN_A_LOOK, name_in
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pg_hotfix import errors
 from pg_hotfix.change.blockers import describe_blockers, find_blockers
 from pg_hotfix.promises.column import catalog
-from pg_hotfix.server.session import LockNotAvailable
+from pg_hotfix.server.signals import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -43,7 +43,9 @@ from pg_hotfix.preconditions import (
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.server.credentials import read_target
 from pg_hotfix.server.limits import derive_limits, elapsed_ms
-from pg_hotfix.server.session import InUse, LockNotAvailable, LoginRefused, Session, open_session
+from pg_hotfix.server.session import Session, open_session
+from pg_hotfix.server.signals import InUse, LockNotAvailable
+from pg_hotfix.server.sqlstates import LoginRefused
 from pg_hotfix.server.transport import tls_context
 
 if TYPE_CHECKING:

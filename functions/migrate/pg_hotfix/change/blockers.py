@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pg_hotfix import errors
 from pg_hotfix.file.hotfix_file import Hotfix
 from pg_hotfix.promises.column.catalog import columns_tree_sql
-from pg_hotfix.server.session import LockNotAvailable, literal, read_as, with_names
+from pg_hotfix.server.session import literal, read_as, with_names
+from pg_hotfix.server.signals import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

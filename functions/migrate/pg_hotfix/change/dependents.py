@@ -19,7 +19,8 @@ from pg_hotfix.change.dependents_sql import COMPILED, functions_sql, tables_sql
 from pg_hotfix.file.lexer import statements, tokens
 from pg_hotfix.file.made import find_made
 from pg_hotfix.file.mentions import Mention, find_mentions, takes_whole_rows
-from pg_hotfix.server.session import IN_USE, literal
+from pg_hotfix.server.session import literal
+from pg_hotfix.server.signals import IN_USE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

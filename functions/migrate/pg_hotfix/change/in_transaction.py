@@ -11,7 +11,7 @@ from pg_hotfix.look import compare_all, differing
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.server.limits import MARGIN_MS, SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from pg_hotfix.server.pinned import SHOW_ALL_ROWS
-from pg_hotfix.server.session import ArrivedLate, HistoryBusy, LockNotAvailable, NotAsExpected
+from pg_hotfix.server.signals import ArrivedLate, HistoryBusy, LockNotAvailable, NotAsExpected
 
 if TYPE_CHECKING:
     from pg_hotfix.change.job import Bookkeeping, Job

@@ -16,7 +16,7 @@ from pg_hotfix import errors
 from pg_hotfix.change.blockers import AUTOVACUUM, describe_blockers, find_blockers, find_suspects
 from pg_hotfix.server.limits import SHORTEST_ATTEMPT_MS, USUAL_ATTEMPT_MS, elapsed_ms
 from pg_hotfix.server.membership import line_that_shows_sessions
-from pg_hotfix.server.session import LockNotAvailable
+from pg_hotfix.server.signals import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection

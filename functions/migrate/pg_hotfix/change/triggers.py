@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.server.session import WITHHELD, LockNotAvailable, find_raisers, literal, read_as, with_names
+from pg_hotfix.server.session import literal, read_as, with_names
+from pg_hotfix.server.signals import LockNotAvailable
+from pg_hotfix.server.sqlstates import WITHHELD, find_raisers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
 from pg_hotfix.server.limits import elapsed_ms
-from pg_hotfix.server.session import IN_USE, InUse, literal
+from pg_hotfix.server.session import literal
+from pg_hotfix.server.signals import IN_USE, InUse
 
 if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pg_hotfix import errors
 from pg_hotfix.promises.column.line import written
 from pg_hotfix.server.pinned import SHOW_ALL_ROWS
-from pg_hotfix.server.session import LockNotAvailable, literal, read_as, with_names
+from pg_hotfix.server.session import literal, read_as, with_names
+from pg_hotfix.server.signals import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

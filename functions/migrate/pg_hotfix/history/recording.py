@@ -19,7 +19,8 @@ from pg_hotfix.history.prisma import (
     checksums,
     foreign_triggers_sql,
 )
-from pg_hotfix.server.session import HISTORY_BUSY, literal
+from pg_hotfix.server.session import literal
+from pg_hotfix.server.signals import HISTORY_BUSY
 
 if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.server.session import LockNotAvailable, literal, read_as, with_names
+from pg_hotfix.server.session import literal, read_as, with_names
+from pg_hotfix.server.signals import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

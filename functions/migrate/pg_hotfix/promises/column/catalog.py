@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
 from pg_hotfix.promises.column.line import on_one_line, written
-from pg_hotfix.server.session import NOT_AS_EXPECTED, literal
+from pg_hotfix.server.session import literal
+from pg_hotfix.server.signals import NOT_AS_EXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

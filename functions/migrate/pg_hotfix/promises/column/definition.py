@@ -15,7 +15,8 @@ from pg_hotfix import errors
 from pg_hotfix.file.additions import count_additions, keywords_of
 from pg_hotfix.promises.column.catalog import IDENTITY, MISSING
 from pg_hotfix.promises.column.expression import refuse_expression
-from pg_hotfix.server.session import LockNotAvailable, literal
+from pg_hotfix.server.session import literal
+from pg_hotfix.server.signals import LockNotAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
