@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pg_hotfix import hotfix
 from pg_hotfix import look as look_module
+from pg_hotfix import read_only
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_a_column_that_goes_after_the_look_is_a_mismatch_too(
             database.run("ALTER TABLE public.drivers DROP COLUMN active_since")
         return seen
 
-    monkeypatch.setattr(hotfix, "look", look_and_drop)
+    monkeypatch.setattr(read_only, "look", look_and_drop)
     outcome = invoke("verify")
     assert outcome.error_name == "MismatchError"
     assert outcome.line["error"] == "MismatchError"

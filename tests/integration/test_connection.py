@@ -17,8 +17,7 @@ import pytest
 import trustme
 
 from local.postgres import running_server
-from pg_hotfix import hotfix
-from pg_hotfix.server import credentials
+from pg_hotfix.server import connect, credentials
 from pg_hotfix.server import session as database_module
 from pg_hotfix.server.limits import derive_limits
 from pg_hotfix.settings import read_settings
@@ -655,7 +654,7 @@ def test_a_server_that_answers_too_late_is_hung_up_on_and_stops_its_work(
 ) -> None:
     limits = derive_limits(read_settings(os.environ), 55_000)
     patient = {"statement_timeout_ms": 20_000, "transaction_timeout_ms": 20_000, "socket_timeout_ms": 500}
-    monkeypatch.setattr(hotfix, "derive_limits", lambda *_: replace(limits, **patient))
+    monkeypatch.setattr(connect, "derive_limits", lambda *_: replace(limits, **patient))
     outcome = invoke("apply", write_hotfix("SELECT pg_sleep(15);", "public.drivers.note text"))
     assert "was under way (timed out)" in outcome.text  # The error is alive still, and with it its traceback.
     until(lambda: not database.run("SELECT FROM pg_stat_activity WHERE application_name = 'pg-hotfix'"))

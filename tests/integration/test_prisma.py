@@ -306,7 +306,7 @@ def test_row_security_that_is_switched_on_after_the_look_hides_nothing(
         database.run(f"{table} ENABLE ROW LEVEL SECURITY; {table} FORCE ROW LEVEL SECURITY")
         return found
 
-    monkeypatch.setattr("pg_hotfix.hotfix.find_history", find_and_switch_on)
+    monkeypatch.setattr("pg_hotfix.read_only.find_history", find_and_switch_on)
     assert prisma_of(invoke("plan"))["state"] == "unreadable"
 
 

@@ -6,12 +6,12 @@ Nothing here knows of Lambda, events or JSON.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.change.blockers import describe_blockers, find_blockers, try_to_describe_blockers
+from pg_hotfix.change.blockers import try_to_describe_blockers
 from pg_hotfix.change.dependents import find_dependents, refuse_dependents
 from pg_hotfix.change.in_transaction import Altered, alter_and_prove
 from pg_hotfix.change.job import Bookkeeping, Job
@@ -20,70 +20,33 @@ from pg_hotfix.change.triggers import name_trigger
 from pg_hotfix.change.unused import explain, guard_sql, refuse_used
 from pg_hotfix.file.characters import fit_hotfix, fit_schema
 from pg_hotfix.file.hotfix_file import (
-    ExpectedSchema,
     Hotfix,
-    as_revert,
-    list_hotfixes,
-    load_hotfix,
-    load_schema,
     tables_of,
 )
-from pg_hotfix.gate import compare_schema
+from pg_hotfix.file.packaged import load_hotfixes, load_list
 from pg_hotfix.history.prisma import RECORDED, find_history, read_history
 from pg_hotfix.history.recording import plan_absence, plan_recording, refuse_recorded, refuse_unrecordable
-from pg_hotfix.look import Look, differing, hash_plan, look
+from pg_hotfix.look import Look, differing, look
 from pg_hotfix.notes import find_notes
 from pg_hotfix.preconditions import (
-    are_selectable,
     refuse_read_only,
     refuse_stale_plan,
-    refuse_what_alter_table_would,
     refuse_what_cannot_work,
 )
-from pg_hotfix.promises.column import catalog
-from pg_hotfix.server.credentials import read_target
+from pg_hotfix.read_only import check, gate, plan, verify
+from pg_hotfix.report import Notes, Report, count_waiting, report
+from pg_hotfix.server.connect import log_in
 from pg_hotfix.server.limits import derive_limits, elapsed_ms
-from pg_hotfix.server.session import Session, open_session
 from pg_hotfix.server.signals import InUse, LockNotAvailable
-from pg_hotfix.server.sqlstates import LoginRefused
 from pg_hotfix.server.transport import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pg_hotfix.change.blockers import Blocker
     from pg_hotfix.history.prisma import History
-    from pg_hotfix.promises.column.catalog import Column
     from pg_hotfix.request import Request
+    from pg_hotfix.server.session import Session
     from pg_hotfix.settings import Settings
-
-
-type Notes = tuple[dict[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run did and saw. Times in milliseconds; the lock was held for at most `lock_held_ms`, and nobody waited
-    for this run longer than `longest_stall_ms`. `limits` are those in force. `revert` is the file's way back, and
-    `history` Prisma's, as it was seen at the end. `notes`: what may surprise somebody later, as code and text."""
-
-    result: str
-    columns: tuple[Column, ...]
-    database: dict[str, Any]
-    attempts: int = 0
-    lock_wait_ms: int = 0
-    lock_held_ms: float = 0.0
-    longest_stall_ms: float = 0.0
-    limits: dict[str, int] = field(default_factory=dict)
-    blockers: tuple[Blocker, ...] = ()
-    sql: str | None = None
-    revert: str | None = None
-    sql_sha256: str | None = None
-    plan_hash: str | None = None
-    hotfixes: tuple[str, ...] = ()
-    history: History | None = None
-    forced: bool = False
-    notes: Notes = ()
 
 
 def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -> Report:
@@ -93,8 +56,9 @@ def run(request: Request, settings: Settings, remaining_ms: Callable[[], int]) -
     Raises:
         HotfixError: see errors.py; each text says what state the database is in.
     """
-    schema = load_list(settings) if request.action == "gate" else None
-    hotfixes = [] if schema else load_hotfixes(request, settings)
+    reverting = request.action == "revert"
+    schema = load_list(settings.sql_dir) if request.action == "gate" else None
+    hotfixes = [] if schema else load_hotfixes(settings.sql_dir, request.hotfix, reverting=reverting)
     # What can fail without contacting anybody fails here.
     derive_limits(settings, remaining_ms())
     tls_context(settings.ca_bundle)
@@ -213,78 +177,6 @@ def revert(session: Session, hotfix: Hotfix, reconnect: Callable[[], Session], *
             return replace(done, forced=force, notes=done.notes + dependents.notes(done=True))
 
 
-def plan(session: Session, hotfix: Hotfix) -> Report:
-    """What `apply` would do and meet now. Nothing was changed, no lock was taken.
-
-    Raises: what `apply` would raise for the same state.
-    """
-    table = find_history(session, hotfix)
-    seen = look(session, hotfix)
-    history = read_history(session, hotfix, table, is_there=seen.matches)
-    notes = find_notes(session, seen)
-    if seen.matches:
-        already = report("already_applied", session, hotfix, seen, history)
-        return replace(already, notes=notes + note_way_back(session, hotfix, seen))
-    refuse_what_cannot_work(session, hotfix, seen)
-    blockers = describe_blockers(session, find_blockers(session, hotfix))
-    would = report("would_apply", session, hotfix, seen, history)
-    notes += note_way_back(session, hotfix, seen)
-    return replace(would, blockers=blockers, sql=hotfix.sql, notes=notes)
-
-
-def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
-    """What the file's way back would meet now, if it has one and there is a column to drop."""
-    if hotfix.revert is None or all(column.actual == catalog.MISSING for column in seen.columns):
-        return ()
-    return find_dependents(session, hotfix).notes()
-
-
-def verify(session: Session, hotfix: Hotfix) -> Report:
-    """Every expectation holds, and the role that has logged in can select the columns. Nothing was changed.
-
-    Raises:
-        MismatchError: one is missing or differs. NotOwnerError: the role may not select one.
-    """
-    seen = look_for_match(session, hotfix)
-    while not are_selectable(session, seen):  # Somebody has dropped one since: most likely this look says so.
-        seen = look_for_match(session, hotfix)
-    history = read_history(session, hotfix, find_history(session, hotfix), is_there=seen.matches)
-    return report("verified", session, hotfix, seen, history, find_notes(session, seen))
-
-
-def look_for_match(session: Session, hotfix: Hotfix) -> Look:
-    seen = look(session, hotfix)
-    if not seen.matches:
-        raise errors.mismatch(hotfix.id, differing(seen), read_only=True)
-    return seen
-
-
-def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
-    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, the rights on every
-    table that ALTER TABLE reaches; and these can take the columns that are missing.
-
-    Raises: what `apply` would raise for a missing column. A column that is there and differs is `plan`'s to tell.
-    """
-    refuse_read_only(session)
-    columns: list[Column] = []
-    for hotfix in hotfixes:
-        seen = look(session, hotfix)
-        refuse_what_alter_table_would(session, hotfix, seen)
-        columns += seen.columns
-    ids = tuple(hotfix.id for hotfix in hotfixes)
-    return Report("ready", tuple(columns), session.facts.describe(), limits=session.facts.limits, hotfixes=ids)
-
-
-def gate(session: Session, schema: ExpectedSchema) -> Report:
-    """Every column that the application expects is there as expected. Nothing was changed.
-
-    Raises:
-        MismatchError: names all that are missing or differ.
-    """
-    columns = compare_schema(session, schema)
-    return Report("passed", columns, session.facts.describe(), limits=session.facts.limits, sql_sha256=schema.sha256)
-
-
 # The steps
 
 
@@ -332,53 +224,6 @@ def finish(lock_wait: LockWait, job: Job, outcome: Altered, reconnect: Callable[
     )
 
 
-def count_waiting(lock_wait: LockWait, seen: Report) -> Report:
-    """The report of a run that found nothing to do, perhaps only after it had waited."""
-    if not lock_wait.has_begun:
-        return seen
-    waited_ms, stall_ms = round(elapsed_ms(lock_wait.started)), round(lock_wait.longest_stall_ms, 1)
-    return replace(seen, attempts=lock_wait.attempts, lock_wait_ms=waited_ms, longest_stall_ms=stall_ms)
-
-
-def load_list(settings: Settings) -> ExpectedSchema:
-    """What the gate compares with; before anything is contacted."""
-    schema = load_schema(settings.sql_dir)
-    if schema is None:
-        raise errors.no_list(ExpectedSchema.file)
-    return schema
-
-
-def load_hotfixes(request: Request, settings: Settings) -> list[Hotfix]:
-    """The file that is asked for, or all of them; before anything is contacted."""
-    if not request.hotfix:
-        load_schema(settings.sql_dir)  # If there is one, it must be readable as well.
-    ids = [request.hotfix] if request.hotfix else list_hotfixes(settings.sql_dir)
-    if not ids:
-        raise errors.bad_setting(
-            "SQL_DIR", f"holds no hotfix ({settings.sql_dir})", "Deploy with at least one file in sql/."
-        )
-    hotfixes = [load_hotfix(settings.sql_dir, hotfix_id) for hotfix_id in ids]
-    return [as_revert(hotfix) for hotfix in hotfixes] if request.action == "revert" else hotfixes
-
-
-def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
-    """An open session. The secret was read once more if the server refused the one that a warm function remembered."""
-    target = read_target(settings)
-    try:
-        return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
-    except LoginRefused as error:
-        refused, refusal = target, error
-    try:
-        target = read_target(settings, afresh=True)
-        if target != refused:
-            return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
-    except LoginRefused as error:
-        refusal = error
-    raise errors.login_refused(
-        target.address, target.user, refusal.sqlstate, refusal.message, settings.secret_arn, by_pooler=refusal.by_pooler
-    ) from refusal
-
-
 def refuse_too_late(session: Session, lock_wait: LockWait) -> None:
     """No attempt begins that could outlive the function."""
     if time.monotonic() > session.limits.last_attempt_at:
@@ -418,18 +263,3 @@ def look_at_all(session: Session, hotfix: Hotfix) -> tuple[Look, History, Notes]
     table = find_history(session, hotfix)
     seen = look(session, hotfix)
     return seen, read_history(session, hotfix, table, is_there=seen.matches), find_notes(session, seen)
-
-
-def report(result: str, session: Session, hotfix: Hotfix, seen: Look, history: History, notes: Notes = ()) -> Report:
-    return Report(
-        result,
-        seen.columns,
-        session.facts.describe(),
-        revert=hotfix.revert.sql if hotfix.revert else None,
-        sql_sha256=hotfix.sha256,
-        plan_hash=hash_plan(session, hotfix, seen),
-        limits=session.facts.limits,
-        hotfixes=(hotfix.id,),
-        history=history,
-        notes=notes,
-    )

@@ -1,8 +1,8 @@
 """How our own SQL answers by failing, so that COMMIT, or nothing, can follow in the same message.
 
-A query that finds something else than what was looked at fails on purpose: by a cast of a text to a number, a division by
-zero, or RAISE. PostgreSQL then runs nothing that follows, and the transaction holds nothing. The session knows each of
-these failures by its SQLSTATE and by the mark at the beginning of its text, and raises what is here.
+A query that finds something else than what was looked at fails on purpose: by a cast of a text to a number, a division
+by zero, or RAISE. PostgreSQL then runs nothing that follows, and the transaction holds nothing. The session knows each
+of these failures by its SQLSTATE and by the mark at the beginning of its text, and raises what is here.
 """
 
 from __future__ import annotations
