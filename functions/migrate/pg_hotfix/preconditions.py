@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
 from pg_hotfix.change.blockers import named_tables_sql
-from pg_hotfix.file.additions import count_additions, keywords_of
 from pg_hotfix.look import hash_plan
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.promises.column.definition import FIRST_NORMAL_OID, refuse_impossible
@@ -69,8 +68,8 @@ def refuse_system_tables(seen: Look) -> None:
 def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix) -> None:
     """An index or a sequence needs CREATE on the table's schema, and a foreign key REFERENCES on the other table. Of a
     file that does more than ADD only the server can tell. https://www.postgresql.org/docs/current/ddl-priv.html"""
-    words = keywords_of(hotfix.sql)
-    if words.isdisjoint({*MAKES_A_RELATION, "REFERENCES"}) or not count_additions(hotfix.sql):
+    words = hotfix.keywords
+    if words.isdisjoint({*MAKES_A_RELATION, "REFERENCES"}) or not hotfix.additions:
         return
     user = session.facts.user
     schemas = ", ".join(f"{literal(schema)}::name" for schema in catalog.schemas_of(hotfix))

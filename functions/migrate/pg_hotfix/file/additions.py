@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pg_hotfix.file.hotfix_file import split_at_commas
-from pg_hotfix.file.lexer import statements, tokens
+from pg_hotfix.file.lexer import split_at_commas, statements, tokens
 from pg_hotfix.promises.column.line import SERIAL
 
 if TYPE_CHECKING:
@@ -42,7 +41,3 @@ def with_depth(statement: Sequence[Token]) -> list[tuple[Token, int]]:
         found.append((token, depth))
         depth += token.text == "("
     return found
-
-
-def keywords_of(sql: str) -> set[str]:
-    return {token.keyword for token in tokens(sql)}

@@ -10,12 +10,13 @@ import hashlib
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import dropwhile
 from typing import TYPE_CHECKING, ClassVar
 
 from pg_hotfix import errors
-from pg_hotfix.file.lexer import Token, Unended, statements, tokens
+from pg_hotfix.file.additions import count_additions
+from pg_hotfix.file.lexer import Token, Unended, split_at_commas, statements, tokens
 from pg_hotfix.file.made import WITHOUT_DATA, Named, find_dropped, find_made, inner_text
 from pg_hotfix.promises.column.line import Expectation, Unreadable, parse_expectation, stored_name
 
@@ -109,6 +110,14 @@ class Hotfix:
     @property
     def tables(self) -> str:
         return tables_of(self.expectations)
+
+    @cached_property
+    def additions(self) -> int:
+        return count_additions(self.sql)
+
+    @cached_property
+    def keywords(self) -> set[str]:
+        return {token.keyword for token in tokens(self.sql)}
 
 
 @dataclass(frozen=True)
@@ -373,17 +382,6 @@ def list_dropped(
         " the triggers, functions, procedures, policies and views that the file itself creates: each without CASCADE,"
         " and a function with its arguments as the file has them. What else there is goes by a migration.",
     )
-
-
-def split_at_commas(found: list[Token]) -> Iterator[list[Token]]:
-    action: list[Token] = []
-    for token in found:
-        if token.text == ",":
-            yield action
-            action = []
-        else:
-            action.append(token)
-    yield action
 
 
 def dropped_column(action: list[Token]) -> str | None:

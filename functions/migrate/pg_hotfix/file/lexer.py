@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # Every character beyond ASCII is a letter to PostgreSQL, a no-break space too; white space is ASCII only. Such a letter
 # is [^\x00-\x7f]: of a set up to \U0010ffff Python makes a bitmap, which took 25 ms of each cold start.
@@ -115,3 +115,14 @@ def inside_atomic_body(words: list[str]) -> bool:
             body = words[position:]
             return body.count("END") < 1 + body.count("CASE")
     return False
+
+
+def split_at_commas(found: Iterable[Token]) -> Iterator[list[Token]]:
+    action: list[Token] = []
+    for token in found:
+        if token.text == ",":
+            yield action
+            action = []
+        else:
+            action.append(token)
+    yield action

@@ -1,7 +1,7 @@
 """Whether PostgreSQL can make a column as its expect line says, found out without running any of it.
 
 How the file makes it only the server knows. So what depends on that, such as a type that the file may create, is
-refused only of a file that does nothing but ADD (`count_additions`); of others the proof tells.
+refused only of a file that does nothing but ADD (`Hotfix.additions`); of others the proof tells.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
-from pg_hotfix.file.additions import count_additions, keywords_of
 from pg_hotfix.promises.column.catalog import IDENTITY, MISSING
 from pg_hotfix.promises.column.expression import refuse_expression
 from pg_hotfix.server.session import literal
@@ -71,7 +70,7 @@ def refuse_impossible(session: Session, hotfix: Hotfix, seen: Look) -> None:
         return
     ((text,),) = session.query_prepared(read_facts_sql(columns))
     facts = [Facts(**one) for one in json.loads(text)]
-    additions = count_additions(hotfix.sql)
+    additions = hotfix.additions
     for (column, known), about in zip(columns, facts, strict=True):
         refuse_type(session, hotfix, column, known, about)
         refuse_identity(session, hotfix, column, known, about)
@@ -119,7 +118,7 @@ def refuse_identity(session: Session, hotfix: Hotfix, column: Column, known: Col
         raise errors.bad_column(
             hotfix.file, wanted.name, what, f"An identity is NOT NULL: write  not null {wanted.generated}"
         )
-    if about.has_children and count_additions(hotfix.sql):
+    if about.has_children and hotfix.additions:
         if column.relation_kind == "p" and session.facts.version_number >= 170000:
             return
         what = (
@@ -157,7 +156,7 @@ def refuse_stored_rows(column: Column, about: Facts) -> None:
 def refuse_null_in_rows(session: Session, hotfix: Hotfix, column: Column, about: Facts) -> None:
     """A first row is looked for, and nothing of it is read. Where that can't be done at once, `apply` will tell."""
     wanted = column.expectation
-    gets_value = wanted.default or wanted.generated or about.type_kind == "d" or "DEFAULT" in keywords_of(hotfix.sql)
+    gets_value = wanted.default or wanted.generated or about.type_kind == "d" or "DEFAULT" in hotfix.keywords
     if not wanted.not_null or gets_value or not about.all_lack_it:
         return
     sql = (
