@@ -20,6 +20,7 @@ DOCUMENTS = [
     Path(name)
     for name in (
         "README.md",
+        "CONTRIBUTING.md",
         "SECURITY.md",
         "CHANGELOG.md",
         "docs/runbook.md",
@@ -57,6 +58,18 @@ def test_every_request_that_is_shown_is_accepted(path: Path) -> None:
     assert requests or path.name not in ("README.md", "runbook.md")
     for request in requests:
         parse_request(json.loads(request))
+
+
+def test_contributing_names_files_and_functions_that_exist() -> None:
+    text = Path("CONTRIBUTING.md").read_text()
+    package = Path("functions/migrate/pg_hotfix")
+    folders = (Path(), package, Path("tests/unit"), Path("tests/integration"))
+    for name in re.findall(r"`([\w/]+(?:\.py|\.yaml|/))`", text):
+        assert any((folder / name).exists() for folder in folders), name
+    for module, function in re.findall(r"`(\w+)\.([a-z]\w+)`(?! knows)", text):
+        if function not in ("py", "md"):
+            path = next(one for one in (package / f"{module}.py", package.parent / f"{module}.py") if one.exists())
+            assert f"\ndef {function}(" in path.read_text(), function
 
 
 def test_every_test_that_is_named_exists() -> None:
