@@ -75,6 +75,7 @@ def respond(report: Report) -> dict[str, Any]:
         "summary": summarise(report),
         "result": report.result,
         "objects": [column.describe() for column in shown],
+        "steps": describe_steps(report),
         "tables": describe_tables(shown),
         "database": report.database,
         "attempts": report.attempts,
@@ -139,6 +140,28 @@ def summarise_result(report: Report) -> str:
             return f"As the application expects: {count_columns([column.expectation for column in report.columns])}."
         case _:
             return f"Secret, network, TLS, login and ownership work for {len(report.hotfixes)} packaged hotfix(es)."
+
+
+def describe_steps(report: Report) -> list[dict[str, Any]]:
+    """The file's one step, of a run that is about one: whether it was needed, and what was done under which locks."""
+    if report.result not in ("would_apply", "applied", "already_applied", "reverted", "already_reverted"):
+        return []
+    needed = report.result in ("would_apply", "applied", "reverted")
+    tables = dict.fromkeys(
+        column.expectation.qualified_table
+        for column in report.columns
+        if needed and (column.changed_here or not column.matches)
+    )
+    return [
+        {
+            "title": None,
+            "needed": needed,
+            "result": None if report.result == "would_apply" else "applied" if needed else "skipped",
+            "locks": [f"ACCESS EXCLUSIVE on {table}" for table in tables],
+            "lock_held_ms": report.lock_held_ms,
+            "progress": None,
+        }
+    ]
 
 
 def describe_tables(columns: Sequence[Column]) -> list[dict[str, Any]]:

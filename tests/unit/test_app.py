@@ -36,7 +36,18 @@ ID = "20260301101500_add_drivers_note"
 FILE = "-- expect: column public.drivers.note text\nALTER TABLE drivers ADD COLUMN IF NOT EXISTS note text;\n"
 ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:kaviar/database-AbCdEf"
 CONTRACT = {
-    *("hotfix", "action", "result", "objects", "database", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms"),
+    *(
+        "hotfix",
+        "action",
+        "result",
+        "objects",
+        "steps",
+        "database",
+        "attempts",
+        "lock_wait_ms",
+        "lock_held_ms",
+        "duration_ms",
+    ),
     *("blockers", "sql_sha256", "plan_hash", "caller", "requested_by", "reason", "request_id", "started_at"),
 }
 REQUEST = {"hotfix": ID, "action": "apply", "reason": "INC-4711", "requested_by": "ana"}
