@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     WriteHotfix = Callable[..., str]
 
 CONTRACT = {
-    "hotfix", "action", "result", "objects", "steps", "database", "attempts", "lock_wait_ms", "lock_held_ms", "duration_ms",
+    "hotfix", "action", "result", "objects", "steps", "database", "attempts", "lock_wait_ms", "lock_held_ms",
+    "duration_ms",
     "blockers", "sql_sha256", "plan_hash", "caller", "requested_by", "reason", "request_id", "started_at",
 }  # fmt: skip
 OURS = {
