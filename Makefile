@@ -76,7 +76,7 @@ dashboard: .venv/ready ## Serve the dashboard button on a local page: make dashb
 	@$(PYTHON) -m local.dashboard $(if $(PORT),--port "$(PORT)")
 
 .PHONY: screenshots
-screenshots: .venv/ready ## Take the pictures of the button in docs/ anew, with this machine's Chromium
+screenshots: .venv/ready ## Take the pictures of the button in docs/ again, with this machine's Chromium
 	@$(PYTHON) -m local.screenshots
 
 .PHONY: build
@@ -177,7 +177,7 @@ bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, i
 		$(if $(BUSY_RUNS),--busy-runs $(BUSY_RUNS))
 
 .PHONY: requirements
-requirements: .venv/ready ## Compile requirements/*.txt anew; COMPILE=--upgrade takes newer versions
+requirements: .venv/ready ## Compile requirements/*.txt again; COMPILE=--upgrade takes newer versions
 	@for group in $(GROUPS); do \
 		constraint=; test $$group != function || constraint="--constraint requirements/dev.txt"; \
 		$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
@@ -186,7 +186,7 @@ requirements: .venv/ready ## Compile requirements/*.txt anew; COMPILE=--upgrade 
 	done
 
 .PHONY: update-ca-bundle
-update-ca-bundle: .venv/ready ## Fetch the RDS certificates anew and show what changed
+update-ca-bundle: .venv/ready ## Fetch the RDS certificates again and show what changed
 	@$(PYTHON) -m local.update_ca_bundle
 
 .PHONY: clean

@@ -1,6 +1,6 @@
 """Makes the package of the function in the VPC, for `sam build`: what it imports, compiled, and nothing else.
 
-Lambda's /var/task can't be written: a package without bytecode is compiled anew at every cold start, and botocore reads
+Lambda's /var/task can't be written: a package without bytecode is compiled at every cold start, and botocore reads all
 its data about all of AWS. Standard library only, and the Python of the function: bytecode is of one version.
 """
 

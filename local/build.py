@@ -20,7 +20,7 @@ def build_if_changed(artifact: Path = ARTIFACT, sources: Sequence[str] = SOURCES
 
     Raises: LocalError with the output of `sam build` when that failed.
     """
-    # Beside the folder of the build, which sam makes anew.
+    # Beside the folder of the build, which sam makes each time.
     beside = artifact.parent.parent
     with one_at_a_time(beside / "building.lock"):
         digest, stamp = digest_of(source_files(sources)), beside / "sources.sha256"

@@ -163,7 +163,7 @@ def check_rewrite(run: Run, allowed: dict[str, str]) -> Finding:
     rewritten = find_rewritten(run.before, run.after)
     return judge(
         "rewrite",
-        [f"{name} is written anew under ACCESS EXCLUSIVE: nobody can read it meanwhile." for name in rewritten],
+        [f"{name} is rewritten under ACCESS EXCLUSIVE: nobody can read it meanwhile." for name in rewritten],
         "A constant default, now() included, is stored in the catalog only: add the column with one or with none, and"
         " fill it later.",
         allowed,

@@ -13,7 +13,7 @@ from local.psql import psql_environment
 from local.scratch import Scratch
 
 # https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ALL-TABLES-VIEW
-# The file node changes when a table is rewritten or an index is built anew.
+# The file node changes when a table is rewritten or an index is rebuilt.
 RELATIONS = """
 SELECT format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relfilenode::bigint,
     coalesce(s.seq_scan, 0), coalesce(s.seq_tup_read, 0), coalesce(s.n_live_tup, 0),
@@ -62,7 +62,7 @@ def take_footprint(scratch: Scratch, *, dumped: bool = True) -> Footprint:
 
 
 def find_rewritten(before: Footprint, after: Footprint) -> list[str]:
-    """The tables and indexes whose files were written anew; of a table not also its indexes."""
+    """The tables and indexes whose files were rewritten; of a table not also its indexes."""
     rewritten = [name for name, old in before.relations.items() if changed(after, name, old.file) and old.kind != "i"]
     return rewritten or [name for name, old in before.relations.items() if changed(after, name, old.file)]
 
@@ -96,7 +96,7 @@ def find_changes(before: Footprint, after: Footprint) -> Iterator[str]:
         if new.columns != old.columns:
             yield f"columns of {name} dropped and made again"
         if new.file != old.file:
-            yield f"{name} built anew"
+            yield f"{name} rebuilt"
 
 
 def dump(scratch: Scratch) -> str:

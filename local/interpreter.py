@@ -55,7 +55,7 @@ TAKE_TURNS = (
     (StepFunctionsParserBackend, "get_execution_history"),
     (BaseExecutionWorkerCommunication, "_reflect_execution_status"),
 )
-# It reads the whole definition anew for each execution, and each path at each use: that takes longer than all the rest.
+# It reads the whole definition for each execution, and each path at each use: that takes longer than all the rest.
 PARSE_ONCE = [(owner, functools.cache(owner.parse)) for owner in (AmazonStateLanguageParser, json_path, result_path)]
 
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of the button in docs/ anew: the incident, a transaction in the way, and the fix."""
+"""Takes the pictures of the button in docs/ again: the incident, a transaction in the way, and the fix."""
 
 import contextlib
 import sys

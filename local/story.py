@@ -24,7 +24,7 @@ def tell_story() -> None:
     started = time.monotonic()
     with running_laptop(fresh=True) as laptop:
         show.show_title("GET /api/admin/drivers/:id answers 500: the column drivers.active_since does not exist.")
-        where = f"database {DATABASE}, made anew as the incident began"
+        where = f"database {DATABASE}, as the incident began"
         show.show_text(f"PostgreSQL {read_version(laptop)} on this machine, TLS and SCRAM, {where}.")
 
         show.show_step(1, "the application", "before")

@@ -221,7 +221,7 @@ def test_a_rewrite_is_caught(check: Check) -> None:
     failed = check(f"{EXPECT_VOLATILE}{VOLATILE}")
     assert list(failed) == ["rewrite"]
     assert failed["rewrite"] == (
-        "public.drivers is written anew under ACCESS EXCLUSIVE: nobody can read it meanwhile.\n"
+        "public.drivers is rewritten under ACCESS EXCLUSIVE: nobody can read it meanwhile.\n"
         "A constant default, now() included, is stored in the catalog only: add the column with one or with none, and"
         " fill it later.\n"
         "Or say why it does no harm:  -- allow: rewrite <reason>"
@@ -448,7 +448,7 @@ def test_nothing_is_written_that_check_sql_would_refuse(scratch: Server) -> None
         prove(scratch, "20260301101500_try", f"{EXPECT_VOLATILE}{VOLATILE}".encode(), None)
     assert str(caught.value) == (
         "The file would not pass `make check-sql`, so it was not written:\n"
-        "  rewrite: public.drivers is written anew under ACCESS EXCLUSIVE: nobody can read it meanwhile.\n"
+        "  rewrite: public.drivers is rewritten under ACCESS EXCLUSIVE: nobody can read it meanwhile.\n"
         "  rewrite: A constant default, now() included, is stored in the catalog only: add the column with one or with"
         " none, and fill it later.\n"
         "  rewrite: Or say why it does no harm:  -- allow: rewrite <reason>\n"
@@ -489,5 +489,5 @@ def test_check_sql_proves_each_file_and_exits_non_zero_when_one_fails(tmp_path: 
     assert result.returncode != 0
     good, failed = result.stdout.split(f"{bad.stem}\n")
     assert [line.split()[:2] for line in good.splitlines()] == [[HOTFIX], *(["ok", check] for check in CHECKS)]
-    assert "   FAILED  rewrite   public.drivers is written anew" in failed
+    assert "   FAILED  rewrite   public.drivers is rewritten" in failed
     assert result.stderr.startswith("1 of 2 files failed.\n")

@@ -527,8 +527,8 @@ def test_a_function_that_dies_every_time_fails_with_advice(house: House, staged:
     assert first.startswith("The function gave no answer of its own (Runtime.ExitError: RequestId: ")
     assert first.endswith("Error: Runtime exited with error: signal: killed).")
     assert advice == [
-        "What it had begun is there as a whole, or not at all: PostgreSQL ends its session by itself.",
-        "Run the same request again: it is safe, and tells which.",
+        "What it had begun was applied completely or not at all: PostgreSQL ends its session by itself.",
+        "Run the same request again: it is safe, and finds out.",
     ]
 
 
@@ -545,8 +545,8 @@ def test_a_function_that_never_answers_fails_under_a_name_of_our_own(
     assert ended.verdict == ("FAILED", "FunctionCallError")
     assert ended.execution.cause == (
         "The function gave no answer of its own (States.Timeout: no cause was given).\n"
-        "What it had begun is there as a whole, or not at all: PostgreSQL ends its session by itself.\n"
-        "Run the same request again: it is safe, and tells which."
+        "What it had begun was applied completely or not at all: PostgreSQL ends its session by itself.\n"
+        "Run the same request again: it is safe, and finds out."
     )
 
 
@@ -714,7 +714,7 @@ def test_the_endpoint_is_called_after_a_verify_too(
 LARGEST_STATE_BYTES = 256 * 1024
 TOO_LARGE = (
     "The function's answer is more than the 256 KiB that Step Functions carries.\n"
-    "What it was asked to do is there as a whole, or not at all: only its answer was lost.\n"
+    "What it was asked to do was applied completely or not at all: only its answer was lost.\n"
     f"To see what is there, ask the function itself:  make hotfix STACK=pg-hotfix-dev ID={HOTFIX} ACTION=plan DIRECT=1"
 )
 

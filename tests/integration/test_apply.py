@@ -769,8 +769,8 @@ def test_a_connection_lost_after_the_sql_was_sent_leaves_the_outcome_unknown(
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
         f"The connection to the database {database.name} at localhost:{database.server.port} was lost while"
-        f" {hotfix_id} was under way (the server closed it). The change is there as a whole, or not at all."
-        " Run the same hotfix again: it is safe, and tells which."
+        f" {hotfix_id} was under way (the server closed it). The change was applied completely or not at all."
+        " Run the same hotfix again: it is safe, and finds out."
     )
     assert columns_of(database) == ["id", "name"]
 

@@ -116,8 +116,8 @@ def ask(
 
 def no_connection(reason: str) -> str:
     return (
-        f"DatabaseUnavailableError: There is no connection to the database kaviar at localhost:PORT ({reason})."
-        " Nothing was changed. Run the same request again; if it stays so, check that the instance is available"
+        f"DatabaseUnavailableError: Cannot connect to the database kaviar at localhost:PORT ({reason})."
+        " Nothing was changed. Run the same request again; if it keeps failing, check that the instance is available"
         " and that its security group lets the function in."
     )
 

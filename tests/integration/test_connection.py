@@ -230,8 +230,8 @@ def test_an_unreachable_database_is_named(invoke: Invoke, database: Database, se
     outcome = invoke("apply")
     assert outcome.error_name == "DatabaseUnavailableError"
     assert outcome.text == (
-        f"There is no connection to the database {database.name} at localhost:{port} (Connection refused)."
-        " Nothing was changed. Run the same request again; if it stays so, check that the instance is available"
+        f"Cannot connect to the database {database.name} at localhost:{port} (Connection refused)."
+        " Nothing was changed. Run the same request again; if it keeps failing, check that the instance is available"
         " and that its security group lets the function in."
     )
 

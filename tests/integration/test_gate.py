@@ -26,7 +26,7 @@ ACTIVE_SINCE = "public.drivers.active_since timestamp with time zone null"
 UNTOUCHED = "Nothing was contacted and nothing was changed."
 END = (
     'Do not deploy the application until this passes:  {"action": "gate"}\n'
-    "If it is the list that is wrong, write it anew and deploy it:  make gate SCHEMA=schema.sql"
+    "If it is the list that is wrong, write it again and deploy it:  make gate SCHEMA=schema.sql"
 )
 UNREADABLE = "has an expect line that can't be read (the column is not named as schema.table.column)"
 NAME_ALL = "Name all three, such as public.drivers.active_since."
@@ -359,11 +359,11 @@ def test_a_hotfix_too_long_for_the_text_is_told_of_without_its_sql(gate: Gate) -
     [
         (
             "-- expect: column public.drivers.id uuid\nSELECT 1;",
-            "holds more than expect lines. {} Write it anew:  make gate SCHEMA=schema.sql",
+            "holds more than expect lines. {} Write it again:  make gate SCHEMA=schema.sql",
         ),
         (
             "-- expect: column public.drivers.id uuid\n-- allow: scan it is small\n",
-            "holds more than expect lines. {} Write it anew:  make gate SCHEMA=schema.sql",
+            "holds more than expect lines. {} Write it again:  make gate SCHEMA=schema.sql",
         ),
         (
             "-- Nothing.\n",

@@ -42,8 +42,8 @@ IN_USE = (
     f" Nothing was changed. {FORCE}"
 )
 UNTOLD = (
-    f"Whether {RATING} is in use can't be told, so {NAME} was not reverted: there are rows, and PostgreSQL has not"
-    " kept what they were given when it was added (a volatile default, an identity, or the table was written anew"
+    f"Cannot tell whether {RATING} is in use, so {NAME} was not reverted: there are rows, and PostgreSQL has not"
+    " kept what they were given when it was added (a volatile default, an identity, or the table was rewritten"
     f" since). Nothing was changed. {FORCE}"
 )
 ADD_ROWS = "INSERT INTO drivers (id, name) SELECT gen_random_uuid(), 'Ana Confidential' FROM generate_series(1, 3)"
@@ -310,7 +310,7 @@ CANT_BE_TOLD = {
     ),
     "nextval": ("bigint DEFAULT nextval('ratings')", "bigint default nextval('public.ratings'::regclass)", ""),
     "identity": ("bigint GENERATED ALWAYS AS IDENTITY", "bigint not null generated always as identity", ""),
-    "written anew": ("smallint DEFAULT 5", "smallint default 5", "VACUUM FULL drivers"),
+    "rewritten": ("smallint DEFAULT 5", "smallint default 5", "VACUUM FULL drivers"),
 }
 
 
@@ -408,7 +408,7 @@ def test_a_column_that_is_not_this_hotfixs_is_never_dropped(
         f"{RATING} exists but is not what {NAME} expects. Nothing was changed.\n"
         "  expected  smallint null\n"
         "  actual    text null\n"
-        "It is not what this hotfix adds, so it is not dropped, by force neither. Correct the file if it is:\n"
+        "It is not what this hotfix adds, so revert will not drop it, even with force. Correct the file if it is:\n"
         f"  -- expect: column {RATING} text null\n"
         "or drop the column by a migration of its own."
     )

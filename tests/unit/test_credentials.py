@@ -400,7 +400,7 @@ class FakeProvider:
 def test_the_secret_is_remembered_unless_it_is_wanted_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = FakeProvider(json.dumps(WHOLE))
     monkeypatch.setattr(credentials, "secrets_provider", lambda: provider)
-    assert read_target(SETTINGS) == read_target(SETTINGS, afresh=True) == TARGET
+    assert read_target(SETTINGS) == read_target(SETTINGS, again=True) == TARGET
     assert provider.asked == [(ARN, SECRET_MAX_AGE_SECONDS, False), (ARN, SECRET_MAX_AGE_SECONDS, True)]
 
 

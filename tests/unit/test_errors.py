@@ -148,7 +148,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
         errors.server_in_trouble(ADDRESS, "53100: could not extend file: No space left on device"),
         (
             f"The server of the database {ADDRESS} failed (53100: could not extend file: No space left on device)."
-            " Nothing was changed: the server rolls back. Run the same request again; if it stays so, look at the"
+            " Nothing was changed: the server rolls back. Run the same request again; if it keeps failing, look at the"
             " instance's storage, memory and log."
         ),
     ),
@@ -291,8 +291,8 @@ TEXTS: list[tuple[HotfixError, str]] = [
         errors.outcome_unknown(HOTFIX, ADDRESS, "timed out"),
         (
             f"The connection to the database {ADDRESS} was lost while {HOTFIX} was under way"
-            " (timed out). The change is there as a whole, or not at all. Run the same hotfix again: it is safe,"
-            " and tells which."
+            " (timed out). The change was applied completely or not at all. Run the same hotfix again: it is safe,"
+            " and finds out."
         ),
     ),
 ]

@@ -114,7 +114,7 @@ def say_advice(error: Exception) -> str:
         case ClientError() if is_denial(error.response["Error"]["Code"]):
             return "Compare ButtonRole with template.yaml, and deploy."
         case ClientError() if error.response["Error"]["Code"].endswith("DoesNotExist"):
-            return "Refresh the widget; if it stays so, compare STATE_MACHINE_ARN with the stack, and deploy."
+            return "Refresh the widget; if it keeps failing, compare STATE_MACHINE_ARN with the stack, and deploy."
         case ClientError() | BotoCoreError():
             return "Wait a moment and refresh: a second click starts no second apply."
         case _:

@@ -61,7 +61,7 @@ def say_who(blocker: Mapping[str, Any]) -> str:
     if blocker.get("pid"):
         who = [f"{blocker.get('autovacuum') or ''} pid {blocker['pid']}".strip()]
     else:
-        who = [f"prepared transaction {blocker.get('prepared_transaction') or 'of a name unknown'}"]
+        who = [f"prepared transaction {blocker.get('prepared_transaction') or 'with an unknown name'}"]
     who += [f"user {blocker['user']}"] if blocker.get("user") else []
     who += [f"application {blocker['application_name']}"] if blocker.get("application_name") else []
     return ", ".join(who)

@@ -221,8 +221,8 @@ def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
 
 def database_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
-        f"There is no connection to the database {address} ({reason}). {UNCHANGED} Run the same request again; if it "
-        "stays so, check that the instance is available and that its security group lets the function in."
+        f"Cannot connect to the database {address} ({reason}). {UNCHANGED} Run the same request again; if it "
+        "keeps failing, check that the instance is available and that its security group lets the function in."
     )
 
 
@@ -244,7 +244,7 @@ def arrived_late(address: str) -> DatabaseUnavailableError:
 def server_in_trouble(address: str, reason: str) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(
         f"The server of the database {address} failed ({reason}). Nothing was changed: the server rolls back. Run the "
-        "same request again; if it stays so, look at the instance's storage, memory and log."
+        "same request again; if it keeps failing, look at the instance's storage, memory and log."
     )
 
 
@@ -507,7 +507,9 @@ def mismatch(
     lines[0] += f" {UNCHANGED}"
     present = [column for column in differing if column["actual"] != "missing"]
     if reverting:
-        lines += ["It is not what this hotfix adds, so it is not dropped, by force neither. Correct the file if it is:"]
+        lines += [
+            "It is not what this hotfix adds, so revert will not drop it, even with force. Correct the file if it is:"
+        ]
         lines += [*lines_to_paste(present), "or drop the column by a migration of its own."]
     elif present:
         hides = "This is what is there." if read_only else "IF NOT EXISTS would keep the column as it is."
@@ -599,7 +601,7 @@ def schema_differs(
         lines += [f"{which} needs a migration of its own: {LIMITS_OF_A_HOTFIX}"]
     lines += [
         'Do not deploy the application until this passes:  {"action": "gate"}',
-        "If it is the list that is wrong, write it anew and deploy it:  make gate SCHEMA=schema.sql",
+        "If it is the list that is wrong, write it again and deploy it:  make gate SCHEMA=schema.sql",
     ]
     return MismatchError("\n".join(lines), columns=columns[:LOGGED_COLUMNS])
 
@@ -764,9 +766,9 @@ def first_few(texts: Sequence[str]) -> list[str]:
 
 def usage_not_told(hotfix: str, column: str) -> RevertRefusedError:
     return RevertRefusedError(
-        f"Whether {column} is in use can't be told, so {hotfix} was not reverted: there are rows, and PostgreSQL has "
-        "not kept what they were given when it was added (a volatile default, an identity, or the table was written "
-        f"anew since). {UNCHANGED} {force(hotfix)}"
+        f"Cannot tell whether {column} is in use, so {hotfix} was not reverted: there are rows, and PostgreSQL has not "
+        "kept what they were given when it was added (a volatile default, an identity, or the table was rewritten "
+        f"since). {UNCHANGED} {force(hotfix)}"
     )
 
 
@@ -917,8 +919,8 @@ def name_blockers(blockers: Sequence[Mapping[str, Any]], count: int) -> list[str
 
 
 def ending_of(blockers: Sequence[Mapping[str, Any]]) -> str:
-    """What ends those that are named and wait for nobody; those that wait in line themselves are let be. An autovacuum
-    against wraparound would begin anew."""
+    """What ends those that are named and wait for nobody; those that wait in line themselves are left alone. An
+    autovacuum against wraparound would begin again."""
     lines = [
         f"ROLLBACK PREPARED {string(blocker['prepared_transaction'])};"
         if blocker["prepared_transaction"]
@@ -943,7 +945,7 @@ def describe_blocker(blocker: Mapping[str, Any]) -> str:
         what = [f"{blocker['autovacuum'] or ''} pid {blocker['pid']}".strip() + (f" ({names})" if names else "")]
         what += [f"in a transaction for {age:.0f} s"] if age is not None else []
     else:
-        what = [f"the prepared transaction {gid or 'of a name unknown'}{f' ({names})' if names else ''}"]
+        what = [f"the prepared transaction {gid or 'with an unknown name'}{f' ({names})' if names else ''}"]
         what += [f"prepared {age:.0f} s ago"] if age is not None else []
     if blocker["waiting"]:
         pids = [f"pid {pid}" if pid else "a prepared transaction" for pid in blocker["waits_for"]]
@@ -1085,7 +1087,7 @@ def lock_table_full(what: str, message: str, setting: str) -> SqlRefusedError:
 def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"The connection to the database {address} was lost while {hotfix} was under way ({reason}). The "
-        "change is there as a whole, or not at all. Run the same hotfix again: it is safe, and tells which."
+        "change was applied completely or not at all. Run the same hotfix again: it is safe, and finds out."
     )
 
 

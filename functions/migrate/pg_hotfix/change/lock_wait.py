@@ -116,7 +116,7 @@ class LockWait:
             now = time.monotonic()
             ages_ms = {one.transaction: (now - self.first_seen[one.transaction]) * 1000 for one in self.blockers}
             is_time = now >= tried_at + pause and self.is_worth_trying(ages_ms.values(), (now - tried_at) * 1000)
-            if now > self.deadline:  # What is free at the very end is not left lying.
+            if now > self.deadline:  # Deadline reached: try once more if the lock looks free.
                 if self.is_last or not is_time or now > self.session.limits.last_attempt_at:
                     raise self.give_up()
                 self.is_last = True

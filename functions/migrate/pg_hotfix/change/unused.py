@@ -44,7 +44,7 @@ def refuse_used(session: Session, hotfix: Hotfix, guard: str) -> None:
         except errors.SqlRefusedError as error:
             if error.facts["refusal"][:5] not in GONE:
                 raise
-            return  # Somebody was faster: the look under the lock, and the one before it, tell.
+            return  # Another session changed it first: the look under the lock, and the one before it, tell.
         took_ms = elapsed_ms(started)
         if took_ms <= LONGEST_LOOK_MS:
             return

@@ -221,7 +221,7 @@ def parse_schema(content: bytes) -> ExpectedSchema:
     text, found = cut_tokens(content)
     expectations, allowed, revert = read_directives(found)
     if allowed or revert is not None or any(token.kind not in ("space", "comment") for token in found):
-        raise Unreadable("holds more than expect lines", "Write it anew:  make gate SCHEMA=schema.sql")
+        raise Unreadable("holds more than expect lines", "Write it again:  make gate SCHEMA=schema.sql")
     refuse_none_or_twice(expectations)
     return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest(), text)
 

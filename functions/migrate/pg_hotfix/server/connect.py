@@ -24,7 +24,7 @@ def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
     except LoginRefused as error:
         refused, refusal = target, error
     try:
-        target = read_target(settings, afresh=True)
+        target = read_target(settings, again=True)
         if target != refused:
             return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)
     except LoginRefused as error:

@@ -27,7 +27,7 @@ for noisy in ("botocore", "urllib3"):
 
 # An endpoint that can't be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
 AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
-# A rotated password shows as 28P01 and is read afresh then. A changed host would not show, and no apply may go to the
+# A rotated password shows as 28P01 and is read again then. A changed host would not show, and no apply may go to the
 # database of before.
 SECRET_MAX_AGE_SECONDS = 60
 
@@ -74,14 +74,14 @@ class Target:
         return f"{self.database} at {self.host}:{self.port}"
 
 
-def read_target(settings: Settings, *, afresh: bool = False) -> Target:
-    """The target that the secret names, from the cache of a warm function unless `afresh`.
+def read_target(settings: Settings, *, again: bool = False) -> Target:
+    """The target that the secret names, from the cache of a warm function unless `again`.
 
     Raises:
         SecretError: missing, denied or unreadable. SecretUnavailableError: no answer. The database was not contacted.
     """
     try:
-        value = secrets_provider().get(settings.secret_arn, max_age=SECRET_MAX_AGE_SECONDS, force_fetch=afresh)
+        value = secrets_provider().get(settings.secret_arn, max_age=SECRET_MAX_AGE_SECONDS, force_fetch=again)
     except GetParameterError as error:
         raise translate(settings.secret_arn, error.__context__ or error) from error
     except NoRegionError as error:
