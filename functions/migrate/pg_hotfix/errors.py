@@ -871,15 +871,15 @@ def lock_busy(
     attempts: int,
     stalled_ms: int,
     records: bool = False,
-    alone: bool = False,
+    record_only: bool = False,
     reverting: bool = False,
     hidden: bool = False,
 ) -> LockBusyError:
     """`count`: of all blockers, of whom the first are given. `stalled_ms`: how long others may have waited behind this
     run, at most. `see`: SQL that lets the role see what others do. `records`: a row was to be written to Prisma's
-    history as well, or `alone`. `hidden`: an attempt held its locks and failed on a further one."""
-    undone = "recorded" if alone else "reverted" if reverting else "applied"
-    tables = " or ".join(([] if alone else [tables]) + (["Prisma's history"] if records else []))
+    history as well, or `record_only`. `hidden`: an attempt held its locks and failed on a further one."""
+    undone = "recorded" if record_only else "reverted" if reverting else "applied"
+    tables = " or ".join(([] if record_only else [tables]) + (["Prisma's history"] if records else []))
     nobody = "nobody waited behind this run"
     behind = f"others waited behind this run for {stalled_ms} ms at most" if stalled_ms else nobody
     state = f"Nothing was changed, and {behind}."
@@ -892,7 +892,7 @@ def lock_busy(
     if hidden and not blockers:
         lines += ["pg-hotfix cannot see who holds that lock: look for a table that an event trigger or a trigger uses."]
     elif not blockers:
-        elsewhere = "" if alone else "; another table that the file touches may be locked"
+        elsewhere = "" if record_only else "; another table that the file touches may be locked"
         lines += [f"Nobody holds {tables} at this moment{elsewhere}."]
     lines += [f"Run the same hotfix again{' when it ends' if blockers else ''}.{ending_of(blockers)}"]
     lines += [line for line in [grant_to_see(blockers, see)] if line]

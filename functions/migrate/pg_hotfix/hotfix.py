@@ -114,7 +114,7 @@ def apply(
         try:
             table = find_history(session, hotfix)
             before = look(session, hotfix)
-            books = plan_recording(hotfix, table, alone=before.matches) if record else None
+            books = plan_recording(hotfix, table, record_only=before.matches) if record else None
             lock_wait.bookkeeping = books
             # Otherwise read it last, so that the attempt follows the look at once.
             read_now = record or before.matches

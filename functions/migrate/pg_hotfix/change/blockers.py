@@ -126,7 +126,7 @@ def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
 def named_tables_sql(session: Session, hotfix: PackagedFile, bookkeeping: Bookkeeping | None) -> str:
     """Selects oid and weakest mode in the way for each table that the file and `bookkeeping` name."""
     tables: list[tuple[str | None, str, int]] = []
-    if not (bookkeeping and bookkeeping.alone):
+    if not (bookkeeping and bookkeeping.record_only):
         tables += [(one.schema, one.table, IN_THE_WAY_OF_ALTER) for one in hotfix.expectations]
         tables += [
             (named.schema, named.name, IN_THE_WAY_OF_ALTER if named.altered else IN_THE_WAY_OF_REFERENCES)

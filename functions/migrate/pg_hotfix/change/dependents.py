@@ -84,7 +84,9 @@ def find_dependents(session: Session, hotfix: Hotfix) -> Dependents:
     sql = tables_sql(hotfix)
     ((text, digest),) = session.query_prepared(sql)
     ((functions,),) = session.query(functions_sql(hotfix))
-    return judge(hotfix, json.loads(text), json.loads(functions or "[]"), guard_sql(session.shortest(sql), digest))
+    return judge(
+        hotfix, json.loads(text), json.loads(functions or "[]"), guard_sql(session.sql_or_execute(sql), digest)
+    )
 
 
 def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None:

@@ -130,7 +130,7 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
     # The proof and COMMIT have their share, too; and what looks at the history, and at the columns before a way back.
     others = 2 + bool(books) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
-    read = session.shortest(catalog.read_columns_sql(session, hotfix.expectations, before.types))
+    read = session.sql_or_execute(catalog.read_columns_sql(session, hotfix.expectations, before.types))
     prove = ""
     if not judge_here:
         prove = (
@@ -173,7 +173,7 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
 
 
 def keep_books_sql(session: Session, books: Bookkeeping | None) -> str:
-    return f"{session.shortest(books.sql)};" if books else ""
+    return f"{session.sql_or_execute(books.sql)};" if books else ""
 
 
 def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:

@@ -18,7 +18,7 @@ class Bookkeeping:
     pg_locks, which the SQL calls `l`. `lock_table` is SQL that locks `table` (schema and name) before any other table
     is asked for, so that nobody waits for that one while this one is not free. `sql` is one statement before COMMIT,
     which selects how many rows it has written. Each of them fails with HistoryBusy unless all is as it was looked at.
-    `alone` if nothing else is to be done.
+    `record_only` if nothing else is to be done.
     """
 
     table: tuple[str, str]
@@ -26,7 +26,7 @@ class Bookkeeping:
     find_lock: str
     sql: str
     lock_table: str = ""
-    alone: bool = False
+    record_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ class LockWait:
     @property
     def must_look_first(self) -> bool:
         """Whether the file needs locks on further tables: it would wait for these with the first lock in its hand."""
-        alone = self.bookkeeping is not None and self.bookkeeping.alone
-        return self.touches_others and not self.has_looked and not alone
+        record_only = self.bookkeeping is not None and self.bookkeeping.record_only
+        return self.touches_others and not self.has_looked and not record_only
 
     @property
     def has_begun(self) -> bool:
@@ -200,7 +200,7 @@ class LockWait:
             self.hotfix.tables,
             blockers,
             records=self.bookkeeping is not None,
-            alone=self.bookkeeping is not None and self.bookkeeping.alone,
+            record_only=self.bookkeeping is not None and self.bookkeeping.record_only,
             reverting=self.hotfix.reverting,
             count=len(found),
             hidden=self.hidden_attempts > 0,

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pg_hotfix.server.session import Session
 
 
-def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, alone: bool) -> Bookkeeping | None:
+def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, record_only: bool) -> Bookkeeping | None:
     """What `prisma migrate resolve --applied` does, as one statement to be run while Prisma's lock is held: failed rows
     of this id are marked as rolled back, and one that counts as applied is written unless there is one. None without a
-    history. `alone`: the columns are there, and nothing else is to be done.
+    history. `record_only`: the columns are there, and nothing else is to be done.
 
     It fails when the history is no longer such that this is right: then it must be looked at again.
     """
@@ -54,7 +54,7 @@ def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, alone: bool) -
         f" SELECT CASE WHEN {is_right} THEN (SELECT pg_catalog.count(*)::text FROM written)"
         f" ELSE '{HISTORY_BUSY}' || (SELECT pg_catalog.count(*) FROM own) END::int",
         lock_table=f"LOCK TABLE ONLY {table.in_sql} IN ROW EXCLUSIVE MODE NOWAIT;{refuse_triggers_sql(hotfix, table)};",
-        alone=alone,
+        record_only=record_only,
     )
 
 
@@ -79,8 +79,8 @@ def plan_absence(hotfix: Hotfix, table: HistoryTable | None) -> Bookkeeping | No
     )
 
 
-def keep_books(table: HistoryTable, sql: str, lock_table: str = "", *, alone: bool = False) -> Bookkeeping:
-    return Bookkeeping((table.schema, TABLE), take_lock_sql(), IS_ADVISORY_LOCK, sql, lock_table, alone)
+def keep_books(table: HistoryTable, sql: str, lock_table: str = "", *, record_only: bool = False) -> Bookkeeping:
+    return Bookkeeping((table.schema, TABLE), take_lock_sql(), IS_ADVISORY_LOCK, sql, lock_table, record_only)
 
 
 def take_lock_sql() -> str:

@@ -237,13 +237,13 @@ class Session:
         return rows
 
     def prepare(self, sql: str) -> None:
-        """The server has parsed the statement, so it knows what that names; `shortest` calls it. Nothing has run."""
+        """The server has parsed the statement, so it knows what that names; nothing has run. `sql_or_execute` calls it."""
         if sql not in self.prepared:
             name = f"pg_hotfix_{next(self.numbers)}"
             self.query(f"PREPARE {name} AS {sql}")
             self.prepared[sql] = name
 
-    def shortest(self, sql: str) -> str:
+    def sql_or_execute(self, sql: str) -> str:
         """The same statement, by its name if it was prepared."""
         return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
 
