@@ -15,12 +15,13 @@ from local.fill import Filled, fill
 from local.footprint import Footprint, find_changes, find_rewritten, find_scanned, take_footprint
 from local.places import PROJECT, shown
 from local.postgres import Server
-from local.scratch import RUN_MS, Scratch, Table, first_error, qualified, scratch_database, scratch_server
+from local.scratch import Scratch, Table, first_error, qualified, scratch_database, scratch_server
 from local.show import console
 from local.writes import try_writes
 from pg_hotfix.errors import HotfixError, quoted
 from pg_hotfix.file.hotfix_file import Hotfix, as_revert, load_hotfix
-from pg_hotfix.hotfix import Report, apply, revert
+from pg_hotfix.hotfix import apply, revert
+from pg_hotfix.report import Report
 
 SQUAWK = Path(sys.executable).parent / "squawk"
 WAY_BACK = "Let the revert lines drop what the file makes beside the column: triggers, functions, policies and views."
@@ -133,7 +134,7 @@ def run_once(scratch: Scratch, hotfix: Hotfix) -> Run:
     columns_before = word_all(scratch)
     before = take_footprint(scratch, dumped=False)
     with scratch.open_session() as session:
-        report = apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
+        report = apply(session, hotfix, scratch.open_session)
     after = take_footprint(scratch)
     promised = {(one.schema, one.table, one.column) for one in hotfix.expectations}
     added = [name for name in find_added(names, list_columns(scratch)) if name not in promised]
@@ -196,7 +197,7 @@ def judge(check: str, found: Sequence[str], advice: str, allowed: dict[str, str]
 def check_second_run(scratch: Scratch, hotfix: Hotfix, path: Path, before: Footprint) -> Finding:
     """The function runs nothing; what the file would do, were it run all the same, psql tells."""
     with scratch.open_session() as session:
-        again = apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
+        again = apply(session, hotfix, scratch.open_session)
     schemas = ", ".join(dict.fromkeys(quoted(one.schema) for one in hotfix.expectations))
     arguments = ["--single-transaction", f"--command=SET search_path = {schemas}, public", f"--file={path.resolve()}"]
     result = scratch.psql(*arguments)
@@ -219,7 +220,7 @@ def check_revert(
     try:
         with scratch.open_session() as session:
             # What the file itself wrote into the column is no reason against it here.
-            results += [revert(session, back, scratch.settings, lambda: RUN_MS, force=True).result for _ in range(2)]
+            results += [revert(session, back, scratch.open_session, force=True).result for _ in range(2)]
         left = word_all(scratch)
         broken = [
             f"{kind} of {qualified(table)}: {refusal}"
@@ -228,7 +229,7 @@ def check_revert(
             if refusal and refusal != before.get(kind)
         ]
         with scratch.open_session() as session:
-            results.append(apply(session, hotfix, scratch.settings, lambda: RUN_MS).result)
+            results.append(apply(session, hotfix, scratch.open_session).result)
     except HotfixError as error:
         return Finding("revert", ok=False, text=f"{type(error).__name__}: {error}")
     changed = [

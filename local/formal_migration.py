@@ -13,7 +13,7 @@ from local.formats import FORMATS, Migration
 from local.places import PROJECT
 from local.postgres import Server
 from local.prisma import FieldType, describe_fields, identifier
-from local.scratch import RUN_MS, scratch_database, scratch_server
+from local.scratch import scratch_database, scratch_server
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix
 from pg_hotfix.hotfix import apply
@@ -74,7 +74,7 @@ def describe_in_prisma(server: Server, hotfix: Hotfix, schema: Path | None) -> I
     with scratch_database(server, tables_of(hotfix), schema) as scratch:
         drop_expected(scratch, hotfix)
         with scratch.open_session() as session:
-            apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
+            apply(session, hotfix, scratch.open_session)
             fields = list(describe_fields(session, hotfix))
     for table in dict.fromkeys(expectation.qualified_table for expectation, _, _ in fields):
         yield f"In schema.prisma, in the model of {table}:"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from pg_hotfix.hotfix import Report
     from pg_hotfix.promises.column.catalog import Column
+    from pg_hotfix.report import Report
     from pg_hotfix.request import Request
 
 logger = Logger(service="pg-hotfix", use_rfc3339=True, log_uncaught_exceptions=False)

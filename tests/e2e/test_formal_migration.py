@@ -24,7 +24,7 @@ from local.formats import FORMATS
 from local.places import PROJECT
 from local.prisma import describe_fields
 from local.psql import psql_environment
-from local.scratch import RUN_MS, Scratch, scratch_database, scratch_server
+from local.scratch import Scratch, scratch_database, scratch_server
 from pg_hotfix.file.hotfix_file import Hotfix, parse_hotfix
 from pg_hotfix.hotfix import apply
 from pg_hotfix.promises.column.line import parse_expectation
@@ -117,7 +117,7 @@ def write_for(tool: str, hotfix: Hotfix, folder: Path) -> Path:
 def test_a_tool_runs_its_file_as_a_no_op_after_the_hotfix(scratch: Scratch, tmp_path: Path, tool: str) -> None:
     hotfix = parse_hotfix("20260301101500_awkward", AWKWARD.encode())
     with scratch.open_session() as session:
-        apply(session, hotfix, scratch.settings, lambda: RUN_MS, None)
+        apply(session, hotfix, scratch.open_session)
     before = columns(scratch)
     write_for(tool, hotfix, tmp_path)
     up, _ = TOOLS[tool]

@@ -22,6 +22,7 @@ from tests.conftest import HOTFIX, PASSWORDS, PATIENCE_SECONDS, grant, meanwhile
 from tests.integration.aftermath import somebody_reading
 
 if TYPE_CHECKING:
+    from pg_hotfix.report import Report
     from collections.abc import Callable, Iterator
 
     from local.postgres import Server
@@ -711,7 +712,7 @@ def test_fifty_runs_at_once_end_as_one_applied_and_else_already_applied(invoke: 
     request, settings = parse_request({"hotfix": HOTFIX, "action": "apply"}), read_settings(os.environ)
     start = threading.Barrier(50)
 
-    def run(_: int) -> hotfix.Report:
+    def run(_: int) -> Report:
         start.wait()
         return hotfix.run(request, settings, lambda: 55_000)
 

@@ -16,9 +16,9 @@ import app
 from pg_hotfix import hotfix
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.history.prisma import History
-from pg_hotfix.hotfix import Report
 from pg_hotfix.promises.column.catalog import Column
 from pg_hotfix.promises.column.line import Expectation
+from pg_hotfix.report import Report
 from pg_hotfix.request import parse_request
 from pg_hotfix.server import credentials
 from pg_hotfix.settings import read_settings

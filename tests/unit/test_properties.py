@@ -168,16 +168,34 @@ def test_the_line_that_a_mismatch_prints_is_read_as_what_is_there(
 ) -> None:
     identity, generated = (kind, "") if kind in ("", "a", "d") else ("", kind)
     assume(bool(printed) == bool(generated) or kind == "")
-    row = [
-        *(1, "r", "app", True, True, True, False, 0, 0),
-        *(column_type, True, True, column_type, collation, not_null, False),
-        *(identity, generated, printed, False, None),
-    ]
-    column = catalog.compare(Expectation("public", "drivers", "note", "int"), row)
+    found = catalog.Found(
+        relation_oid=1,
+        relation_kind="r",
+        owner="app",
+        owned=True,
+        schema_usable=True,
+        lockable=True,
+        has_children=False,
+        estimated_rows=0,
+        estimated_bytes=0,
+        expected_type=column_type,
+        type_matches=True,
+        collation_matches=True,
+        actual_type=column_type,
+        collation=collation,
+        not_null=not_null,
+        not_valid=False,
+        identity=identity,
+        generated=generated,
+        printed=printed,
+        changed_here=False,
+        state="1",
+    )
+    column = catalog.compare(Expectation("public", "drivers", "note", "int"), found)
     (line,) = errors.lines_to_paste([column.describe()])
     (pasted,) = parse_hotfix(ID, f"{line.strip()}\n{ADD}".encode()).expectations
     assert (pasted.type, pasted.collation) == (column_type, collation)
-    assert catalog.compare(pasted, row).matches
+    assert catalog.compare(pasted, found).matches
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=40) | st.lists(st.sampled_from(

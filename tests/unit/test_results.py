@@ -33,7 +33,8 @@ UNKNOWN: list[tuple[Any, str]] = [
 
 
 def test_every_word_that_the_function_answers_is_in_the_list() -> None:
-    answered = re.findall(r'\b[rR]eport\("(\w+)"', (REAL.parent / "hotfix.py").read_text())
+    code = "".join((REAL.parent / name).read_text() for name in ("hotfix.py", "read_only.py"))
+    answered = re.findall(r'\b[rR]eport\("(\w+)"', code)
     assert len(answered) > 4
     assert set(answered) <= set(RESULTS)
 

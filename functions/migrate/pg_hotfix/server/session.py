@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pg8000.converters import PG_TYPES
 from pg8000.exceptions import DatabaseError, InterfaceError
-from pg8000.native import literal
+from pg8000.native import literal as literal
 from scramp import ScramException
 
 from pg_hotfix import errors
@@ -237,7 +237,7 @@ class Session:
         return rows
 
     def prepare(self, sql: str) -> None:
-        """The server has parsed the statement, so it knows what that names; nothing has run. `sql_or_execute` calls it."""
+        """The server has parsed the statement, and so knows what that names; nothing has run. See `sql_or_execute`."""
         if sql not in self.prepared:
             name = f"pg_hotfix_{next(self.numbers)}"
             self.query(f"PREPARE {name} AS {sql}")
