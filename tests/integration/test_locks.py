@@ -22,10 +22,10 @@ from tests.conftest import HOTFIX, PASSWORDS, PATIENCE_SECONDS, grant, meanwhile
 from tests.integration.aftermath import somebody_reading
 
 if TYPE_CHECKING:
-    from pg_hotfix.report import Report
     from collections.abc import Callable, Iterator
 
     from local.postgres import Server
+    from pg_hotfix.report import Report
     from tests.conftest import Database, Outcome
 
     Invoke = Callable[..., Outcome]

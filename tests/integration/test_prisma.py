@@ -844,7 +844,7 @@ def test_a_row_committed_just_before_prismas_lock_is_let_go_is_seen(
     # The statement that takes Prisma's lock has begun, and with it the snapshot of its transaction.
     pause = "pg_catalog.set_config('lock_timeout', '4s', true), pg_catalog.pg_advisory_xact_lock(1)"
     take_lock_sql = recording.take_lock_sql
-    monkeypatch.setattr(in_transaction, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
+    monkeypatch.setattr(recording, "take_lock_sql", lambda: f"{pause}, {take_lock_sql()}")
     with database.connect() as other, ThreadPoolExecutor(1) as pool:
         other.run("SELECT pg_advisory_lock(1)")
         running = pool.submit(invoke, "apply", record="prisma")
