@@ -44,7 +44,7 @@ def tell_story() -> None:
         show.show_step(5, "apply", "The same event again, as a retry sends it.")
         invoke(laptop, "apply", "already_applied")
 
-        show.show_step(6, "verify", "The expectations hold, and a SELECT of the column works.")
+        show.show_step(6, "verify", "The expectations hold, and the role may select the column.")
         invoke(laptop, "verify", "verified")
 
         show.show_step(7, "the application", "after, without a restart")
