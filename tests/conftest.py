@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from mypy_boto3_secretsmanager import SecretsManagerClient
     from pg8000.native import Connection
 
 HOTFIX = "20260212092000_add_drivers_active_since"
@@ -338,19 +339,32 @@ def no_secret_in_output(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCa
     assert not leaked, f"passwords that begin with {leaked} are in the output"
 
 
+AWS_LOGIN = {
+    "AWS_DEFAULT_REGION": "sa-east-1",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+}
+
+
+@pytest.fixture(scope="module")
+def moto_client() -> Iterator[SecretsManagerClient]:
+    """moto stands for AWS in all tests of a file: for each test it would take longer to start than most of them run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in AWS_LOGIN.items():
+            patch.setenv(name, value)
+        # A new session would read botocore's descriptions of all services again.
+        with mock_aws(config={"core": {"reset_boto3_session": False}}):
+            yield boto3.client("secretsmanager")
+
+
 @pytest.fixture
-def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def secrets_manager(moto_client: SecretsManagerClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """An empty Secrets Manager; the value returned stores a secret and makes it the function's. Returns its ARN."""
-    for name, value in {
-        "AWS_DEFAULT_REGION": "sa-east-1",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-    }.items():
+    client = moto_client
+    for name, value in AWS_LOGIN.items():
         monkeypatch.setenv(name, value)
-    # A new session would read botocore's descriptions of all services again, for 50 ms in each test.
-    with mock_aws(config={"core": {"reset_boto3_session": False}}):
-        credentials.secrets_provider.cache_clear()
-        client = boto3.client("secretsmanager")
+    credentials.secrets_provider.cache_clear()
+    try:
 
         def store(value: str | dict[str, Any], name: str = "kaviar/database") -> str:
             text = value if isinstance(value, str) else json.dumps(value)
@@ -362,7 +376,10 @@ def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., s
             return arn
 
         yield store
+    finally:
         credentials.secrets_provider.cache_clear()
+        for secret in client.list_secrets()["SecretList"]:
+            client.delete_secret(SecretId=secret["ARN"], ForceDeleteWithoutRecovery=True)
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from pglast.visitors import Skip, Visitor
 
 from pg_hotfix.server.pinned import END_OF_FILE, PIN, READ_OWN
 
-# A comment, a name, a body, or a value.
-QUOTED = re.compile(r"""(?s:--[^\n]*|"[^"]*"|\$(\w*)\$.*?\$\1\$|(?P<value>\b[eE]'(?:[^'\\]|\\.)*'|'[^']*'))""")
+# A comment, a name, a body, or a value, which may be a number.
+QUOTED = re.compile(
+    r"""(?s:--[^\n]*|"[^"]*"|\$(\w*)\$.*?\$\1\$|(?P<value>\b[eE]'(?:[^'\\]|\\.)*'|'[^']*')|(?P<number>\b\d[\d.]*\b))"""
+)
 # The session's own settings, set right before a file's statements; and END_OF_FILE, right after them.
 OWN_SETTINGS = re.compile(r";SELECT pg_catalog\.set_config\('search_path', .*?, false\);\n", re.DOTALL)
 
@@ -33,7 +35,13 @@ def judge_session(messages: list[str]) -> None:
 def without_values(sql: str) -> str:
     """The statements with '...' for each value, as no value but the name of this setting is judged: what differs in
     values only need not be parsed again."""
-    return QUOTED.sub(lambda found: "'...'" if found["value"] and "search_path" not in found[0] else found[0], sql)
+    return QUOTED.sub(replace_value, sql)
+
+
+def replace_value(found: re.Match[str]) -> str:
+    if found["number"]:
+        return "1"
+    return "'...'" if found["value"] and "search_path" not in found[0] else found[0]
 
 
 def split_ours(message: str, pinned: bool) -> tuple[list[str], bool]:
