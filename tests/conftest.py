@@ -20,6 +20,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -38,7 +39,6 @@ from pg_hotfix.server import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from pg8000.native import Connection
@@ -69,21 +69,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    work_in_memory()
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        work_in_memory(config)
     hypothesis.configuration.set_hypothesis_home_dir(STATE / "hypothesis")
     hypothesis.settings.register_profile("quick", PATIENT)
     hypothesis.settings.register_profile("long", PATIENT, max_examples=10_000)
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "quick")
 
 
-def work_in_memory() -> None:
-    """Temporary files are in memory, where there is room: each test has a database, which is 300 files, and half of
-    the time of a test would be spent with making and removing them on a disk."""
+def work_in_memory(config: pytest.Config) -> None:
+    """Temporary files are in memory, where there is room, until the end of this run: each test has a database, which is
+    300 files, and half of the time of a test would be spent with making and removing them on a disk. Workers inherit
+    this."""
+    for left in memory_directory().glob("run-*"):
+        if not Path("/proc", left.name.removeprefix("run-")).exists():  # It was killed.
+            shutil.rmtree(left, ignore_errors=True)
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
-        folder = memory_directory()
-        folder.mkdir(exist_ok=True)
+        folder = memory_directory() / f"run-{os.getpid()}"
+        folder.mkdir(parents=True)
         os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = None  # It is asked for again.
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def require_or_skip(reason: str) -> None:
