@@ -24,7 +24,14 @@ from pg_hotfix import errors
 from pg_hotfix.errors import ConfigurationError, HotfixError, RequestError, SecretError
 from pg_hotfix.file.hotfix_file import HOTFIX_ID, parse_hotfix
 from pg_hotfix.promises.column import catalog
-from pg_hotfix.promises.column.line import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
+from pg_hotfix.promises.column.line import (
+    NAME_LIMIT_BYTES,
+    SYSTEM_COLUMNS,
+    Expectation,
+    Unreadable,
+    parse_expectation,
+    written,
+)
 from pg_hotfix.request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
 from pg_hotfix.server import credentials, transport
 from pg_hotfix.server.credentials import MISPLACED, Target, parse_secret
@@ -71,7 +78,7 @@ names = (
     | st.sampled_from(
         ["null", "NULL", "column", "default", "collate", "a.b", 'a"b', "--", "/*", "'", "$$", " ", "\u00a0"]
     )
-).filter(lambda name: len(name.encode()) <= NAME_LIMIT_BYTES)
+).filter(lambda name: len(name.encode()) <= NAME_LIMIT_BYTES and name not in SYSTEM_COLUMNS)
 types = st.sampled_from(
     [
         "timestamptz",

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pg_hotfix.errors import HotfixFileError, UnknownHotfixError
 from pg_hotfix.file.hotfix_file import Hotfix, NamedTable, Revert, as_revert, list_hotfixes, load_hotfix, parse_hotfix
 from pg_hotfix.file.made import Named
-from pg_hotfix.promises.column.line import NAME_LIMIT_BYTES, Expectation, Unreadable, parse_expectation, written
+from pg_hotfix.promises.column.line import (
+    NAME_LIMIT_BYTES,
+    SYSTEM_COLUMNS,
+    Expectation,
+    Unreadable,
+    parse_expectation,
+    written,
+)
 
 pytestmark = pytest.mark.long_too
 ID = "20260301101500_add_drivers_note"
@@ -660,8 +667,8 @@ def test_an_expect_line_that_cannot_be_read_is_quoted_whole() -> None:
 
 stored_names = st.text(
     alphabet=st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=40
-).filter(lambda name: len(name.encode()) <= NAME_LIMIT_BYTES)
-plain_names = st.from_regex(r"[a-z_][a-z0-9_$]{0,30}", fullmatch=True)
+).filter(lambda name: len(name.encode()) <= NAME_LIMIT_BYTES and name not in SYSTEM_COLUMNS)
+plain_names = st.from_regex(r"[a-z_][a-z0-9_$]{0,30}", fullmatch=True).filter(lambda name: name not in SYSTEM_COLUMNS)
 
 
 def quote(name: str) -> str:
