@@ -444,6 +444,26 @@ def test_a_column_that_needs_an_index_or_a_sequence_needs_create_on_the_schema(
     assert invoke("apply", hotfix_id).result == "applied"
 
 
+def test_check_asks_for_no_right_that_nothing_needs_any_more(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    hotfix_id = write_hotfix("ALTER TABLE drivers ADD COLUMN IF NOT EXISTS n int unique;", "public.drivers.n int")
+    assert invoke("apply", hotfix_id).result == "applied"
+    database.run("ALTER SCHEMA public OWNER TO postgres; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    assert invoke("check", hotfix_id).result == "ready"
+
+
+def test_a_file_for_two_schemas_needs_create_only_where_its_index_is(
+    invoke: Invoke, write_hotfix: WriteHotfix, database: Database
+) -> None:
+    database.run(
+        f"CREATE SCHEMA other; GRANT USAGE ON SCHEMA other TO {database.user}; CREATE TABLE other.t (id int);"
+        f"ALTER TABLE other.t OWNER TO {database.user}"
+    )
+    sql = "ALTER TABLE drivers ADD COLUMN n int unique; ALTER TABLE other.t ADD COLUMN n int;"
+    assert invoke("apply", write_hotfix(sql, "public.drivers.n int", "other.t.n int")).result == "applied"
+
+
 def test_another_missing_permission_is_shown_in_postgresqls_words(
     invoke: Invoke, write_hotfix: WriteHotfix, database: Database
 ) -> None:

@@ -43,7 +43,7 @@ def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) 
     refuse_missing_rights(session, seen)
     refuse_obstacles(session, hotfix, seen)
     if not hotfix.reverting:
-        refuse_missing_rights_beside_the_table(session, hotfix)
+        refuse_missing_rights_beside_the_table(session, hotfix, seen)
         refuse_impossible(session, hotfix, seen)
 
 
@@ -65,17 +65,18 @@ def refuse_system_tables(seen: Look) -> None:
             raise errors.system_table(table)
 
 
-def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix) -> None:
+def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix, seen: Look) -> None:
     """An index or a sequence needs CREATE on the table's schema, and a foreign key REFERENCES on the other table. Of a
-    file that does more than ADD only the server can tell. https://www.postgresql.org/docs/current/ddl-priv.html"""
+    file that does more than ADD, or in several schemas, only the server can tell. https://www.postgresql.org/docs/current/ddl-priv.html"""
     words = hotfix.keywords
     if words.isdisjoint({*MAKES_A_RELATION, "REFERENCES"}) or not hotfix.additions:
         return
-    user = session.facts.user
-    schemas = ", ".join(f"{literal(schema)}::name" for schema in catalog.schemas_of(hotfix))
+    user, schemas = session.facts.user, catalog.schemas_of(hotfix)
+    if len(schemas) > 1 or all(column.actual != catalog.MISSING for column in seen.columns):
+        return
     ((closed, unreferable),) = session.query(f"""
 SELECT (SELECT pg_catalog.min(n.nspname::text COLLATE pg_catalog."C") FROM pg_catalog.pg_namespace n
-        WHERE n.nspname IN ({schemas}) AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')),
+        WHERE n.nspname = {literal(schemas[0])}::name AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')),
     (SELECT pg_catalog.min((pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname))
             COLLATE pg_catalog."C")
         FROM ({named_tables_sql(session, hotfix, None)}) AS named (oid, weakest)

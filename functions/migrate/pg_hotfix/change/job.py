@@ -38,7 +38,3 @@ class Job:
     before: Look
     bookkeeping: Bookkeeping | None = None
     guard: str = ""
-
-    @property
-    def reverting(self) -> bool:
-        return self.before.reverting
