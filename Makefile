@@ -1,4 +1,5 @@
-# Everything a laptop does. A fresh clone needs git, make and python3 (3.11 or later); each target sets up the rest.
+# What developers do; `./pg-hotfix` is for everybody else. A fresh clone needs git, make and python3 (3.11 or later): each
+# target sets up the rest.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -9,23 +10,16 @@ PYTHON := .venv/bin/python
 SYSTEM_PYTHON = $(shell for python in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 UV := .tools/bin/uv
-# What looks at a database on a laptop is the function's own code.
-FUNCTION := functions/migrate
-GROUPS := uv dev function bench scan postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
+GROUPS := uv dev function cli bench scan postgres-14 postgres-15 postgres-16 postgres-17 postgres-18
 VERSIONS := 14 15 16 17 18
 
-# No target touches a real AWS account: sam and boto3 see these credentials only. `make hotfix` and `make report` are the
-# two exceptions, each when it runs alone.
-ifneq ($(MAKECMDGOALS),hotfix)
-ifneq ($(MAKECMDGOALS),report)
+# No target touches a real AWS account: sam and boto3 see these credentials only.
 export AWS_ACCESS_KEY_ID := local
 export AWS_SECRET_ACCESS_KEY := local
 export AWS_DEFAULT_REGION := us-east-1
 export AWS_CONFIG_FILE := /dev/null
 export AWS_SHARED_CREDENTIALS_FILE := /dev/null
 unexport AWS_PROFILE AWS_SESSION_TOKEN AWS_SECURITY_TOKEN AWS_REGION
-endif
-endif
 export SAM_CLI_TELEMETRY := 0
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 # Without bytecode on disk each program compiles all its packages once more, for ten seconds.
@@ -47,47 +41,21 @@ help: ## Show this list
 
 .PHONY: run
 run: .venv/ready ## Tell the incident and its fix on an embedded PostgreSQL
-	@$(PYTHON) -m local run
-
-.PHONY: invoke
-invoke: .venv/ready ## Invoke the built function once: make invoke EVENT=events/apply.json
-	@$(PYTHON) -m local invoke $(if $(EVENT),"$(EVENT)")
-
-.PHONY: psql
-psql: .venv/ready ## Open psql on the embedded database
-	@$(PYTHON) -m local psql
-
-# Its variables reach Python by the environment, where no shell reads them. The set-up is a make of its own, so that it
-# sees no real credentials.
-.PHONY: hotfix
-hotfix: ## Run a hotfix of a deployed stack: make hotfix ENV=prod ID=... ACTION=plan
-	@test "$(MAKECMDGOALS)" = hotfix || { echo "make hotfix runs alone: no other target may see your credentials." >&2; exit 2; }
-	@$(MAKE) --silent --no-print-directory .venv/ready
-	@$(PYTHON) -m local.remote
-
-.PHONY: report
-report: ## Write the report of a hotfix: make report EXECUTION=<arn>, or FILE=<json>; FORMAT=json
-	@test "$(MAKECMDGOALS)" = report || { echo "make report runs alone: no other target may see your credentials." >&2; exit 2; }
-	@$(MAKE) --silent --no-print-directory .venv/ready
-	@$(PYTHON) -m local.report
-
-.PHONY: dashboard
-dashboard: .venv/ready ## Serve the dashboard button on a local page: make dashboard PORT=8765
-	@$(PYTHON) -m local.dashboard $(if $(PORT),--port "$(PORT)")
+	@$(PYTHON) -m cli.main demo
 
 .PHONY: screenshots
 screenshots: .venv/ready ## Take the pictures of the button in docs/ again, with this machine's Chromium
-	@$(PYTHON) -m local.screenshots
+	@$(PYTHON) -m laptop.screenshots
 
 .PHONY: build
 build: .venv/ready ## Build the function with sam, when its sources changed
-	@$(PYTHON) -m local build
+	@$(PYTHON) -m laptop.build
 
 # Tests wait more than they compute, so there are more workers than processors. Unit tests do not, and each worker takes
 # seconds to start.
 WORKERS := $(if $(FAST),2,6)
 PYTEST = $(PYTHON) -m pytest -q --numprocesses $(WORKERS) --dist worksteal
-CHECKS := lint types template check-sql scan
+CHECKS := lint types template prove scan
 # What is made once for all that run at the same time.
 AT_ONCE = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
 
@@ -124,32 +92,13 @@ template: .venv/ready ## Check template.yaml
 	@output=$$($(PYTHON) -m samcli validate --lint 2>&1) || { echo "$$output"; exit 1; }
 	@.venv/bin/cfn-lint template.yaml
 
-.PHONY: new
-# As they were typed: make itself would read $$ and ${...} in them.
-new: export HOTFIX_SQL = $(value SQL)
-new: export HOTFIX_REASON = $(value REASON)
-new: export HOTFIX_ALLOW = $(value ALLOW)
-new: .venv/ready ## Write the next hotfix: make new NAME=add_drivers_rating SQL='ALTER TABLE ...'
-	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.new_hotfix
-
-.PHONY: check-sql
-check-sql: .venv/ready ## Prove every hotfix on a filled table: make check-sql SQL='sql/*.sql' SCHEMA=dump.sql
-	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.check_sql $(SQL)
-
-.PHONY: sql
-sql: check-sql
-
-.PHONY: gate
-gate: .venv/ready ## List the columns that the application expects: make gate SCHEMA=schema.sql
-	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.gate
-
-.PHONY: formal-migration
-formal-migration: .venv/ready ## Write the migration of a hotfix: ID=... TO=../app/prisma/migrations FORMAT=prisma
-	@PYTHONPATH=$(FUNCTION) $(PYTHON) -m local.formal_migration
+.PHONY: prove
+prove: .venv/ready ## Prove every hotfix of sql/ on a filled table
+	@$(PYTHON) -m cli.main prove
 
 .PHONY: scan
 scan: .venv/ready .local/scan/ready ## Look for weak spots in the template, the policies and the packages
-	@$(PYTHON) -m local.scan
+	@$(PYTHON) -m laptop.scan
 
 .PHONY: tests
 tests: .venv/ready .local/bench/ready .local/scan/ready ## Run the unit, integration and end-to-end tests
@@ -163,7 +112,7 @@ test-long: .venv/ready ## Run the property tests with 10,000 examples and the wh
 test-matrix: $(VERSIONS:%=.local/postgres-%/ready) ## Run the integration tests on PostgreSQL 14 to 18
 	@for version in $(VERSIONS); do \
 		echo "PostgreSQL $$version"; \
-		$(PYTHON) -m local.binaries $$version >/dev/null || exit 1; \
+		$(PYTHON) -m laptop.binaries $$version >/dev/null || exit 1; \
 		PG_VERSION=$$version $(PYTEST) tests/integration || exit 1; \
 	done
 
@@ -179,24 +128,28 @@ bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, i
 .PHONY: requirements
 requirements: .venv/ready ## Compile requirements/*.txt again; COMPILE=--upgrade takes newer versions
 	@for group in $(GROUPS); do \
-		constraint=; test $$group != function || constraint="--constraint requirements/dev.txt"; \
+		case $$group in \
+			function) options="--constraint requirements/dev.txt" ;; \
+			cli) options="--constraint requirements/dev.txt --universal --python-version 3.11" ;; \
+			*) options= ;; \
+		esac; \
 		$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-			--python $(PYTHON) --group pyproject.toml:$$group $$constraint $(COMPILE) \
+			--python $(PYTHON) --group pyproject.toml:$$group $$options $(COMPILE) \
 			--output-file requirements/$$group.txt >/dev/null || exit 1; \
 	done
 
 .PHONY: update-ca-bundle
 update-ca-bundle: .venv/ready ## Fetch the RDS certificates again and show what changed
-	@$(PYTHON) -m local.update_ca_bundle
+	@$(PYTHON) -m laptop.update_ca_bundle
 
 .PHONY: clean
 clean: ## Stop what a killed run left behind and remove all that was made here
-	@$(SYSTEM_PYTHON) local/clean.py
+	@$(SYSTEM_PYTHON) laptop/clean.py
 
-.venv/ready: requirements/dev.txt requirements/uv.txt .python-version local/bootstrap.py
+.venv/ready: requirements/dev.txt requirements/uv.txt .python-version laptop/bootstrap.py
 	@test -n "$(SYSTEM_PYTHON)" || \
 		{ echo "pg-hotfix needs python3, 3.11 or later: apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(SYSTEM_PYTHON) local/bootstrap.py
+	@$(SYSTEM_PYTHON) laptop/bootstrap.py
 	@touch $@
 
 .local/postgres-%/ready: requirements/postgres-%.txt .venv/ready

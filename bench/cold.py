@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local.emulator import emulated_function, session_members
-from local.errors import LocalError
+from laptop.emulator import emulated_function, session_members
+from laptop.errors import LocalError
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 

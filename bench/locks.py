@@ -25,13 +25,13 @@ from bench.stage import Stage, open_stage
 from bench.table import render
 from bench.tools import NOBODY, Tool, prepare_tools
 from bench.wire import UnderLock, find_under_lock
-from local.aws import FakeAws, fake_aws
-from local.build import build_if_changed
-from local.emulator import EmulatedFunction, emulated_function
-from local.errors import LocalError
-from local.laptop import SECRET_NAME, local_environment, write_secret
-from local.places import PROJECT
-from local.proxy import Message, running_proxy
+from laptop.aws import FakeAws, fake_aws
+from laptop.build import build_if_changed
+from laptop.emulator import EmulatedFunction, emulated_function
+from laptop.errors import LocalError
+from laptop.environment import SECRET_NAME, local_environment, write_secret
+from laptop.places import PROJECT
+from laptop.proxy import Message, running_proxy
 
 # Before a run the stalls of its preparation must be over, and after it those that it caused.
 SETTLE_SECONDS = 0.2

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.stage import Stage
-from local.binaries import binary_directory
-from local.errors import LocalError
-from local.psql import psql_environment
+from laptop.binaries import binary_directory
+from laptop.errors import LocalError
+from laptop.psql import psql_environment
 
 READ = "\\set n random(1, {rows})\nSELECT name FROM public.drivers WHERE id = lpad(:n::text, 32, '0')::uuid;\n"
 # Each client has a row of its own, so that nobody waits for anything but the table.

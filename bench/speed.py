@@ -29,13 +29,13 @@ from bench.stage import Stage, open_stage
 from bench.tools import Tool, prepare_tools
 from bench.trips import RoundTrips, count_round_trips
 from bench.waterfall import Step
-from local.aws import FakeAws, fake_aws
-from local.build import build_if_changed
-from local.emulator import EmulatedFunction, emulated_function
-from local.errors import LocalError
-from local.laptop import SECRET_NAME, local_environment, write_secret
-from local.places import ARTIFACT, PROJECT
-from local.proxy import running_proxy
+from laptop.aws import FakeAws, fake_aws
+from laptop.build import build_if_changed
+from laptop.emulator import EmulatedFunction, emulated_function
+from laptop.errors import LocalError
+from laptop.environment import SECRET_NAME, local_environment, write_secret
+from laptop.places import ARTIFACT, PROJECT
+from laptop.proxy import running_proxy
 
 NAIVE = PROJECT / ".local" / "naive" / "build" / "NaiveFunction"
 BARE = NAIVE.with_name("BareFunction")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pg8000.native
 
-from local.incident import DATABASE, Login, create_incident, renew_login
-from local.places import STATE
-from local.postgres import Server, running_server
+from laptop.incident import DATABASE, Login, create_incident, renew_login
+from laptop.places import STATE
+from laptop.postgres import Server, running_server
 
 # A vacuum that happens to run would hold a lock of its own in one tool's run and not in another's.
 SETTINGS = {"autovacuum": "off", "track_commit_timestamp": "on"}

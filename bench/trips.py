@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.wire import find_under_lock
-from local.proxy import Message
+from laptop.proxy import Message
 
 # Of whatever leads to TLS, which costs any client two round trips after that of TCP.
 BEFORE_TLS = ("SSLRequest", "ClientHello")

@@ -11,10 +11,10 @@ from xml.sax.saxutils import escape
 
 from bench.plot import text
 from bench.traced import SAID
-from local.emulator import emulated_function
-from local.errors import LocalError
-from local.places import ARTIFACT
-from local.proxy import Message, Proxy
+from laptop.emulator import emulated_function
+from laptop.errors import LocalError
+from laptop.places import ARTIFACT
+from laptop.proxy import Message, Proxy
 
 TRACED = (sys.executable, "-S", str(Path(__file__).with_name("traced.py")))
 WIDTH, LEFT, RIGHT, TOP, ROW = 840, 236, 70, 40, 24

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from local.proxy import Message
+from laptop.proxy import Message
 
 TAKES_THE_LOCK = re.compile(r"\b(?:LOCK|ALTER)\s+TABLE\b", re.IGNORECASE)
 IDLE = "I"

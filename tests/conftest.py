@@ -33,8 +33,8 @@ from moto import mock_aws
 # The function reads it once, at its import, as a cold start does.
 os.environ["ENVIRONMENT"] = "test"
 import app
-from local.places import MEMORY, PROJECT, memory_directory
-from local.postgres import Server, running_server
+from laptop.places import MEMORY, PROJECT, memory_directory
+from laptop.postgres import Server, running_server
 from pg_hotfix.server import credentials
 
 if TYPE_CHECKING:

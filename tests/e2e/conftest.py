@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local.aws import FakeAws, fake_aws
-from local.build import build_if_changed
-from local.emulator import EmulatedFunction, emulated_function
-from local.laptop import local_environment
+from laptop.aws import FakeAws, fake_aws
+from laptop.build import build_if_changed
+from laptop.emulator import EmulatedFunction, emulated_function
+from laptop.environment import local_environment
 from tests.conftest import Database, create_database, drop_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from local.postgres import Server
+    from laptop.postgres import Server
 
 
 @dataclass(frozen=True)

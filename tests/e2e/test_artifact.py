@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.package import AWS_SDK, package_mb
-from local.build import build_if_changed
-from local.emulator import emulated_function
-from local.laptop import local_environment
-from local.places import ARTIFACT, PROJECT
+from laptop.build import build_if_changed
+from laptop.emulator import emulated_function
+from laptop.environment import local_environment
+from laptop.places import ARTIFACT, PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.emulator import EmulatedFunction, Invocation
+    from laptop.emulator import EmulatedFunction, Invocation
     from tests.conftest import Database
     from tests.e2e.conftest import House
 

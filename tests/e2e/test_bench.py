@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from local.places import PROJECT
+from laptop.places import PROJECT
 from tests.conftest import PATIENCE_SECONDS, STATE
 
 if TYPE_CHECKING:

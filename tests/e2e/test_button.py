@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local.browser import find_chromium, open_page
-from local.dashboard import running_dashboard
+from laptop.browser import find_chromium, open_page
+from laptop.dashboard import running_dashboard
 from pg_hotfix_button import style
 from pg_hotfix_button.executions import describe, list_newest
 from tests.conftest import PATIENCE_SECONDS, require_or_skip, until

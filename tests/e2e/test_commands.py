@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local.errors import LocalError
-from local.places import PROJECT
-from local.postgres import running_server
+from laptop.errors import LocalError
+from laptop.places import PROJECT
+from laptop.postgres import running_server
 from tests.conftest import PATIENCE_SECONDS, STATE, until
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ HOTFIX = "20260212092000_add_drivers_active_since"
 
 def checkout(folder: Path) -> Path:
     """A project of its own for a command that writes into it: other tests look at the true one meanwhile."""
-    written = {"Makefile", "functions", "local", "sql"}
+    written = {"Makefile", "cli", "functions", "laptop", "pg-hotfix", "requirements", "sql"}
     folder.mkdir()
     for path in PROJECT.iterdir():
         copy = folder / path.name
@@ -38,13 +38,21 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def make(*arguments: str, stdin: str = "", project: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(["make", "--silent", *arguments], PROJECT, "")
+
+
+def pg_hotfix(*arguments: str, stdin: str = "", project: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    return run([str(project / "pg-hotfix"), *arguments], project, stdin)
+
+
+def run(command: list[str], directory: Path, stdin: str) -> subprocess.CompletedProcess[str]:
     # Without the variables of the make that runs these tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment["PG_HOTFIX_STATE"] = str(STATE)
     return subprocess.run(
-        ["make", "--silent", *arguments],
-        cwd=project,
+        command,
+        cwd=directory,
         env=environment,
         input=stdin,
         capture_output=True,
@@ -55,7 +63,7 @@ def make(*arguments: str, stdin: str = "", project: Path = PROJECT) -> subproces
 
 
 def test_invoke_exits_zero_with_the_answer() -> None:
-    result = make("invoke", "EVENT=events/plan.json")
+    result = pg_hotfix("invoke", "events/plan.json")
     assert result.returncode == 0, result.stderr
     assert HOTFIX in result.stdout
     assert "log: INFO hotfix finished action=plan" in result.stdout
@@ -65,26 +73,27 @@ def test_invoke_exits_zero_with_the_answer() -> None:
 def test_invoke_exits_non_zero_with_the_whole_error_when_the_function_failed(tmp_path: Path) -> None:
     event = tmp_path / "event.json"
     event.write_text('{"hotfix": "20260101000000_no_such_file", "action": "apply"}')
-    result = make("invoke", f"EVENT={event}")
+    result = pg_hotfix("invoke", str(event))
     assert result.returncode != 0
     assert "UnknownHotfixError" in result.stdout
     assert "20260101000000_no_such_file" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_invoke_without_a_usable_event_says_which_there_are(tmp_path: Path) -> None:
-    missing = make("invoke")
-    assert missing.returncode != 0
-    assert missing.stderr.startswith("Which event? make invoke EVENT=events/plan.json, or one of: events/apply.json ")
+def test_invoke_without_a_usable_event_names_what_is_wrong(tmp_path: Path) -> None:
+    missing = pg_hotfix("invoke")
+    assert missing.returncode == 2
+    assert "Missing argument 'EVENT'" in missing.stderr
+    assert "such as events/plan.json" in " ".join(pg_hotfix("invoke", "--help").stdout.split())
     event = tmp_path / "event.json"
     event.write_text("{")
-    broken = make("invoke", f"EVENT={event}")
+    broken = pg_hotfix("invoke", str(event))
     assert broken.returncode != 0
     assert broken.stderr.startswith(f"{event} is not JSON: ")
 
 
 def test_psql_opens_the_database_of_the_incident() -> None:
-    result = make("psql", stdin="SELECT count(*) AS drivers FROM drivers;\n")
+    result = pg_hotfix("psql", stdin="SELECT count(*) AS drivers FROM drivers;\n")
     assert result.returncode == 0, result.stderr
     assert "drivers" in result.stdout
 
@@ -95,7 +104,7 @@ import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
-from local.postgres import running_server
+from laptop.postgres import running_server
 with running_server(Path(sys.argv[1])) as server:
     print(server.process.pid, flush=True)
     threading.Event().wait()

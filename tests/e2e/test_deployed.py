@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local import remote
-from local.stack import find_stack
+from cli.main import main
+from cli.operate.stack import find_stack
 from pg_hotfix_button.executions import describe, start_once, wait_until_ended
 from tests.conftest import HOTFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local.stack import Stack
+    from cli.operate.stack import Stack
 
 STACK = os.environ.get("PG_HOTFIX_STACK", "")
 pytestmark = pytest.mark.skipif(not STACK, reason="PG_HOTFIX_STACK names no deployed stack")
@@ -52,13 +52,13 @@ def physical_id(stack: Stack) -> Callable[[str], str]:
     return find
 
 
-def hotfix(action: str, **variables: str) -> int:
-    """The exit code of `make hotfix`."""
-    return remote.main(os.environ | {"STACK": STACK, "ID": HOTFIX, "ACTION": action, "REASON": "test"} | variables)
+def hotfix(action: str) -> int:
+    """The exit code of `./pg-hotfix`."""
+    return main([action, "--stack", STACK, "--reason", "test", *([] if action == "check" else [HOTFIX])])
 
 
 def test_it_is_ready() -> None:
-    assert hotfix("check", ID="") == 0
+    assert hotfix("check") == 0
 
 
 def test_a_plan_goes_through_the_state_machine() -> None:

@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import local.machine
-from local.emulator import EmulatedFunction, emulated_function, session_members
-from local.interpreter import FunctionError
-from local.laptop import local_environment
-from local.machine import Machine, running_machine, search_logs
-from local.places import BUILT_TEMPLATE
-from local.postgres import free_port
+import laptop.machine
+from laptop.emulator import EmulatedFunction, emulated_function, session_members
+from laptop.interpreter import FunctionError
+from laptop.environment import local_environment
+from laptop.machine import Machine, running_machine, search_logs
+from laptop.places import BUILT_TEMPLATE
+from laptop.postgres import free_port
 from pg_hotfix_button import executions
 from pg_hotfix_report import app as report
 from pg_hotfix_report.app import ReportTooLargeError
 from tests.conftest import HOTFIX, PATIENCE_SECONDS, Database, until
-from tests.e2e.test_remote import clean_environment
-from tests.e2e.test_remote import run as run_command
+from tests.e2e.test_operate import clean_environment
+from tests.e2e.test_operate import run as run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -722,14 +722,14 @@ TOO_LARGE = (
 @pytest.fixture
 def pad(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The function's answers to these actions, or to all, are so many bytes longer."""
-    invoke = local.machine.invoke_function
+    invoke = laptop.machine.invoke_function
 
     def pad(size: int, *actions: str) -> None:
         def answer(function: EmulatedFunction, event: Any) -> Any:
             whole = invoke(function, event)
             return whole | ({"sql": "-" * size} if not actions or event["action"] in actions else {})
 
-        monkeypatch.setattr(local.machine, "invoke_function", answer)
+        monkeypatch.setattr(laptop.machine, "invoke_function", answer)
 
     return pad
 
@@ -786,7 +786,7 @@ def test_answers_that_are_too_large_together_are_told_too(
 
 
 def test_a_report_that_is_too_large_is_left_out(run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local.machine, "write_report", lambda _: {"markdown": "-" * LARGEST_STATE_BYTES, "json": {}})
+    monkeypatch.setattr(laptop.machine, "write_report", lambda _: {"markdown": "-" * LARGEST_STATE_BYTES, "json": {}})
     ended = run()
     assert ended.verdict == ("SUCCEEDED", "applied")
     assert "report" not in ended.execution.output
@@ -797,7 +797,7 @@ def test_a_line_of_the_log_that_is_too_large_is_no_success(
     staged: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     found = {"Events": [{"Message": "-" * LARGEST_STATE_BYTES}]}
-    monkeypatch.setattr(local.machine, "search_logs", lambda _logs, _parameters: found)
+    monkeypatch.setattr(laptop.machine, "search_logs", lambda _logs, _parameters: found)
     ended = staged(**WATCH).run(REQUEST)
     assert ended.verdict == ("FAILED", "WatchError")
     assert (ended.execution.cause or "").startswith(
@@ -818,7 +818,7 @@ def test_the_interpreter_catches_by_states_all_what_aws_does_and_no_more(
         if error != "States.Runtime":
             del definition["States"]["Plan"]["Catch"][0]
 
-    monkeypatch.setattr(local.machine, "invoke_function", fail)
+    monkeypatch.setattr(laptop.machine, "invoke_function", fail)
     ended = staged(change=drop_entry).run(REQUEST)
     assert ended.verdict == ("FAILED", error)
     assert ended.messages == []
@@ -912,7 +912,7 @@ def test_each_minute_searches_about_the_last_two(
         assert parameters["StartTime"] == starts[-1]
         return search_logs(logs, parameters)
 
-    monkeypatch.setattr(local.machine, "search_logs", search)
+    monkeypatch.setattr(laptop.machine, "search_logs", search)
     stage = staged(**WATCH | {"WatchMinutes": "4"})
     arn = stage.start(REQUEST)
     ended = stage.wait(arn)
@@ -952,7 +952,7 @@ def verified_at(stage: Stage, arn: str) -> int:
 def test_a_token_that_is_null_is_the_end_of_the_pages(
     run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local.machine, "search_logs", lambda _logs, _parameters: {"Events": [], "NextToken": None})
+    monkeypatch.setattr(laptop.machine, "search_logs", lambda _logs, _parameters: {"Events": [], "NextToken": None})
     ended = run(WATCH | {"WatchMinutes": "1"})
     assert ended.verdict == ("SUCCEEDED", "applied")
     assert "ReadNextPage" not in ended.steps
@@ -974,7 +974,7 @@ def test_a_search_that_is_refused_as_one_too_many_is_tried_five_times(
             raise FunctionError("CloudWatchLogs.ThrottlingException", "Rate exceeded")
         return search_logs(logs, parameters)
 
-    monkeypatch.setattr(local.machine, "search_logs", search)
+    monkeypatch.setattr(laptop.machine, "search_logs", search)
     assert run(WATCH | {"WatchMinutes": "1"}).execution.status == status
 
 
@@ -1090,23 +1090,24 @@ def test_a_report_that_cannot_be_sent_changes_no_verdict(
 # The report that is kept
 
 
-def make_report(tmp_path: Path, *variables: str, **environment: str) -> str:
-    """What `make report` prints in a shell with this environment."""
-    command = ["make", "--silent", "report", *variables]
+def make_report(tmp_path: Path, *arguments: str, **environment: str) -> str:
+    """What `report` prints in a shell with this environment."""
+    command = [str(PROJECT / "pg-hotfix"), "report", *arguments]
     result = run_command(command, clean_environment(tmp_path) | environment)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-def test_the_kept_report_is_the_one_that_make_report_writes(run: Callable[..., Ended], tmp_path: Path) -> None:
+def test_the_kept_report_is_the_one_that_the_command_writes(run: Callable[..., Ended], tmp_path: Path) -> None:
     ended = run()
     kept = ended.execution.output["report"]
     assert kept["json"]["execution"]["arn"] == ended.execution.arn
     assert kept["json"]["execution"]["seconds"] > 0
     saved = tmp_path / "output.json"
     saved.write_text(json.dumps(ended.execution.output))
-    assert make_report(tmp_path, f"FILE={saved}") == kept["markdown"]
-    assert json.loads(make_report(tmp_path, f"FILE={saved}", "FORMAT=json")) == kept["json"]
+    facts = tmp_path / "facts.json"
+    assert make_report(tmp_path, str(saved), "--json", str(facts)) == kept["markdown"]
+    assert json.loads(facts.read_text()) == kept["json"]
 
 
 def test_the_function_as_it_was_built_writes_the_same_report(run: Callable[..., Ended]) -> None:
@@ -1128,10 +1129,11 @@ def test_the_report_of_a_failure_is_made_of_its_history(
     nobody = Endpoint(f"http://127.0.0.1:{free_port()}/", [], [])
     ended = staged(**calling(nobody)).run(REQUEST)
     login = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
-    made = make_report(
-        tmp_path, f"EXECUTION={ended.execution.arn}", "FORMAT=json", AWS_ENDPOINT_URL=house.aws.endpoint_url, **login
+    written = tmp_path / "facts.json"
+    make_report(
+        tmp_path, ended.execution.arn, "--json", str(written), AWS_ENDPOINT_URL=house.aws.endpoint_url, **login
     )
-    facts = json.loads(made)
+    facts = json.loads(written.read_text())
     told = facts["execution"]
     assert (told["error"], told["cause"], told["changed"]) == ("EndpointCheckError", ended.execution.cause, True)
     assert [call["action"] for call in told["calls"]] == ["plan", "apply", "verify"]

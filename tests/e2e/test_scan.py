@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from local.places import PROJECT
-from local.scan import TEMPLATE, run_checkov, run_parliament, run_zizmor
+from laptop.places import PROJECT
+from laptop.scan import TEMPLATE, run_checkov, run_parliament, run_zizmor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,6 @@ def test_an_input_that_reaches_the_shell_is_found(tmp_path: Path) -> None:
     workflows = tmp_path / ".github" / "workflows"
     shutil.copytree(PROJECT / ".github" / "workflows", workflows)
     hotfix = workflows / "hotfix.yml"
-    hotfix.write_text(hotfix.read_text().replace("make --silent hotfix", 'echo "${{ inputs.reason }}"; make hotfix', 1))
+    hotfix.write_text(hotfix.read_text().replace("./pg-hotfix ", 'echo "${{ inputs.reason }}"; ./pg-hotfix ', 1))
     assert "template-injection" in run_zizmor(workflows)
     assert run_zizmor(PROJECT / ".github" / "workflows") == ""

@@ -15,30 +15,34 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from local.aws import CREDENTIALS
-from local.emulator import emulated_function
-from local.gate import word_list
-from local.laptop import local_environment
-from local.machine import running_machine
-from local.places import PROJECT
-from local.scratch import scratch_database, scratch_server
+from laptop.aws import CREDENTIALS
+from laptop.emulator import emulated_function
+from cli.author.expect_schema import word_list
+from laptop.environment import local_environment
+from laptop.machine import running_machine
+from laptop.places import PROJECT
+from cli.author.scratch import scratch_database, scratch_server
 from pg_hotfix.request import parse_request
 from tests import ssm
 from tests.conftest import HOTFIX, PATIENCE_SECONDS
-from tests.e2e.test_remote import clean_environment
-from tests.e2e.test_remote import run as run_command
+from tests.e2e.test_operate import clean_environment
+from tests.e2e.test_operate import run as run_command
 from tests.unit.test_runbook import ANA, DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from local.machine import Machine
+    from laptop.machine import Machine
     from tests.conftest import Database
     from tests.e2e.conftest import House
 
 COLUMN = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'public.drivers'::regclass AND attname = 'active_since'"
 WRONG_COLUMN = "ALTER TABLE drivers ADD COLUMN active_since text"
+
+
+HERE = ("--stack", "pg-hotfix-local")
+PROGRAM = str(PROJECT / "pg-hotfix")
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,8 @@ class DeployedStack:
     client: Any
     environment: dict[str, str]
 
-    def hotfix(self, *variables: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", *variables]
-        return run_command(command, self.environment | environment)
+    def hotfix(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command([PROGRAM, *arguments, *HERE], self.environment)
 
     def requests(self) -> list[dict[str, Any]]:
         """What the executions were started with, the oldest first."""
@@ -85,14 +88,14 @@ def deploy(
         yield deploy
 
 
-# make hotfix
+# The command line
 
 
 def test_the_line_that_each_step_proposes_leads_to_the_end(
     deploy: Callable[..., DeployedStack], database: Database
 ) -> None:
     stack = deploy()
-    plan = stack.hotfix("ACTION=plan", "REASON=INC-4711")
+    plan = stack.hotfix("plan", HOTFIX, "--reason", "INC-4711")
     assert "\nwould_apply\n" in plan.stdout, plan.stderr
     assert database.run(COLUMN) == [[0]]
     line = plan.stdout.splitlines()[-1].strip()
@@ -119,7 +122,7 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
     with scratch_server(tmp_path / "scratch") as server, scratch_database(server, [], schema) as scratch:
         (layer / "schema.expect").write_bytes(word_list(scratch))
     stack = deploy({"SQL_DIR": str(layer)})
-    stopped = stack.hotfix("ACTION=gate", "ID=")
+    stopped = stack.hotfix("gate")
     assert stopped.returncode != 0
     assert (
         "\nMismatchError\n"
@@ -129,15 +132,15 @@ def test_the_incident_is_stopped_before_the_deploy_that_would_have_caused_it(
         "       expected  timestamp(6) with time zone null\n"
         "       actual    missing\n"
     ) in stopped.stdout
-    assert stack.hotfix("ACTION=apply").returncode == 0
-    passed = stack.hotfix("ACTION=gate", "ID=")
+    assert stack.hotfix("apply", HOTFIX).returncode == 0
+    passed = stack.hotfix("gate")
     assert passed.returncode == 0, passed.stderr
     assert passed.stdout.endswith("\npassed\n   As the application expects: 3 columns of 1 table.\n")
 
 
 def test_a_busy_table_is_waited_for_in_words(deploy: Callable[..., DeployedStack], database: Database) -> None:
     stack = deploy()
-    command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", "ACTION=apply"]
+    command = [PROGRAM, "apply", HOTFIX, *HERE]
     with database.connect() as holder:
         holder.run("BEGIN")
         holder.run("SELECT count(*) FROM public.drivers")
@@ -159,7 +162,7 @@ def test_a_busy_table_is_waited_for_in_words(deploy: Callable[..., DeployedStack
 
 def test_two_who_press_at_once_start_one(deploy: Callable[..., DeployedStack], database: Database) -> None:
     stack = deploy()
-    command = ["make", "--silent", "hotfix", "STACK=pg-hotfix-local", f"ID={HOTFIX}", "ACTION=apply"]
+    command = [PROGRAM, "apply", HOTFIX, *HERE]
     with contextlib.ExitStack() as both:
         # Held until both follow, so that none comes after the end of the other's.
         with database.connect() as holder:
@@ -168,7 +171,7 @@ def test_two_who_press_at_once_start_one(deploy: Callable[..., DeployedStack], d
             processes = [
                 both.enter_context(
                     subprocess.Popen(
-                        [*command, f"BY={by}"], cwd=PROJECT, env=stack.environment, stdout=subprocess.PIPE, text=True
+                        [*command, "--by", by], cwd=PROJECT, env=stack.environment, stdout=subprocess.PIPE, text=True
                     )
                 )
                 for by in ("ana", "bruno")
@@ -191,7 +194,7 @@ def test_what_exists_and_differs_fails_with_the_lines_to_paste(
 ) -> None:
     stack = deploy()
     database.run_as_owner(WRONG_COLUMN)
-    result = stack.hotfix("ACTION=apply")
+    result = stack.hotfix("apply", HOTFIX)
     assert result.returncode != 0
     assert "\nMismatchError\n   public.drivers.active_since exists but is not what " in result.stdout
     assert "\n     -- expect: column public.drivers.active_since text null\n" in result.stdout
@@ -199,7 +202,7 @@ def test_what_exists_and_differs_fails_with_the_lines_to_paste(
 
 def test_check_asks_the_function_itself(deploy: Callable[..., DeployedStack]) -> None:
     stack = deploy()
-    result = stack.hotfix("ACTION=check", "ID=")
+    result = stack.hotfix("check")
     assert result.returncode == 0, result.stderr
     assert "\nready\n   Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).\n" in result.stdout
     assert stack.requests() == []
@@ -207,7 +210,7 @@ def test_check_asks_the_function_itself(deploy: Callable[..., DeployedStack]) ->
 
 def test_check_that_fails_exits_non_zero(deploy: Callable[..., DeployedStack]) -> None:
     refused = "correct-horse-battery-staple"
-    result = deploy(password=refused).hotfix("ACTION=check")
+    result = deploy(password=refused).hotfix("check", HOTFIX)
     assert result.returncode != 0
     assert "\nLoginError\n   The database " in result.stdout
     assert refused not in result.stdout + result.stderr
@@ -217,7 +220,7 @@ def test_without_the_state_machine_the_function_does_it(
     deploy: Callable[..., DeployedStack], database: Database
 ) -> None:
     stack = deploy()
-    result = stack.hotfix("ACTION=apply", "DIRECT=1")
+    result = stack.hotfix("apply", HOTFIX, "--direct")
     assert (result.returncode, stack.requests(), database.run(COLUMN)) == (0, [], [[1]]), result.stderr
     assert "\napplied\n" in result.stdout
 
@@ -257,15 +260,15 @@ def run_job(stack: DeployedStack, workflow: str, job: str, inputs: dict[str, str
         if "run" not in step or re.search(r"sam deploy|make build", step["run"]) or (code and "if" not in step):
             continue
         variables = {
-            name: re.sub(r"\$\{\{ inputs\.(\w+)(?: \|\| '\w+')? \}\}", lambda found: inputs.get(found[1], ""), value)
+            name: re.sub(r"\$\{\{ inputs\.(\w+)(?: && 'true')?(?: \|\| '\w*')? \}\}", lambda found: inputs.get(found[1], ""), value)
             for name, value in (definition.get("env", {}) | step.get("env", {})).items()
         }
         options = ["--noprofile", "--norc", "-eo", "pipefail"] if step.get("shell") == "bash" else ["-e"]
         environment = (
-            stack.environment | GITHUB | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "STACK": "pg-hotfix-local"}
+            stack.environment | GITHUB | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
         )
         script = tmp_path / "script.sh"
-        script.write_text(step["run"])
+        script.write_text(on_this_stack(step["run"]))
         # The files of a run belong into its own folder.
         project = workspace(tmp_path)
         result = subprocess.run(
@@ -279,6 +282,13 @@ def run_job(stack: DeployedStack, workflow: str, job: str, inputs: dict[str, str
         )
         code = code or result.returncode
     return code
+
+
+def on_this_stack(command: str) -> str:
+    """The command as it is, for the one stack that there is here."""
+    named = re.sub(r'--env=? ?"\$ENV"', "--stack=pg-hotfix-local", command)
+    assert named.count("--stack=pg-hotfix-local") == command.count("./pg-hotfix ") <= 1
+    return named
 
 
 def workspace(tmp_path: Path) -> Path:
@@ -331,13 +341,13 @@ def test_the_buildspec_says_who_and_for_which_build(
     buildspec = yaml.safe_load((PROJECT / "buildspec.yml").read_text())
     build = "arn:aws:codebuild:us-east-1:123456789012:build/pg-hotfix:01234567"
     around = {"CODEBUILD_BUILD_ARN": build, "CODEBUILD_INITIATOR": "codepipeline/drivers-backend"}
-    variables = buildspec["env"]["variables"] | around | {"STACK": "pg-hotfix-local", "ID": HOTFIX, "ACTION": "apply"}
+    variables = buildspec["env"]["variables"] | around | {"ENV": "prod", "ID": HOTFIX, "ACTION": "apply"}
     (command,) = buildspec["phases"]["build"]["commands"]
 
     def run_build() -> int:
         environment = stack.environment | variables
         return subprocess.run(
-            ["sh", "-c", command], cwd=workspace(tmp_path), env=environment, timeout=PATIENCE_SECONDS, check=False
+            ["sh", "-c", on_this_stack(command)], cwd=workspace(tmp_path), env=environment, timeout=PATIENCE_SECONDS, check=False
         ).returncode
 
     assert (run_build(), database.run(COLUMN)) == (0, [[1]])

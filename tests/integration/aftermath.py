@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pg8000.native import Connection
 
-    from local.postgres import Server
+    from laptop.postgres import Server
     from pg_hotfix.request import Request
     from pg_hotfix.server.limits import Limits
     from tests.conftest import Database

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import trustme
 
-from local.account import give_to_server_user, start_as_server_user
-from local.postgres import free_port, stop
+from laptop.account import give_to_server_user, start_as_server_user
+from laptop.postgres import free_port, stop
 from tests.conftest import PATIENCE_SECONDS, require_or_skip
 
 if TYPE_CHECKING:

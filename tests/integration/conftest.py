@@ -15,7 +15,7 @@ from tests.integration.own_sql import judge_session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.postgres import Server
+    from laptop.postgres import Server
     from tests.integration.aftermath import Lane
 
 # Each takes up to five of the server's hundred connections.

@@ -290,7 +290,7 @@ def test_each_end_is_counted(invoke: Invoke, actions: list[str], counted: str) -
 def packaged_schema(database: Database) -> None:
     """The tables of every packaged hotfix, as they are before it."""
     database.run_as_owner("DROP TABLE drivers")
-    database.run_as_owner(Path("local/schema.sql").read_text())
+    database.run_as_owner(Path("laptop/schema.sql").read_text())
 
 
 @pytest.mark.usefixtures("packaged_schema")

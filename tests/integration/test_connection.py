@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pytest
 import trustme
 
-from local.postgres import running_server
+from laptop.postgres import running_server
 from pg_hotfix.server import connect, credentials
 from pg_hotfix.server import session as database_module
 from pg_hotfix.server.limits import derive_limits
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from local.postgres import Server
+    from laptop.postgres import Server
     from tests.conftest import Database, Outcome
 
     Invoke = Callable[..., Outcome]

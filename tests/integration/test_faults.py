@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local.proxy import Fault, running_proxy
+from laptop.proxy import Fault, running_proxy
 from tests.conftest import HOTFIX
 from tests.integration.aftermath import Ending, examine, run_to_its_end, somebody_in_the_way, try_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from local.proxy import Message, Proxy
+    from laptop.proxy import Message, Proxy
     from tests.integration.aftermath import Lane
 
 # A reader that leaves while the run waits for it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local.postgres import running_server
+from laptop.postgres import running_server
 from pg_hotfix import hotfix
 from pg_hotfix.change import in_transaction, lock_wait
 from pg_hotfix.request import parse_request
@@ -24,7 +24,7 @@ from tests.integration.aftermath import somebody_reading
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.postgres import Server
+    from laptop.postgres import Server
     from pg_hotfix.report import Report
     from tests.conftest import Database, Outcome
 

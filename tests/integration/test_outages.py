@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pg8000.exceptions
 import pytest
 
-from local.account import reachable_directory, server_user
-from local.binaries import reachable_binaries
-from local.postgres import Server, running_server, start, stop
-from local.proxy import Fault, running_proxy
+from laptop.account import reachable_directory, server_user
+from laptop.binaries import reachable_binaries
+from laptop.postgres import Server, running_server, start, stop
+from laptop.proxy import Fault, running_proxy
 from tests.conftest import HOTFIX, PASSWORDS, create_database, meanwhile, until
 from tests.integration.aftermath import Ending, new_settings, run_to_its_end, with_secret
 from tests.integration.test_apply import until_it_sleeps
@@ -24,7 +24,7 @@ from tests.integration.test_apply import until_it_sleeps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.proxy import Message
+    from laptop.proxy import Message
     from pg_hotfix.settings import Settings
     from tests.conftest import Database
 

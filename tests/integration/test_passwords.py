@@ -18,7 +18,7 @@ from tests.conftest import new_password, numbers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local.postgres import Server
+    from laptop.postgres import Server
     from tests.conftest import Database, Outcome
 
 pytestmark = pytest.mark.long_too

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local.postgres import free_port
+from laptop.postgres import free_port
 from pg_hotfix.server.limits import derive_limits
 from pg_hotfix.server.session import SESSION_PARAMETERS
 from pg_hotfix.settings import read_settings

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pg8000.native import Connection
 
-from local.proxy import Fault, running_proxy
+from laptop.proxy import Fault, running_proxy
 from pg_hotfix import hotfix
 from pg_hotfix.change import in_transaction
 from pg_hotfix.history import prisma, recording
@@ -29,7 +29,7 @@ from tests.integration.test_locks import WATCH_SECONDS, timeless, watching_the_q
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from local.proxy import Proxy
+    from laptop.proxy import Proxy
     from tests.conftest import Database, Outcome
     from tests.integration.aftermath import Ending, Lane
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from local.postgres import running_server
+from laptop.postgres import running_server
 from tests.conftest import DRIVERS, HOTFIX, PASSWORDS
 
 if TYPE_CHECKING:

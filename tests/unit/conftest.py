@@ -12,9 +12,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from local.aws import fake_aws
-from local.interpreter import FunctionError, interpreting, wait_for_threads
-from local.machine import FUNCTIONS
+from laptop.aws import fake_aws
+from laptop.interpreter import FunctionError, interpreting, wait_for_threads
+from laptop.machine import FUNCTIONS
 from pg_hotfix_button.executions import list_newest, wait_until_ended
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_stepfunctions import SFNClient
 
-    from local.aws import FakeAws
+    from laptop.aws import FakeAws
 
 ROLE = "arn:aws:iam::123456789012:role/machine"
 BUSY_FUNCTION = f"{FUNCTIONS}:busy"

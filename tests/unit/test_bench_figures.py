@@ -12,7 +12,7 @@ from bench.figures import Findings, Run, Stalls
 from bench.probes import Sample, parse_log
 from bench.scenarios import SCENARIOS
 from bench.wire import UnderLock, find_under_lock
-from local.proxy import Message
+from laptop.proxy import Message
 
 TOOLS = ("nobody", "psql", "pg-hotfix")
 

@@ -10,7 +10,7 @@ from bench.package import AWS_SDK, package_mb
 from bench.speed_table import Comparison, Findings, format_comparison, judge
 from bench.trips import RoundTrips, count_round_trips
 from bench.waterfall import Step
-from local.proxy import Message
+from laptop.proxy import Message
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from local.aws import CREDENTIALS
+from laptop.aws import CREDENTIALS
 from pg_hotfix_button import app as button
 from pg_hotfix_button import executions
 from pg_hotfix_button.executions import describe, list_newest, start_once, wait_until_ended
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse
     from mypy_boto3_stepfunctions import SFNClient
 
-    from local.aws import FakeAws
+    from laptop.aws import FakeAws
 
 ENDPOINT = "arn:aws:lambda:sa-east-1:123456789012:function:pg-hotfix-prod-button"
 CLICK = {"action": "apply", "hotfix": ID, "plan_hash": HASH}

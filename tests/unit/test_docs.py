@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
+from cli.main import cli
 from pg_hotfix.change import in_transaction
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.file.hotfix_file import ExpectedSchema
@@ -42,12 +43,23 @@ def test_every_make_target_that_is_named_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_every_command_that_is_named_exists_with_its_options(path: Path) -> None:
+    for line in re.findall(r"pg-hotfix/?(?:pg-hotfix)? ((?:[a-z]+(?:-[a-z]+)*)\b[^\n`|]*)", code_of(path.read_text())):
+        name, *words = line.split()
+        if name in cli.commands:
+            known = {option for one in cli.commands[name].params for option in one.opts} | {"--help"}
+            assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known | {"--"}, line
+    named = re.findall(r"\./pg-hotfix ([a-z][a-z-]*)", code_of(path.read_text()))
+    assert set(named) <= set(cli.commands)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
 def test_every_path_that_is_named_exists(path: Path) -> None:
     text = path.read_text()
     links = [path.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
-    files = [Path(name) for name in re.findall(r"`((?:events|sql|docs|tests|functions|local)/[\w./]*)`", text)]
+    files = [Path(name) for name in re.findall(r"`((?:events|sql|docs|tests|functions|cli|laptop)/[\w./]*)`", text)]
     files += [Path(name) for name in re.findall(r"(?<![\w/])(events/\w+\.json)", text)]
-    written = {Path("sql") / ExpectedSchema.file}  # by `make gate`, from an application that has a schema
+    written = {Path("sql") / ExpectedSchema.file}  # by `expect-schema`, from an application that has a schema
     assert [str(file) for file in [*links, *files] if not file.exists() and file not in written] == []
 
 

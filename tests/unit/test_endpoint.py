@@ -17,7 +17,7 @@ import trustme
 from botocore.exceptions import ConnectTimeoutError
 from botocore.stub import Stubber
 
-from local.postgres import free_port
+from laptop.postgres import free_port
 from pg_hotfix_endpoint.app import PASSING, EndpointRefusedError, EndpointUnavailableError, call, lambda_handler
 
 if TYPE_CHECKING:

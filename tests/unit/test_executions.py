@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_stepfunctions import SFNClient
 
-    from local.aws import FakeAws
+    from laptop.aws import FakeAws
     from tests.unit.conftest import FakeTime
 
 ID = "20260212092000_add_drivers_active_since"

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
-from local.errors import LocalError
-from local.machine import DEFINITION, ENDPOINT, MIGRATE, REPORT, default_values, substitute
-from local.places import PROJECT
+from laptop.errors import LocalError
+from laptop.machine import DEFINITION, ENDPOINT, MIGRATE, REPORT, default_values, substitute
+from laptop.places import PROJECT
 from pg_hotfix import errors
 from pg_hotfix_endpoint import app as endpoint
 from tests.conftest import require_or_skip

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
-from local.remote import VARIABLES
-from local.stack import environments
+from cli.main import cli
+from cli.operate.stack import environments
 from pg_hotfix.request import ACTIONS
 
 WORKFLOWS = sorted(Path(".github/workflows").glob("*.yml"))
@@ -139,12 +139,25 @@ def test_the_credentials_last_as_long_as_the_job_and_no_longer_than_the_role_giv
     assert login["role-duration-seconds"] == job["timeout-minutes"] * 60 == longest
 
 
-def test_make_hotfix_gets_every_input_by_a_variable_that_it_knows() -> None:
-    (step,) = [step for step in HOTFIX["jobs"]["hotfix"]["steps"] if "make" in step.get("run", "")]
-    assert set(step["env"]) <= set(VARIABLES)
-    passed = re.findall(r"^\$\{\{ inputs\.(\w+) \}\}$", "\n".join(step["env"].values()), re.MULTILINE)
+def variables_of(command: str) -> set[str]:
+    return set(re.findall(r"\$\{?([A-Z_]+)", command))
+
+
+def options_of(command: str) -> set[str]:
+    return set(re.findall(r"(--[a-z]+(?:-[a-z]+)*)", command))
+
+
+def known_options(*actions: str) -> set[str]:
+    return {option for action in actions for one in cli.commands[action].params for option in one.opts}
+
+
+def test_the_workflow_passes_every_input_by_a_variable() -> None:
+    (step,) = [step for step in HOTFIX["jobs"]["hotfix"]["steps"] if "./pg-hotfix" in step.get("run", "")]
+    assert variables_of(step["run"]) == set(step["env"])
+    assert options_of(step["run"]) <= known_options(*HOTFIX["on"]["workflow_dispatch"]["inputs"]["action"]["options"])
+    passed = re.findall(r"^\$\{\{ inputs\.(\w+)", "\n".join(step["env"].values()), re.MULTILINE)
     assert sorted(passed) == sorted(HOTFIX["on"]["workflow_dispatch"]["inputs"])
-    # Only with pipefail is the exit code that of make, and not that of tee.
+    # Only with pipefail is the exit code that of pg-hotfix, and not that of tee.
     assert ("| tee" in step["run"], step["shell"]) == (True, "bash")
 
 
@@ -172,9 +185,8 @@ def test_what_is_deployed_was_tested_and_is_checked_by_the_role_of_an_incident()
         "aws-actions/configure-aws-credentials",
         '.venv/bin/sam deploy --config-env "$CONFIG_ENV" --no-confirm-changeset',
         "aws-actions/configure-aws-credentials",
-        "make --silent hotfix",
+        './pg-hotfix check --env "$ENV" --reason "after the deployment"',
     ]
-    assert steps[-1]["env"]["ACTION"] == "check"
 
 
 def test_a_push_reaches_staging_only() -> None:
@@ -183,18 +195,20 @@ def test_a_push_reaches_staging_only() -> None:
     assert "vars.PG_HOTFIX_DEPLOY == 'true'" in DEPLOY["jobs"]["test"]["if"]
 
 
-def test_the_buildspec_runs_make_hotfix_and_nothing_else() -> None:
+def test_the_buildspec_runs_one_command_and_plans_unless_told_otherwise() -> None:
     assert BUILDSPEC["version"] == 0.2
-    assert BUILDSPEC["phases"]["build"] == {"on-failure": "ABORT", "commands": ["make --silent hotfix"]}
-    assert set(BUILDSPEC["env"]["variables"]) <= set(VARIABLES)
-    # What nobody has said is not applied.
-    assert BUILDSPEC["env"]["variables"]["ACTION"] == "plan"
-    assert BUILDSPEC["artifacts"]["files"] == [BUILDSPEC["env"]["variables"]["OUTPUT"]]
+    assert BUILDSPEC["phases"]["build"]["on-failure"] == "ABORT"
+    (command,) = BUILDSPEC["phases"]["build"]["commands"]
+    assert command.startswith('./pg-hotfix "$ACTION" ')
+    assert variables_of(command) == {"ACTION", "ENV", "REASON", "PLAN_HASH", "ID"}
+    assert options_of(command) <= known_options("plan", "apply")
+    assert BUILDSPEC["env"]["variables"] == {"ACTION": "plan"}
+    assert BUILDSPEC["artifacts"]["files"] == re.findall(r"--json=(\S+)", command)
 
 
 def steps_of_the_gate(job: str) -> list[str]:
     steps = read(GATE)["jobs"][job]["steps"]
-    return [step.get("run", step.get("uses")).split("@")[0].split(" REASON")[0] for step in steps]
+    return [step.get("run", step.get("uses")).split("@")[0].split(" --reason")[0] for step in steps]
 
 
 def test_an_application_is_deployed_only_behind_the_gate() -> None:
@@ -208,9 +222,9 @@ def test_an_application_is_deployed_only_behind_the_gate() -> None:
         "actions/checkout",
         "actions/download-artifact",
         "aws-actions/configure-aws-credentials",
-        "make -C pg-hotfix --silent hotfix ACTION=gate",
+        "pg-hotfix/pg-hotfix gate --env prod",
     ]
-    assert workflow["gate"]["environment"] == workflow["gate"]["env"]["ENV"] == "prod"
+    assert workflow["gate"]["environment"] == "prod"
 
 
 def test_the_applications_packages_run_where_no_token_for_aws_is() -> None:
@@ -220,7 +234,7 @@ def test_the_applications_packages_run_where_no_token_for_aws_is() -> None:
         "npm ci",
         "npx --no-install prisma migrate diff --from-empty --to-schema prisma/schema.prisma --script > schema.sql",
         "actions/checkout",
-        "make -C pg-hotfix gate SCHEMA=../schema.sql",
+        "pg-hotfix/pg-hotfix expect-schema schema.sql",
         "actions/upload-artifact",
     ]
     assert (schema["permissions"], "environment" in schema) == ({"contents": "read"}, False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local import show
+from cli import show
 from pg_hotfix.results import RESULTS, read_result
 from pg_hotfix_button.overview import Seen, show_overview
 from pg_hotfix_button.progress import show_execution
@@ -57,7 +57,7 @@ def test_every_function_has_the_same_file(name: str) -> None:
 def test_no_other_table_of_results_is_left() -> None:
     """Two words of the list together, as the keys of a dict or in a set, are a table of their own."""
     tables = []
-    for path in sorted([*PROJECT.glob("functions/**/*.py"), *PROJECT.glob("local/*.py")]):
+    for path in sorted([*PROJECT.glob("functions/**/*.py"), *PROJECT.glob("cli/**/*.py"), *PROJECT.glob("laptop/*.py")]):
         for node in ast.walk(ast.parse(path.read_text())) if path.resolve() != REAL else ():
             keys = node.keys if isinstance(node, ast.Dict) else node.elts if isinstance(node, ast.Set) else []
             words = [key.value for key in keys if isinstance(key, ast.Constant) and key.value in RESULTS]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 import pytest
 
-from local.places import PROJECT
+from laptop.places import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +75,52 @@ def test_nothing_below_knows_of_prismas_history(below: str) -> None:
         if name.startswith(f"pg_hotfix.{below}") and "pg_hotfix.history" in path.read_text()
     ]
     assert found == []
+
+
+# The command line and the laptop
+
+COMMAND_LINE = sorted(
+    str(path.relative_to(PROJECT)) for room in ("cli", "laptop", "bench") for path in (PROJECT / room).rglob("*.py")
+)
+# What `./pg-hotfix plan` may need: it runs where only requirements/cli.txt is installed, on a Mac as well.
+ON_CALL = {"boto3", "botocore", "click", "rich", "cli", "pg_hotfix", "pg_hotfix_button", "pg_hotfix_report"}
+# Nothing but the standard library is in these.
+PLAIN = {"laptop.errors", "laptop.places"}
+
+
+def all_imports_of(path: Path) -> Iterator[str]:
+    """Every module that is imported while it runs: those for its types alone do not count."""
+    tree = ast.parse(path.read_text())
+    typed = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typed:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMAND_LINE if name.startswith(("cli/operate", "cli/main", "cli/show"))])
+def test_a_command_of_whoever_is_on_call_needs_no_laptop(name: str) -> None:
+    needed = {found for found in all_imports_of(PROJECT / name) if found not in PLAIN}
+    outside = {found for found in needed if found.partition(".")[0] not in ON_CALL | sys.stdlib_module_names}
+    assert outside == set()
+    if name.startswith("cli/operate"):
+        assert {found for found in needed if found.startswith("cli.author")} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMAND_LINE if name.startswith("laptop/")])
+def test_the_laptop_knows_no_command(name: str) -> None:
+    assert {found for found in all_imports_of(PROJECT / name) if found.partition(".")[0] in ("cli", "bench")} == set()
+
+
+def test_errors_and_places_are_plain() -> None:
+    for module in PLAIN:
+        path = PROJECT / f"{module.replace('.', '/')}.py"
+        assert {found.partition(".")[0] for found in all_imports_of(path)} <= set(sys.stdlib_module_names)

@@ -14,7 +14,7 @@ import pytest
 from samcli.cli.types import CfnParameterOverridesType  # type: ignore[import-untyped]
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
-from local.scan import fill_in, transform
+from laptop.scan import fill_in, transform
 from pg_hotfix.file.hotfix_file import ExpectedSchema
 from pg_hotfix.request import parse_request
 from pg_hotfix.results import RESULTS

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from local.places import PROJECT
+from laptop.places import PROJECT
 
 FILES = {str(path.relative_to(PROJECT)): path.read_text() for path in (PROJECT / "tests").rglob("*.py")}
 # What compares a measured time with a number. The other way is to ask a second session, as `Clock` of

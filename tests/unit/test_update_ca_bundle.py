@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from local import update_ca_bundle
-from local.update_ca_bundle import BundleError, check_certificates, fetch_bundle, read_certificates, update
+from laptop import update_ca_bundle
+from laptop.update_ca_bundle import BundleError, check_certificates, fetch_bundle, read_certificates, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,7 +272,7 @@ def test_failed_write_leaves_the_packaged_bundle_and_no_rest(packaged: Path, mon
     def fail(_descriptor: int) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("local.update_ca_bundle.os.fsync", fail)
+    monkeypatch.setattr("laptop.update_ca_bundle.os.fsync", fail)
     with pytest.raises(OSError, match="No space left on device"):
         update_ca_bundle.replace_file(packaged, "half")
     assert packaged.read_bytes() == before

@@ -1,0 +1,103 @@
+"""What a deployed stack answers, in words: each step, what became of it, and the line to type next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cli import show
+from pg_hotfix import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cli.operate.order import Order
+    from pg_hotfix_button.executions import Step
+
+# Of a failure that is tried again; the whole text follows when it is final.
+FIRST_LINES = 2
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What became of a request. `output` is as the state machine returns it, {} unless it succeeded; else `error` and
+    `cause` are the failure's name and text."""
+
+    output: dict[str, Any]
+    error: str | None = None
+    cause: str | None = None
+    arn: str | None = None
+
+    def as_json(self) -> str:
+        answer = {"error": self.error, "cause": self.cause} if self.error else self.output
+        return f"{json.dumps(answer, indent=2, ensure_ascii=False)}\n"
+
+
+def show_ending(ending: Ending, order: Order) -> None:
+    """Prints the verdict of that order and what to type next."""
+    show.console.print()
+    if ending.error:
+        show.console.print(ending.error, style="bold red")
+        show.show_text(ending.cause or "", "red")
+        lines = next_after_failure(ending, order)
+    else:
+        show.console.print(show.say_result(ending.output["result"]))
+        show_output(ending.output)
+        lines = next_after_success(ending.output, order)
+    if lines:
+        show.show_title("Next:")
+        show.show_text("\n".join(lines))
+
+
+def show_output(output: Mapping[str, Any]) -> None:
+    show.show_text(output["summary"])
+    seen = next(output[name] for name in ("verify", "apply", "plan") if name in output)
+    show.show_columns(seen["objects"])
+    for blocker in seen["blockers"]:
+        show.show_text(f"In the way: {errors.describe_blocker(blocker)}", "yellow")
+    history = seen.get("prisma")
+    if history and history["state"] != "no_history":
+        show.show_text(f"The next prisma migrate deploy: {history['next_deploy']}")
+    answers = [output[name] for name in ("plan", "apply", "verify") if name in output]
+    for text in dict.fromkeys(note["text"] for answer in answers for note in answer.get("notes", ())):
+        show.show_text(text, "yellow")
+    if "endpoint" in output:
+        show.show_text(f"The endpoint answered {output['endpoint']['status']}.")
+    if "watch" in output:
+        show.show_text(f"The application's log was free of the error for {output['watch']['minutes']} min.")
+    if output["result"] == "would_apply":
+        show.show_text(f"plan_hash {seen['plan_hash']}")
+        show.show_text(seen["sql"].strip())
+
+
+def next_after_success(output: Mapping[str, Any], order: Order) -> list[str]:
+    if output["result"] == "would_apply":
+        return [order.command(action="apply", plan_hash=output["plan"]["plan_hash"])]
+    if output["result"] == "already_applied" and "verify" not in output:
+        return [order.command(action="verify", plan_hash="", record="")]
+    return []
+
+
+def next_after_failure(ending: Ending, order: Order) -> list[str]:
+    kind = getattr(errors, ending.error or "", None)
+    lines = []
+    if kind is errors.PlanChangedError:
+        lines = [order.look_again()]
+    elif kind is None or kind.retryable:
+        lines = [order.command()]
+    if ending.arn:
+        lines += [f"aws stepfunctions get-execution-history --execution-arn {ending.arn}"]
+    return lines
+
+
+def show_step(step: Step) -> None:
+    """Prints a line if the step is one that takes time."""
+    at = show.format_time(step.at)
+    if step.error:
+        text = " ".join(step.text.splitlines()[:FIRST_LINES])
+        show.show_text(f"{at}  {step.state}: {'. '.join(filter(None, [step.error, text]))}", "yellow")
+    elif step.attempt > 1:
+        show.show_text(f"{at}  {step.state}, attempt {step.attempt}")
+    elif step.kind in ("Task", "Wait"):
+        show.show_text(f"{at}  {step.state}")

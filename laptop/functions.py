@@ -1,0 +1,13 @@
+"""The smaller functions, which run in this process."""
+
+import sys
+
+from laptop.places import FUNCTIONS
+
+sys.path += FUNCTIONS
+
+from pg_hotfix_button import app as button
+from pg_hotfix_endpoint import app as endpoint
+from pg_hotfix_report import app as report
+
+__all__ = ["button", "endpoint", "report"]
