@@ -1,4 +1,4 @@
-"""What the README promises, done: its hotfixes on the real server, its answers compared with real ones."""
+"""What the documents promise, done: their hotfixes on the real server, their answers compared with real ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 
     Invoke = Callable[..., Outcome]
 
-README = Path("README.md").read_text()
+README = Path("README.md")
+WRITE = Path("docs/write-a-hotfix.md")
+GATE = Path("docs/gate.md")
+REFERENCE = Path("docs/reference.md")
 
 
 def blocks(word: str) -> list[str]:
-    """The SQL blocks of the README that follow a paragraph which begins with that word."""
-    found = re.findall(r"^(Bad|Good):.*?```sql\n(.*?)```", README, re.MULTILINE | re.DOTALL)
+    """The SQL blocks that follow a paragraph which begins with that word."""
+    found = re.findall(r"^(Bad|Good):.*?```sql\n(.*?)```", WRITE.read_text(), re.MULTILINE | re.DOTALL)
     return [sql for mark, sql in found if mark == word]
 
 
-def block_after(comment: str) -> str:
-    found = re.search(rf"<!-- {comment} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+def block_after(comment: str, page: Path) -> str:
+    found = re.search(rf"<!-- {comment} -->\n```\w+\n(.*?)```", page.read_text(), re.DOTALL)
     assert found, comment
     return found[1]
 
@@ -70,13 +73,16 @@ def test_each_bad_hotfix_is_as_bad_as_it_says(invoke: Invoke, sql_dir: Path, dat
     assert file_node(database) != node
 
 
-def test_the_first_hotfix_is_the_packaged_one() -> None:
-    assert Path(f"sql/{HOTFIX}.sql").read_text() in README
+@pytest.mark.parametrize("page", [README, WRITE], ids=str)
+def test_the_first_hotfix_is_the_packaged_one(page: Path) -> None:
+    found = re.search(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found
+    assert found[1] == Path(f"sql/{HOTFIX}.sql").read_text()
 
 
 def test_the_response_has_the_shape_of_a_real_one(invoke: Invoke, database: Database) -> None:
     database.run_as_owner(CREATE.format(schema="public"))
-    shown = json.loads(block_after("response"))
+    shown = json.loads(block_after("response", REFERENCE))
     real = invoke("apply", reason="INC-4711", requested_by="ana", record="prisma").response
     if "transaction_timeout" not in real["limits"]:
         del shown["limits"]["transaction_timeout"]  # A server before 17 does not know it.
@@ -113,28 +119,27 @@ def test_the_errors_shown_are_real_texts() -> None:
         "actual": "text null default ''::text",
     }
     excerpt = "LINE 2: ALTER TABLE public.orders ADD COLUMN IF NOT EXISTS note txt\n" + " " * 64 + "^"
-    texts = [
-        errors.lock_busy(
-            HOTFIX, "public.drivers", [BLOCKER], count=1, see="", waited_ms=30_000, attempts=1, stalled_ms=0
-        ),
-        errors.mismatch(HOTFIX, [mismatch]),
-        errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),
-    ]
-    assert block_after("errors") == "\n".join(f"{type(error).__name__}: {error}\n" for error in texts)
     rating, missing = "20260301101500_add_drivers_rating", mismatch | {"actual": "missing"}
     added = 'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS "active_since" timestamp with time zone null'
-    others = {
-        "column used": errors.column_used(rating, "public.drivers.rating"),
-        "left behind": errors.left_behind(
+    shown = {
+        ("lock busy", README): errors.lock_busy(
+            HOTFIX, "public.drivers", [BLOCKER], count=1, see="", waited_ms=30_000, attempts=1, stalled_ms=0
+        ),
+        ("mismatch", WRITE): errors.mismatch(HOTFIX, [mismatch]),
+        ("sql refused", WRITE): errors.sql_refused(
+            "20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt
+        ),
+        ("column used", WRITE): errors.column_used(rating, "public.drivers.rating"),
+        ("left behind", WRITE): errors.left_behind(
             rating,
             "public.drivers.rating",
             ["trigger noting on public.drivers, whose function public.note() names the column"],
             ["DROP TRIGGER IF EXISTS noting on public.drivers;", "DROP FUNCTION IF EXISTS public.note();"],
             others=False,
         ),
-        "schema differs": errors.schema_differs(
+        ("schema differs", GATE): errors.schema_differs(
             "kaviar", 5, [missing], [], [("add_drivers_active_since", added)], rest=False
         ),
     }
-    for mark, error in others.items():
-        assert block_after(mark) == f"{type(error).__name__}: {error}\n"
+    for (mark, page), error in shown.items():
+        assert block_after(mark, page) == f"{type(error).__name__}: {error}\n"

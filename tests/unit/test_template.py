@@ -1051,12 +1051,12 @@ def test_placeholders_are_refused_before_anything_is_created(environment: str) -
 
 def test_what_is_left_out_keeps_its_value_and_people_are_told_how_to_switch_it_off() -> None:
     comment = SAMCONFIG_TEXT[: SAMCONFIG_TEXT.index("version = ")]
-    readme = (PROJECT / "README.md").read_text()
-    for text in (comment, readme):
+    page = (PROJECT / "docs" / "deploy.md").read_text()
+    for text in (comment, page):
         assert "keeps the value of the deployment before, not its default" in text.replace("\n# ", " ").replace(
             "\n", " "
         )
-    told = re.findall(r"'(\w+=\"\")'", comment + readme)
+    told = re.findall(r"'(\w+=\"\")'", comment + page)
     names = {line.partition("=")[0] for line in told}
     assert (len(told), names >= {"EndpointUrl", "ApplicationLogGroup"}) == (5, True)
     # The rule ApplicationNeedsGitHub refuses one of them without the other.
