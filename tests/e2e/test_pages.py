@@ -13,8 +13,7 @@ from tests.e2e.test_commands import HOTFIX, checkout, pg_hotfix
 WRITE = Path("docs/write-a-hotfix.md")
 REWRITE, WAY_BACK = "20260301101500_add_drivers_seen_at", "20260301101500_add_drivers_rating"
 # The incident's tables, with its column.
-SCHEMA = """CREATE TABLE drivers (id uuid PRIMARY KEY, name text, email text, created_at timestamptz, active_since timestamptz);
-"""
+SCHEMA = "CREATE TABLE drivers (id uuid, name text, email text, created_at timestamptz, active_since timestamptz);"
 
 
 def block(mark: str, page: Path = WRITE) -> str:
@@ -67,7 +66,9 @@ def test_prove_prints_what_the_page_shows(project: Path, tmp_path: Path) -> None
 
 def test_formalize_prints_what_the_page_shows(project: Path, tmp_path: Path) -> None:
     result = pg_hotfix("formalize", HOTFIX, "--to", str(tmp_path), project=project)
-    assert result.stdout.replace(str(tmp_path), "../app/prisma/migrations") == block("formalize", Path("docs/prisma.md"))
+    assert result.stdout.replace(str(tmp_path), "../app/prisma/migrations") == block(
+        "formalize", Path("docs/prisma.md")
+    )
 
 
 def test_expect_schema_prints_what_the_page_shows(project: Path, tmp_path: Path) -> None:
