@@ -146,10 +146,10 @@ update-ca-bundle: .venv/ready ## Fetch the RDS certificates again and show what 
 clean: ## Stop what a killed run left behind and remove all that was made here
 	@$(SYSTEM_PYTHON) laptop/clean.py
 
-.venv/ready: requirements/dev.txt requirements/uv.txt .python-version laptop/bootstrap.py
+.venv/ready: requirements/dev.txt requirements/uv.txt .python-version cli/bootstrap.py
 	@test -n "$(SYSTEM_PYTHON)" || \
 		{ echo "pg-hotfix needs python3, 3.11 or later: apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(SYSTEM_PYTHON) laptop/bootstrap.py
+	@$(SYSTEM_PYTHON) cli/bootstrap.py laptop
 	@touch $@
 
 # What ./pg-hotfix makes for itself, too.

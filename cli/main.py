@@ -11,15 +11,12 @@ import click
 
 from cli.author import commands as author
 from cli.operate import commands as operate
-from cli.program import PROGRAM
 from laptop.errors import LocalError
 from laptop.places import FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# https://click.palletsprojects.com/en/stable/shell-completion/
-COMPLETION = "_PG_HOTFIX_COMPLETE"
 SECTIONS = {
     "On call, with your own AWS credentials": operate.COMMANDS,
     "Writing hotfixes, on this machine": author.COMMANDS,
@@ -54,13 +51,11 @@ def main(arguments: Sequence[str]) -> int:
     sys.path += FUNCTIONS
     # It was for this program: a tool that it starts has packages of its own.
     os.environ.pop("PYTHONPATH", None)
-    # SIGTERM, which ends the job of a pipeline, ends this as Ctrl-C does, also where a shell started it with both ignored.
+    # SIGTERM, which ends a pipeline's job, ends this as Ctrl-C does; a shell may have started it with both ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    # A shell completes the words after a command of that name, whatever path it was typed with.
-    name = "pg-hotfix" if COMPLETION in os.environ else PROGRAM
     try:
-        return int(cli.main(list(arguments), prog_name=name, standalone_mode=False, complete_var=COMPLETION) or 0)
+        return int(cli.main(list(arguments), prog_name="pg-hotfix", standalone_mode=False) or 0)
     except LocalError as error:
         print(error, file=sys.stderr)
         return 1

@@ -54,7 +54,7 @@ def test_a_fresh_clone_sets_itself_up_once_and_works_from_any_directory(clone: P
     assert "On call, with your own AWS credentials:" in first.stdout
     second = run([program, "plan", "--help"], tmp_path)
     assert (second.returncode, second.stderr) == (0, "")
-    assert f"Usage: {program} plan [OPTIONS] ID\n" in second.stdout
+    assert "Usage: pg-hotfix plan [OPTIONS] ID\n" in second.stdout
     # The environment has nothing of a laptop.
     assert run([str(clone / ".local/cli/bin/python"), "-c", "import moto"], tmp_path).returncode != 0
     assert {path.name for path in (clone / ".local").iterdir()} == {"cli"}

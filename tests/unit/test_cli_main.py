@@ -36,7 +36,13 @@ def test_the_help_lists_every_command_under_one_heading() -> None:
 
 @pytest.mark.parametrize(
     ("ending", "code"),
-    [(0, 0), (1, 1), (LocalError("Nothing was started."), 1), (click.UsageError("Which?"), 2), (KeyboardInterrupt(), 130)],
+    [
+        (0, 0),
+        (1, 1),
+        (LocalError("Nothing was started."), 1),
+        (click.UsageError("Which?"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_the_exit_code_is_zero_only_for_success(
     ending: int | BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

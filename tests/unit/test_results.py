@@ -57,7 +57,9 @@ def test_every_function_has_the_same_file(name: str) -> None:
 def test_no_other_table_of_results_is_left() -> None:
     """Two words of the list together, as the keys of a dict or in a set, are a table of their own."""
     tables = []
-    for path in sorted([*PROJECT.glob("functions/**/*.py"), *PROJECT.glob("cli/**/*.py"), *PROJECT.glob("laptop/*.py")]):
+    for path in sorted(
+        [*PROJECT.glob("functions/**/*.py"), *PROJECT.glob("cli/**/*.py"), *PROJECT.glob("laptop/*.py")]
+    ):
         for node in ast.walk(ast.parse(path.read_text())) if path.resolve() != REAL else ():
             keys = node.keys if isinstance(node, ast.Dict) else node.elts if isinstance(node, ast.Set) else []
             words = [key.value for key in keys if isinstance(key, ast.Constant) and key.value in RESULTS]
