@@ -64,7 +64,7 @@ test: .venv/ready ## Check style, types, template, SQL and policies, run every t
 ifdef FAST
 	@$(AT_ONCE) lint types unit
 else
-	@$(MAKE) --no-print-directory .local/bench/ready .local/scan/ready
+	@$(MAKE) --no-print-directory .local/bench/ready .local/scan/ready .local/cli/requirements.txt
 	@$(AT_ONCE) $(CHECKS)
 	@$(PYTEST)
 endif
@@ -101,7 +101,7 @@ scan: .venv/ready .local/scan/ready ## Look for weak spots in the template, the 
 	@$(PYTHON) -m laptop.scan
 
 .PHONY: tests
-tests: .venv/ready .local/bench/ready .local/scan/ready ## Run the unit, integration and end-to-end tests
+tests: .venv/ready .local/bench/ready .local/scan/ready .local/cli/requirements.txt ## Run the unit, integration and end-to-end tests
 	@$(PYTEST)
 
 .PHONY: test-long
@@ -146,11 +146,15 @@ update-ca-bundle: .venv/ready ## Fetch the RDS certificates again and show what 
 clean: ## Stop what a killed run left behind and remove all that was made here
 	@$(SYSTEM_PYTHON) laptop/clean.py
 
-.venv/ready: requirements/dev.txt requirements/uv.txt .python-version laptop/bootstrap.py
+.venv/ready: requirements/dev.txt requirements/uv.txt .python-version cli/bootstrap.py
 	@test -n "$(SYSTEM_PYTHON)" || \
 		{ echo "pg-hotfix needs python3, 3.11 or later: apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(SYSTEM_PYTHON) laptop/bootstrap.py
+	@$(SYSTEM_PYTHON) cli/bootstrap.py laptop
 	@touch $@
+
+# What ./pg-hotfix makes for itself, too.
+.local/cli/requirements.txt: requirements/cli.txt requirements/uv.txt cli/bootstrap.py
+	@$(SYSTEM_PYTHON) cli/bootstrap.py cli
 
 .local/postgres-%/ready: requirements/postgres-%.txt .venv/ready
 	@echo "Installing PostgreSQL $* ..." >&2

@@ -28,8 +28,8 @@ from bench.wire import UnderLock, find_under_lock
 from laptop.aws import FakeAws, fake_aws
 from laptop.build import build_if_changed
 from laptop.emulator import EmulatedFunction, emulated_function
-from laptop.errors import LocalError
 from laptop.environment import SECRET_NAME, local_environment, write_secret
+from laptop.errors import LocalError
 from laptop.places import PROJECT
 from laptop.proxy import Message, running_proxy
 

@@ -32,8 +32,8 @@ from bench.waterfall import Step
 from laptop.aws import FakeAws, fake_aws
 from laptop.build import build_if_changed
 from laptop.emulator import EmulatedFunction, emulated_function
-from laptop.errors import LocalError
 from laptop.environment import SECRET_NAME, local_environment, write_secret
+from laptop.errors import LocalError
 from laptop.places import ARTIFACT, PROJECT
 from laptop.proxy import running_proxy
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from bench.stage import Stage
+from cli.author.demo import HOTFIX
 from laptop.emulator import EmulatedFunction, end_session
 from laptop.errors import LocalError
 from laptop.incident import DATABASE
 from laptop.places import PROJECT
 from laptop.psql import psql_command, psql_environment
-from cli.author.demo import HOTFIX
 
 PROGRAMS = PROJECT / ".local" / "bench" / "bin"
 PINS = PROJECT / "requirements" / "bench.txt"

@@ -130,7 +130,9 @@ def run(command: list[str | Path], extra: dict[str, str]) -> subprocess.Complete
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     if not os.access(environment.get("HOME", ""), os.W_OK):
         environment["HOME"] = str(PROJECT / ".local" / "home")  # for uv's cache
-    return subprocess.run(command, cwd=PROJECT, env={**environment, **extra}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=PROJECT, env={**environment, **extra}, capture_output=True, text=True, check=False
+    )
 
 
 if __name__ == "__main__":

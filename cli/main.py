@@ -11,7 +11,6 @@ import click
 
 from cli.author import commands as author
 from cli.operate import commands as operate
-from cli.program import PROGRAM
 from laptop.errors import LocalError
 from laptop.places import FUNCTIONS
 
@@ -52,11 +51,11 @@ def main(arguments: Sequence[str]) -> int:
     sys.path += FUNCTIONS
     # It was for this program: a tool that it starts has packages of its own.
     os.environ.pop("PYTHONPATH", None)
-    # SIGTERM, which ends the job of a pipeline, ends this as Ctrl-C does, also where a shell started it with both ignored.
+    # SIGTERM, which ends a pipeline's job, ends this as Ctrl-C does; a shell may have started it with both ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return int(cli.main(list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        return int(cli.main(list(arguments), prog_name="pg-hotfix", standalone_mode=False) or 0)
     except LocalError as error:
         print(error, file=sys.stderr)
         return 1

@@ -18,9 +18,9 @@ from unittest import mock
 from laptop.aws import CREDENTIALS, FakeAws, fake_aws
 from laptop.build import build_if_changed
 from laptop.emulator import EmulatedFunction, emulated_function
+from laptop.environment import SECRET_NAME, local_environment, running_database, write_secret
 from laptop.errors import LocalError
 from laptop.functions import button
-from laptop.environment import SECRET_NAME, local_environment, running_database, write_secret
 from laptop.machine import FUNCTIONS, Machine, running_machine
 from laptop.places import PROJECT
 from laptop.postgres import Server
@@ -102,7 +102,9 @@ def serving(port: int) -> Iterator[str]:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        raise LocalError(f"Port {port} is not free ({error.strerror}): ./pg-hotfix dashboard --port 0 finds one.") from error
+        raise LocalError(
+            f"Port {port} is not free ({error.strerror}): ./pg-hotfix dashboard --port 0 finds one."
+        ) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
@@ -147,4 +149,3 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def invoke_button(event: Any) -> str:
     return button.lambda_handler(event, cast("Any", Context()))
-

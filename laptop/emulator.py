@@ -142,7 +142,8 @@ def read_settings(
             reference = value.get("Ref")
             if "Default" not in parameters.get(reference, {}):
                 raise LocalError(
-                    f"template.yaml computes {name} of {function} in a stack only: give it a value in laptop/environment.py."
+                    f"template.yaml computes {name} of {function} in a stack only: give it a value in "
+                    "laptop/environment.py."
                 )
             value = parameters[reference]["Default"]
         return str(value)

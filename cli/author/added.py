@@ -7,10 +7,10 @@ from pathlib import Path
 import pg8000.native
 
 from cli.author.columns import Name, expect_line, find_added, list_columns, word_columns
+from cli.author.scratch import DUMP, Scratch, Table, qualified, scratch_database
 from laptop.errors import LocalError
 from laptop.places import shown
 from laptop.postgres import Server
-from cli.author.scratch import DUMP, Scratch, Table, qualified, scratch_database
 from pg_hotfix.file.hotfix_file import cut_statements, cut_tokens, derive_way_back, find_tables
 from pg_hotfix.file.lexer import tokens
 from pg_hotfix.promises.column.line import Expectation

@@ -83,7 +83,9 @@ def expect_schema(dump: Path) -> int:
 
 @click.command(short_help="Write a hotfix as a migration of the application's own tool.")
 @hotfix_id
-@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="DIR")
+@click.option(
+    "--to", "folder", required=True, type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="DIR"
+)
 @click.option(
     *("--format", "form"),
     default="prisma",
@@ -95,8 +97,10 @@ def expect_schema(dump: Path) -> int:
 @schema
 @on_laptop
 def formalize(**typed: Any) -> int:
-    """Write the hotfix ID into DIR as a migration that changes nothing where the hotfix was applied; for Prisma also print
-    the lines for schema.prisma."""
+    """Write the hotfix ID into DIR as a migration that changes nothing where the hotfix was applied.
+
+    For Prisma the lines for schema.prisma are printed as well.
+    """
     from cli.author.formalize import write_migration
 
     return write_migration(**typed)
@@ -106,7 +110,7 @@ def formalize(**typed: Any) -> int:
 @click.argument("event", type=EXISTING, metavar="EVENT")
 @on_laptop
 def invoke(event: Path) -> int:
-    """Invoke the built function once with the JSON file EVENT, such as events/plan.json, against the embedded database."""
+    """Invoke the built function once against the embedded database, with a JSON file such as events/plan.json."""
     from cli.author.invoke import invoke_function
 
     return invoke_function(event)
@@ -132,7 +136,9 @@ def demo() -> int:
 
 
 @click.command(short_help="Serve the dashboard's button on a page of this machine.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes any that is free.")
+@click.option(
+    "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes any that is free."
+)
 @on_laptop
 def dashboard(port: int) -> int:
     """Serve the dashboard's button on a page of this machine, with the state machine and the function behind it."""

@@ -7,9 +7,9 @@ from typing import Any
 import pg8000.native
 
 from cli import show
+from laptop.environment import Laptop, describe_table, running_laptop
 from laptop.errors import LocalError
 from laptop.incident import DATABASE, SELECT_DRIVER
-from laptop.environment import Laptop, describe_table, running_laptop
 from laptop.places import PROJECT
 
 COLUMN = "active_since"

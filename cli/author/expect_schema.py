@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from cli.author.columns import expect_any, expect_line, list_columns, word_columns
+from cli.author.scratch import Scratch, scratch_database, scratch_server
 from cli.program import PROGRAM
 from laptop.errors import LocalError
 from laptop.places import PROJECT, shown
-from cli.author.scratch import Scratch, scratch_database, scratch_server
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.file.hotfix_file import ExpectedSchema, count_columns, parse_schema
 from pg_hotfix.gate import compare_schema
@@ -41,7 +41,7 @@ def word_list(scratch: Scratch) -> bytes:
         raise LocalError(f"{shown(scratch.schema)} makes no table with a column, so there is nothing to expect.")
     with scratch.open_session() as session:
         words = word_columns(session, names)
-        head = f"-- What the application expects: {count_columns(expect_any(names))}. Written by ./pg-hotfix expect-schema."
+        head = f"-- What the application expects: {count_columns(expect_any(names))}. By ./pg-hotfix expect-schema."
         lines = [head, *(expect_line(name, worded) for name, worded in words.items()), ""]
         content = "\n".join(lines).encode()
         try:
@@ -76,4 +76,3 @@ def describe(content: bytes, before: bytes | None) -> str:
 
 def read_lines(content: bytes) -> set[str]:
     return {line for line in content.decode(errors="replace").splitlines() if line.startswith("-- expect:")}
-

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import unified_diff
 
+from cli.author.scratch import Scratch
 from laptop.binaries import binary_directory
 from laptop.errors import LocalError
 from laptop.incident import Login
 from laptop.psql import psql_environment
-from cli.author.scratch import Scratch
 
 # https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ALL-TABLES-VIEW
 # The file node changes when a table is rewritten or an index is rebuilt.

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.author.columns import drop_expected, tables_of
-from laptop.errors import LocalError
 from cli.author.formats import FORMATS, Migration, Place
-from laptop.places import PROJECT
-from laptop.postgres import Server
 from cli.author.prisma import FieldType, describe_fields, identifier
 from cli.author.scratch import scratch_database, scratch_server
+from laptop.errors import LocalError
+from laptop.places import PROJECT
+from laptop.postgres import Server
 from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix
 from pg_hotfix.hotfix import apply
-
 
 
 def write_migration(
@@ -78,4 +77,3 @@ def write_enum(field_type: FieldType) -> Iterator[str]:
     if field_type.database_name != field_type.name:
         yield f"    @@map({json.dumps(field_type.database_name, ensure_ascii=False)})"
     yield "  }"
-

@@ -135,7 +135,7 @@ class Migration(migrations.Migration):
 
 
 def write_django(hotfix: Hotfix, place: Place) -> Migration:
-    """The dependency is `place.after`, or the last migration of the folder, in the app `place.app`, or the folder's own.
+    """The dependency is `place.after`, or the last migration of the folder, in the app `place.app` or the folder's own.
 
     https://docs.djangoproject.com/en/stable/ref/migration-operations/#runsql
     """

@@ -35,4 +35,3 @@ def open_psql() -> int:
             return subprocess.run(psql_command(), env=psql_environment(server, login), check=False).returncode
         finally:
             signal.signal(signal.SIGINT, previous)
-

@@ -10,18 +10,16 @@ from pathlib import Path
 
 from cli.author.added import Added, find_added_columns
 from cli.author.prove import check_file
+from cli.author.scratch import SCHEMA, scratch_server
 from cli.program import PROGRAM
 from laptop.errors import LocalError
 from laptop.places import PROJECT, STATE, shown
 from laptop.postgres import Server
-from cli.author.scratch import SCHEMA, scratch_server
 from pg_hotfix.file.hotfix_file import cut_statements, cut_tokens
 from pg_hotfix.promises.column.line import Unreadable
 
 SQL = PROJECT / "sql"
-EXAMPLE = (
-    f"{PROGRAM} new add_drivers_rating --sql 'ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint'"
-)
+EXAMPLE = f"{PROGRAM} new add_drivers_rating --sql 'ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint'"
 NAME = re.compile(r"[a-z0-9_]{1,200}")
 
 
@@ -145,4 +143,3 @@ def describe(path: Path, event: Path, content: bytes, draft: Draft, added: Added
             f"   {PROGRAM} formalize {path.stem} --to ../app/prisma/migrations",
         ]
     )
-

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from cli.author.added import ONCE_ONLY
 from cli.author.columns import Name, drop_expected, expect_line, find_added, list_columns, tables_of, word_columns
-from laptop.errors import LocalError
 from cli.author.fill import Filled, fill
 from cli.author.footprint import Footprint, find_changes, find_rewritten, find_scanned, take_footprint
+from cli.author.scratch import Scratch, Table, first_error, qualified, scratch_database, scratch_server
+from cli.author.writes import try_writes
+from cli.show import console
+from laptop.errors import LocalError
 from laptop.places import PROJECT, shown
 from laptop.postgres import Server
-from cli.author.scratch import Scratch, Table, first_error, qualified, scratch_database, scratch_server
-from cli.show import console
-from cli.author.writes import try_writes
 from pg_hotfix.errors import HotfixError, quoted
 from pg_hotfix.file.hotfix_file import Hotfix, as_revert, load_hotfix
 from pg_hotfix.hotfix import apply, revert
@@ -244,4 +244,3 @@ def check_revert(
         return Finding("revert", ok=False, text="\n".join(lines))
     text = f"{', '.join(results)}; every other column is as before, and a row can be added, changed and deleted"
     return Finding("revert", ok=True, text=text)
-

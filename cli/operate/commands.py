@@ -40,7 +40,9 @@ def needs_stack(command: Callable[..., int]) -> Callable[..., Any]:
             metavar="NAME",
             help="The stack's name, if it is not that of an environment.",
         ),
-        click.option("--reason", default="", metavar="TEXT", help="Why, in one line: the incident's number, for example."),
+        click.option(
+            "--reason", default="", metavar="TEXT", help="Why, in one line: the incident's number, for example."
+        ),
         click.option("--by", default="", metavar="NAME", help="Who asks. Default: the name in your AWS login."),
         click.option(
             *("--json", "answer"),
@@ -60,13 +62,16 @@ direct = click.option(
 )
 
 
-def carry_out(action: str, *, answer: Path | None, environment: str, stack: str, **typed: Any) -> int:
+def carry_out(
+    action: str, *, answer: Path | None, environment: str, stack: str, record: str | None = None, **typed: Any
+) -> int:
     from cli.operate.execution import run
     from cli.operate.order import Order
 
     if not environment and not stack:
         raise click.UsageError("Which stack? Name its environment, --env prod, or the stack, --stack pg-hotfix-prod.")
-    return run(Order(action, environment=environment, stack=stack, **typed), answer)
+    order = Order(action, environment=environment, stack=stack, record=record or "", **typed)
+    return run(order, answer)
 
 
 @click.command(short_help="Show what holds, what would run, and who is in the way.")
@@ -85,9 +90,7 @@ def plan(**typed: Any) -> int:
 @hotfix_id
 @needs_stack
 @click.option("--plan-hash", default="", metavar="HASH", help="Apply only what the plan with this hash showed.")
-@click.option(
-    "--record", default="", type=click.Choice(["prisma"]), help="Write the row of Prisma's migration history as well."
-)
+@click.option("--record", type=click.Choice(["prisma"]), help="Write the row of Prisma's migration history as well.")
 @direct
 def apply(**typed: Any) -> int:
     """Run what is missing, prove it, commit, look again over a new connection, and see whether the application works.
@@ -131,7 +134,7 @@ def check(**typed: Any) -> int:
 @needs_stack
 @direct
 def gate(**typed: Any) -> int:
-    """Compare the database with everything that the application expects, the list sql/schema.expect. Nothing is changed."""
+    """Compare the database with sql/schema.expect, everything that the application expects. Nothing is changed."""
     return carry_out("gate", **typed)
 
 

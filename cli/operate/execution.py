@@ -68,8 +68,8 @@ def refuse_other_list(ending: Ending, path: Path, command: str) -> None:
     """
     if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != ending.output["plan"]["sql_sha256"]:
         raise LocalError(
-            f"The deployed list differs from {shown(path)}: one of them is older. {ending.output['summary']} Nothing was "
-            f"changed. Deploy this list, and run again:  {command}"
+            f"The deployed list differs from {shown(path)}: one of them is older. {ending.output['summary']} "
+            f"Nothing was changed. Deploy this list, and run again:  {command}"
         )
 
 
@@ -164,4 +164,3 @@ def state_of(error: Exception) -> str:
     if executions.has_started_nothing(error):
         return NOTHING_STARTED
     return "Whether it was started is not known; the same command again is safe."
-

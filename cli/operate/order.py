@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Order:
-    """What was typed; empty is what was not. One of `environment` and `stack` is given, and a `hotfix` unless the action
-    needs none."""
+    """What was typed; empty is what was not. One of `environment` and `stack` is given, and a `hotfix` unless the
+    action needs none."""
 
     action: str
     hotfix: str = ""

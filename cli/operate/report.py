@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore import exceptions
 
+from cli.operate.stack import QUICK, explain
 from cli.program import PROGRAM
 from laptop.errors import LocalError
 from pg_hotfix_button import executions, words
 from pg_hotfix_report import app as report
 from pg_hotfix_report import run
-from cli.operate.stack import QUICK, explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,4 +120,3 @@ def read_last_output(client: SFNClient, arn: str) -> dict[str, Any]:
             entered = executions.read_object(event.get("stateEnteredEventDetails", {}).get("input"))
             output = run.object_in(run.object_in(entered, "run"), "output") or output
     return output
-

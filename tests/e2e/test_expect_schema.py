@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import cli.author.expect_schema
-from laptop.errors import LocalError
 from cli.author.expect_schema import describe, word_list
-from laptop.places import PROJECT
 from cli.author.scratch import scratch_database, scratch_server
+from laptop.errors import LocalError
+from laptop.places import PROJECT
 from pg_hotfix.file.hotfix_file import parse_schema
 from tests.e2e.test_commands import checkout, pg_hotfix
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from laptop.postgres import Server
     from tests.conftest import Outcome
 
-NEXT = (
-    "Next: a review, a deploy, and then, before each deploy of the application,\n   ./pg-hotfix gate --env prod\n"
-)
+NEXT = "Next: a review, a deploy, and then, before each deploy of the application,\n   ./pg-hotfix gate --env prod\n"
 # Types of the same name in two schemas, an odd name of everything, and each kind of column.
 ODD = r"""
 CREATE SCHEMA app; CREATE SCHEMA "Odd ""schema";
@@ -67,7 +65,7 @@ def word(scratch: Server, tmp_path: Path) -> Callable[[str], str]:
 def test_each_column_of_each_table_is_listed_as_an_expect_line(word: Callable[[str], str]) -> None:
     listed = word(ODD)
     assert listed == (
-        "-- What the application expects: 23 columns of 4 tables. Written by ./pg-hotfix expect-schema.\n"
+        "-- What the application expects: 23 columns of 4 tables. By ./pg-hotfix expect-schema.\n"
         '-- expect: column "Odd ""schema"."Tablé"."column.with dots" integer null\n'
         """-- expect: column "Odd ""schema"."Tablé"."it's" public.mood[] null\n"""
         '-- expect: column "Odd ""schema"."Tablé"."-- expect: column" integer null\n'

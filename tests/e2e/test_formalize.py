@@ -18,13 +18,13 @@ import pytest
 
 from bench.tools import ALEMBIC_ENV, PROGRAMS
 from cli.author.columns import expect_line, list_columns, word_columns
-from laptop.errors import LocalError
 from cli.author.formalize import describe_in_prisma, write
 from cli.author.formats import FORMATS, Place
-from laptop.places import PROJECT
 from cli.author.prisma import describe_fields
-from laptop.psql import psql_environment
 from cli.author.scratch import Scratch, scratch_database, scratch_server
+from laptop.errors import LocalError
+from laptop.places import PROJECT
+from laptop.psql import psql_environment
 from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix, parse_hotfix
 from pg_hotfix.hotfix import apply
 from pg_hotfix.promises.column.line import parse_expectation

@@ -24,10 +24,10 @@ import pytest
 
 import laptop.machine
 from laptop.emulator import EmulatedFunction, emulated_function, session_members
-from laptop.interpreter import FunctionError
 from laptop.environment import local_environment
+from laptop.interpreter import FunctionError
 from laptop.machine import Machine, running_machine, search_logs
-from laptop.places import BUILT_TEMPLATE
+from laptop.places import BUILT_TEMPLATE, PROJECT
 from laptop.postgres import free_port
 from pg_hotfix_button import executions
 from pg_hotfix_report import app as report
@@ -1130,9 +1130,7 @@ def test_the_report_of_a_failure_is_made_of_its_history(
     ended = staged(**calling(nobody)).run(REQUEST)
     login = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
     written = tmp_path / "facts.json"
-    make_report(
-        tmp_path, ended.execution.arn, "--json", str(written), AWS_ENDPOINT_URL=house.aws.endpoint_url, **login
-    )
+    make_report(tmp_path, ended.execution.arn, "--json", str(written), AWS_ENDPOINT_URL=house.aws.endpoint_url, **login)
     facts = json.loads(written.read_text())
     told = facts["execution"]
     assert (told["error"], told["cause"], told["changed"]) == ("EndpointCheckError", ended.execution.cause, True)

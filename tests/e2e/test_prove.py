@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cli.author.added import find_added_columns
-from cli.author.prove import check_file
-from laptop.errors import LocalError
 from cli.author.fill import ROWS, fill
 from cli.author.new import prove
+from cli.author.prove import check_file
 from cli.author.scratch import scratch_database, scratch_server
+from laptop.errors import LocalError
 from tests.conftest import STATE
 from tests.e2e.test_commands import HOTFIX, checkout, pg_hotfix
 

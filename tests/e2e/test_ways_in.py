@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from cli.author.expect_schema import word_list
+from cli.author.scratch import scratch_database, scratch_server
 from laptop.aws import CREDENTIALS
 from laptop.emulator import emulated_function
-from cli.author.expect_schema import word_list
 from laptop.environment import local_environment
 from laptop.machine import running_machine
 from laptop.places import PROJECT
-from cli.author.scratch import scratch_database, scratch_server
 from pg_hotfix.request import parse_request
 from tests import ssm
 from tests.conftest import HOTFIX, PATIENCE_SECONDS
@@ -245,6 +245,8 @@ GITHUB = {
     "GITHUB_REPOSITORY": "example-org/pg-hotfix",
     "GITHUB_RUN_ID": "13284711502",
 }
+# Of an expression such as `inputs.force && 'true' || ''`, too.
+INPUT = re.compile(r"\$\{\{ inputs\.(\w+)(?: && 'true')?(?: \|\| '\w*')? \}\}")
 RUN = "https://github.com/example-org/pg-hotfix/actions/runs/13284711502"
 
 
@@ -260,13 +262,11 @@ def run_job(stack: DeployedStack, workflow: str, job: str, inputs: dict[str, str
         if "run" not in step or re.search(r"sam deploy|make build", step["run"]) or (code and "if" not in step):
             continue
         variables = {
-            name: re.sub(r"\$\{\{ inputs\.(\w+)(?: && 'true')?(?: \|\| '\w*')? \}\}", lambda found: inputs.get(found[1], ""), value)
+            name: INPUT.sub(lambda found: inputs.get(found[1], ""), value)
             for name, value in (definition.get("env", {}) | step.get("env", {})).items()
         }
         options = ["--noprofile", "--norc", "-eo", "pipefail"] if step.get("shell") == "bash" else ["-e"]
-        environment = (
-            stack.environment | GITHUB | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
-        )
+        environment = stack.environment | GITHUB | {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
         script = tmp_path / "script.sh"
         script.write_text(on_this_stack(step["run"]))
         # The files of a run belong into its own folder.
@@ -347,7 +347,11 @@ def test_the_buildspec_says_who_and_for_which_build(
     def run_build() -> int:
         environment = stack.environment | variables
         return subprocess.run(
-            ["sh", "-c", on_this_stack(command)], cwd=workspace(tmp_path), env=environment, timeout=PATIENCE_SECONDS, check=False
+            ["sh", "-c", on_this_stack(command)],
+            cwd=workspace(tmp_path),
+            env=environment,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         ).returncode
 
     assert (run_build(), database.run(COLUMN)) == (0, [[1]])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from laptop.errors import LocalError
 from cli.author.formats import FORMATS, Migration, Place, python_text
+from laptop.errors import LocalError
 from pg_hotfix.file.hotfix_file import Hotfix, load_hotfix, parse_hotfix
 
 ID = "20260212092000_add_drivers_active_since"

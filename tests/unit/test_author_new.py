@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cli.author.added import Added, idempotent_form
-from laptop.errors import LocalError
 from cli.author.new import Draft, read_draft, write_content
+from laptop.errors import LocalError
 from pg_hotfix.file.hotfix_file import NamedTable, Revert, parse_hotfix
 
 DROP = 'ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "rating";'

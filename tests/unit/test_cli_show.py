@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from laptop.build import digest_of
 from cli.show import describe_times, show_columns
+from laptop.build import digest_of
 from pg_hotfix_report.logline import format_log_line
 
 

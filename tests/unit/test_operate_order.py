@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore import exceptions
 
-from laptop.errors import LocalError
 from cli.operate.execution import refuse_other_list, state_of
 from cli.operate.order import Order, make_request, name_in_pipeline, run_of_pipeline
 from cli.operate.stack import environments, explain, find_stack
 from cli.operate.verdict import Ending, next_after_failure, next_after_success, show_output, show_step
+from laptop.errors import LocalError
 from pg_hotfix.request import parse_request
 from pg_hotfix_button.executions import Step, read_steps
 from tests.conftest import HOTFIX
@@ -61,8 +61,8 @@ def test_a_gate_that_was_passed_with_another_list_is_not_passed(tmp_path: Path) 
     with pytest.raises(LocalError) as refused:
         refuse_other_list(ending, path, "./pg-hotfix gate --env prod")
     assert str(refused.value) == (
-        f"The deployed list differs from {path}: one of them is older. {summary} Nothing was changed. Deploy this list, and"
-        " run again:  ./pg-hotfix gate --env prod"
+        f"The deployed list differs from {path}: one of them is older. {summary} Nothing was changed. Deploy this list,"
+        " and run again:  ./pg-hotfix gate --env prod"
     )
 
 

@@ -52,12 +52,13 @@ def test_a_text_that_is_no_execution_is_refused_before_aws_is_asked() -> None:
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(LocalError, match="none.json can't be read: No such file"):
+    with pytest.raises(LocalError, match=r"none\.json can't be read: No such file"):
         print_report("none.json", None)
 
 
-def test_the_facts_are_written_as_json_beside_the_markdown(tmp_path: Path, capfdbinary: Any) -> None:
+def test_the_facts_are_written_as_json_beside_the_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer, facts = tmp_path / "answer.json", tmp_path / "facts.json"
     answer.write_text(json.dumps(INCIDENT))
     assert print_report(str(answer), facts) == 0
     assert json.loads(facts.read_text())["hotfix"] == INCIDENT["request"]["hotfix"]
+    assert capsys.readouterr().out.startswith("# ")

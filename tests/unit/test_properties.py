@@ -22,7 +22,8 @@ from pg8000.native import literal
 import app
 from pg_hotfix import errors
 from pg_hotfix.errors import ConfigurationError, HotfixError, RequestError, SecretError
-from pg_hotfix.file.hotfix_file import HOTFIX_ID, parse_hotfix
+from pg_hotfix.file.hotfix_file import parse_hotfix
+from pg_hotfix.file.hotfix_id import HOTFIX_ID
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.promises.column.line import (
     NAME_LIMIT_BYTES,

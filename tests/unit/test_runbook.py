@@ -16,7 +16,7 @@ import boto3
 import pytest
 import yaml
 
-from pg_hotfix.file.hotfix_file import HOTFIX_ID
+from pg_hotfix.file.hotfix_id import HOTFIX_ID
 from pg_hotfix.request import parse_request
 from tests import ssm
 from tests.conftest import HOTFIX

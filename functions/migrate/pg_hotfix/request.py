@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pg_hotfix import errors
-from pg_hotfix.file.hotfix_file import HOTFIX_ID
+from pg_hotfix.file.hotfix_id import HOTFIX_ID
 
 ACTIONS = ("check", "plan", "apply", "verify", "revert", "gate")
 KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record", "force")

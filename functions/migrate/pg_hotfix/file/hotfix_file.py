@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pg_hotfix import errors
 from pg_hotfix.file.additions import count_additions
+from pg_hotfix.file.hotfix_id import HOTFIX_ID
 from pg_hotfix.file.lexer import Token, Unended, split_at_commas, statements, tokens
 from pg_hotfix.file.made import WITHOUT_DATA, Named, find_dropped, find_made, inner_text
 from pg_hotfix.promises.column.line import Expectation, Unreadable, parse_expectation, stored_name
@@ -23,9 +24,6 @@ from pg_hotfix.promises.column.line import Expectation, Unreadable, parse_expect
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
-
-# The form of a Prisma migration directory's name. Nothing in it can be a path or SQL. A file name may have 255 bytes.
-HOTFIX_ID = re.compile(r"[0-9]{14}_[a-z0-9_]{1,200}")
 
 DIRECTIVE = re.compile(r"--[ \t]*(expect|allow|revert)[ \t]*:[ \t]*(.*)", re.IGNORECASE)
 ALLOWED = re.compile(r"(rewrite|scan)\b[ \t]*(.*)", re.IGNORECASE)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cli.bootstrap import explain_unfit_machine
 from laptop.binaries import explain_missing_libraries
-from laptop.bootstrap import explain_unfit_machine
 
 GLIBC = ("glibc", "2.36")
 
@@ -18,19 +18,22 @@ def test_a_machine_with_everything_is_fit() -> None:
     [
         (
             *("Darwin", "arm64", ("", ""), (3, 13)),
-            "pg-hotfix needs Linux on x86_64 or aarch64, and this is Darwin on arm64: use a container.",
+            "This command needs Linux on x86_64 or aarch64, and this is Darwin on arm64: use a container.",
         ),
         (
             *("Linux", "x86_64", GLIBC, (3, 9)),
-            "pg-hotfix needs python3 3.11 or later, and this is 3.9: use Debian 12, Ubuntu 24.04 or later.",
+            "This command needs python3 3.11 or later, and this is 3.9: use Debian 12, Ubuntu 24.04 or later.",
         ),
         (
             *("Linux", "x86_64", ("glibc", "2.31"), (3, 11)),
-            "pg-hotfix needs glibc 2.34 or later, and this is glibc 2.31: use Debian 12, Ubuntu 24.04 or later.",
+            "This command needs glibc 2.34 or later, and this is glibc 2.31: use Debian 12, Ubuntu 24.04 or later.",
         ),
         (
             *("Linux", "x86_64", ("", ""), (3, 12)),
-            "pg-hotfix needs glibc 2.34 or later, and this is another C library: use Debian 12, Ubuntu 24.04 or later.",
+            (
+                "This command needs glibc 2.34 or later, and this is another C library: use Debian 12, Ubuntu 24.04 or"
+                " later."
+            ),
         ),
     ],
 )
