@@ -308,15 +308,17 @@ def refused_by_aws(code: str, status: int = 400) -> ClientError:
         ),
         (
             "AccessDeniedException",
-            "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of its own.",
+            "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and kms:Decrypt in the"
+            f" policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}",
         ),
         (
             "DecryptionFailure",
-            "Pass the key of the secret as SecretKmsKeyArn in the template's parameters.",
+            "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See which key it is:"
+            f"  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}",
         ),
         (
             "InvalidRequestException",
-            "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id <arn>",
+            f"It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id {ARN}",
         ),
         (
             "ValidationException",
