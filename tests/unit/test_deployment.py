@@ -1,4 +1,4 @@
-"""What CloudFormation creates from the template with what is given, what it refuses, and what docs/deploy.md says of it."""
+"""What CloudFormation creates from the template, and refuses; and what docs/deploy.md says of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def quick_start() -> dict[str, str]:
 
 
 FOUR = quick_start()
-ENDPOINT = {"EndpointUrl": "https://api.kaviar.example/api/drivers/1", "EndpointTokenSecretArn": f"{SECRET}token-Ab12Cd"}
+ENDPOINT = {"EndpointUrl": "https://api.kaviar.example/drivers/1", "EndpointTokenSecretArn": f"{SECRET}token-Ab12Cd"}
 SUBJECTS = [
     "repo:octo-org/hotfixes:environment:prod",
     "repo:octo-org@123456/octo.repo_1@456789:environment:Production-2",
