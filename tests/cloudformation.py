@@ -182,6 +182,8 @@ class Deployment:
                 return found[0] == found[1]
             case "Fn::Not":
                 return not found[0]
+            case "Fn::And":
+                return all(found)
             case "Fn::EachMemberEquals":
                 return all(one == found[1] for one in found[0])
         raise UnresolvedError(f"{function} is not known here")

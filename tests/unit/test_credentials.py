@@ -299,6 +299,9 @@ def refused_by_aws(code: str, status: int = 400) -> ClientError:
     )
 
 
+DESCRIBE_KEY = f"aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}"
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
@@ -308,13 +311,17 @@ def refused_by_aws(code: str, status: int = 400) -> ClientError:
         ),
         (
             "AccessDeniedException",
-            "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and kms:Decrypt in the"
-            f" policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}",
+            (
+                "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and kms:Decrypt in"
+                f" the policy of its key:  {DESCRIBE_KEY}"
+            ),
         ),
         (
             "DecryptionFailure",
-            "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See which key it is:"
-            f"  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}",
+            (
+                "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See which key"
+                f" it is:  {DESCRIBE_KEY}"
+            ),
         ),
         (
             "InvalidRequestException",

@@ -94,9 +94,9 @@ def test_none_of_the_four_can_be_left_out(name: str) -> None:
 
 
 def test_a_name_of_what_is_not_created_would_be_found() -> None:
-    with pytest.raises(UnresolvedError, match="^OpsItemRole is not created$"):
+    with pytest.raises(UnresolvedError, match=r"^OpsItemRole is not created$"):
         deploy().resolve({"Fn::Sub": "${OpsItemRole.Arn}"})
-    with pytest.raises(UnresolvedError, match="^GitHubRepository is not created$"):
+    with pytest.raises(UnresolvedError, match=r"^GitHubRepository is not created$"):
         deploy().resolve({"Fn::If": ["SendEmail", "", {"Ref": "GitHubRepository"}]})
 
 
@@ -189,7 +189,7 @@ def test_a_github_subject_names_one_repository_and_one_environment(subject: str)
 
 
 def test_one_wrong_subject_among_others_is_refused() -> None:
-    with pytest.raises(UnresolvedError, match="^GitHubSubjects must be empty or subjects of GitHub tokens"):
+    with pytest.raises(UnresolvedError, match=r"^GitHubSubjects must be empty or subjects of GitHub tokens"):
         deploy(GitHubSubjects=f"{SUBJECTS[0]},repo:octo-org/*:environment:prod")
 
 

@@ -22,7 +22,6 @@ from pg_hotfix_endpoint.app import (
     PASSING,
     SECONDS,
     SHORTEST_SECONDS,
-    WITHOUT_HEAD,
     EndpointRefusedError,
     EndpointUnavailableError,
     call,
@@ -124,13 +123,10 @@ def test_any_other_status_is_a_failure_and_some_may_pass(served: Served, status:
 
 # A server that has no HEAD
 
-
-def test_these_answers_to_head_call_get() -> None:
-    assert WITHOUT_HEAD == {403, 404, 405, 501}
-    assert not WITHOUT_HEAD & PASSING
+WITHOUT_HEAD = [403, 404, 405, 501]
 
 
-@pytest.mark.parametrize("to_head", sorted(WITHOUT_HEAD))
+@pytest.mark.parametrize("to_head", WITHOUT_HEAD)
 @pytest.mark.parametrize("status", SUCCESSES)
 def test_a_server_without_head_is_judged_by_get(served: Served, to_head: int, status: int) -> None:
     served.to_head, served.status = to_head, status
@@ -138,8 +134,8 @@ def test_a_server_without_head_is_judged_by_get(served: Served, to_head: int, st
     assert methods(served) == ["HEAD", "GET"]
 
 
-@pytest.mark.parametrize("to_head", sorted(WITHOUT_HEAD))
-@pytest.mark.parametrize("status", [*FAILURES, *sorted(WITHOUT_HEAD)])
+@pytest.mark.parametrize("to_head", WITHOUT_HEAD)
+@pytest.mark.parametrize("status", [*FAILURES, *WITHOUT_HEAD])
 def test_a_failure_of_get_names_get_and_is_final_or_not_as_that_of_head(
     served: Served, to_head: int, status: int
 ) -> None:

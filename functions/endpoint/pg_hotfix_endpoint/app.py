@@ -23,8 +23,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# For the connection and for the answer, each: an endpoint that takes longer does not work for its users either. GET gets
-# what HEAD leaves of both together.
+# For the connection and for the answer, each: an endpoint that takes longer does not work for its users either. GET
+# gets what HEAD leaves of both together.
 SECONDS = 10.0
 SHORTEST_SECONDS = 1.0
 # Answers to HEAD after which GET is called. 405 and 501 say that the server has no HEAD
