@@ -230,7 +230,7 @@ def test_what_is_left_out_keeps_its_value_and_people_are_told_how_to_switch_it_o
     samconfig = (PROJECT / "samconfig.toml").read_text().partition("version = ")[0]
     for text in (samconfig.replace("\n#", ""), PAGE.replace("\n", " ")):
         assert "keeps the value of the deployment before, not its default" in text
-    assert set(re.findall(r"'(\w+)=\"\"'", samconfig + PAGE)) == {*SWITCHES}
+        assert sorted(re.findall(r"'(\w+)=\"\"'", text)) == [*SWITCHES]
     with pytest.raises(click.BadParameter):  # Without the quotation marks SAM refuses all of them.
         CfnParameterOverridesType().convert(["EndpointUrl="], None, None)
 
