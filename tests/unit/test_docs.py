@@ -24,6 +24,7 @@ DOCUMENTS = [
         "CONTRIBUTING.md",
         "SECURITY.md",
         "CHANGELOG.md",
+        "docs/deploy.md",
         "docs/runbook.md",
         "docs/decisions.md",
         "docs/safety.md",
