@@ -125,6 +125,10 @@ bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, i
 	@$(PYTHON) -m bench.locks $(if $(RUNS),--runs $(RUNS)) $(if $(HOLD),--hold $(HOLD)) \
 		$(if $(BUSY_RUNS),--busy-runs $(BUSY_RUNS))
 
+.PHONY: reference
+reference: .venv/ready ## Write the parameters in docs/deploy.md again, from template.yaml
+	@$(PYTHON) -m laptop.reference
+
 .PHONY: requirements
 requirements: .venv/ready ## Compile requirements/*.txt again; COMPILE=--upgrade takes newer versions
 	@for group in $(GROUPS); do \

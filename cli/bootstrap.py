@@ -53,11 +53,17 @@ def set_up_cli() -> str | None:
             return "The packages of requirements/cli.txt could not be installed; uv says why above."
         # Last, since the launcher takes an environment with the same file for ready.
         shutil.copy(pins, made / "requirements.txt")
-        shutil.rmtree(CLI, ignore_errors=True)
-        made.rename(CLI)
+        if not is_ready(pins):  # by another process meanwhile, which may use it already
+            shutil.rmtree(CLI, ignore_errors=True)
+            made.rename(CLI)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return None
+
+
+def is_ready(pins: Path) -> bool:
+    copy = CLI / "requirements.txt"
+    return copy.exists() and copy.read_bytes() == pins.read_bytes()
 
 
 def set_up_laptop() -> str | None:

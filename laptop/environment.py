@@ -16,6 +16,8 @@ from laptop.postgres import Server, running_server
 from laptop.psql import psql_command, psql_environment
 
 SECRET_NAME = "kaviar/database"  # noqa: S105 - a name, no secret
+# Of samconfig.toml's default environment.
+STACK_NAME = "pg-hotfix-dev"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def local_environment(ca_bundle: Path, secret_arn: str, endpoint_url: str) -> di
     """Returns the variables of the function that stand for what only a deployed stack has."""
     return {
         "DB_SECRET_ARN": secret_arn,
+        "STACK_NAME": STACK_NAME,
         "DB_CA_BUNDLE": str(ca_bundle),
         "SQL_DIR": str(PROJECT / "sql"),
         "AWS_ENDPOINT_URL": endpoint_url,

@@ -41,7 +41,6 @@ SAMPLES = {
     "AWS::StepFunctions::StateMachine": f"arn:aws:states:{ACCOUNT}:stateMachine:name",
     "DatabaseSecretArn": f"arn:aws:secretsmanager:{ACCOUNT}:secret:name-AbCdEf",
     "EndpointTokenSecretArn": f"arn:aws:secretsmanager:{ACCOUNT}:secret:token-AbCdEf",
-    "SecretKmsKeyArn": f"arn:aws:kms:{ACCOUNT}:key/01234567-89ab-cdef-0123-456789abcdef",
 }
 # What parliament says and is let pass: the kind of finding, what its detail names, and why.
 LET_PASS = [

@@ -640,32 +640,32 @@ def endpoint() -> Iterator[Endpoint]:
     server.server_close()
 
 
-def calling(endpoint: Endpoint, method: str = "HEAD") -> dict[str, str]:
-    return {"CallEndpoint": "true", "EndpointUrl": endpoint.url, "EndpointMethod": method}
+def calling(endpoint: Endpoint) -> dict[str, str]:
+    return {"CallEndpoint": "true", "EndpointUrl": endpoint.url}
 
 
 @pytest.mark.parametrize(
-    ("method", "statuses", "calls"),
-    [
-        ("HEAD", [200], 1),
-        ("GET", [200], 1),
-        ("HEAD", [500, 200], 2),
-        ("HEAD", [503, 502, 504, 429, 200], 5),
-        ("GET", [206], 1),
-        ("HEAD", [204], 1),
-        ("HEAD", [299], 1),
-    ],
+    ("statuses", "calls"),
+    [([200], 1), ([500, 200], 2), ([503, 502, 504, 429, 200], 5), ([204], 1), ([299], 1)],
 )
 def test_an_endpoint_that_answers_200_to_299_in_the_end_is_success(
-    run: Callable[..., Ended], endpoint: Endpoint, method: str, statuses: list[int], calls: int
+    run: Callable[..., Ended], endpoint: Endpoint, statuses: list[int], calls: int
 ) -> None:
     endpoint.statuses = statuses
-    ended = run(calling(endpoint, method))
+    ended = run(calling(endpoint))
     assert ended.verdict == ("SUCCEEDED", "applied")
     assert ended.execution.output["endpoint"] == {"status": statuses[-1]}
-    assert endpoint.seen == [f"{method} /api/admin/drivers/1"] * calls
+    assert endpoint.seen == ["HEAD /api/admin/drivers/1"] * calls
     (message,) = ended.messages
-    assert f"\nEndpoint: {method} {endpoint.url} answered {statuses[-1]}\n" in message["Message"]
+    assert f"\nEndpoint: HEAD {endpoint.url} answered {statuses[-1]}\n" in message["Message"]
+
+
+def test_an_endpoint_without_head_is_called_by_get(run: Callable[..., Ended], endpoint: Endpoint) -> None:
+    endpoint.statuses = [405, 206]
+    ended = run(calling(endpoint))
+    assert ended.verdict == ("SUCCEEDED", "applied")
+    assert ended.execution.output["endpoint"] == {"status": 206}
+    assert endpoint.seen == ["HEAD /api/admin/drivers/1", "GET /api/admin/drivers/1"]
 
 
 @pytest.mark.parametrize(("status", "calls"), [(500, 5), (401, 1), (300, 1), (302, 1), (503, 5)])
@@ -675,7 +675,9 @@ def test_an_endpoint_that_answers_otherwise_is_a_failure_after_a_proved_fix(
     endpoint.statuses = [status]
     ended = run(calling(endpoint))
     assert ended.verdict == ("FAILED", "EndpointCheckError")
-    assert ended.execution.cause == endpoint_failed(endpoint, database, f"answered {status} instead of 200 to 299")
+    assert ended.execution.cause == endpoint_failed(
+        endpoint, database, f"answered {status} to HEAD instead of 200 to 299"
+    )
     assert len(endpoint.seen) == calls
     assert database.run("SELECT count(*) FROM pg_attribute WHERE attname = 'active_since'") == [[1]]
 
@@ -686,7 +688,9 @@ def test_an_endpoint_that_cannot_be_called_is_a_failure_after_a_proved_fix(
     nobody = Endpoint(f"http://127.0.0.1:{free_port()}/", [], [])
     ended = run(calling(nobody))
     assert ended.verdict == ("FAILED", "EndpointCheckError")
-    assert ended.execution.cause == endpoint_failed(nobody, database, "could not be called (ConnectionRefusedError)")
+    assert ended.execution.cause == endpoint_failed(
+        nobody, database, "could not be called by HEAD (ConnectionRefusedError)"
+    )
 
 
 def endpoint_failed(endpoint: Endpoint, database: Database, what: str) -> str:

@@ -181,7 +181,8 @@ def test_a_denied_secret_names_the_permission(call: Callable[..., Outcome], endp
     assert outcome.error_name == "SecretError"
     assert outcome.text == (
         f"Secrets Manager refused {ARN} (AccessDeniedException). The database was not contacted."
-        " Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of its own."
+        " Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and kms:Decrypt in the"
+        f" policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}"
     )
 
 

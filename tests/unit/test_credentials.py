@@ -299,6 +299,9 @@ def refused_by_aws(code: str, status: int = 400) -> ClientError:
     )
 
 
+DESCRIBE_KEY = f"aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}"
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
@@ -308,15 +311,21 @@ def refused_by_aws(code: str, status: int = 400) -> ClientError:
         ),
         (
             "AccessDeniedException",
-            "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of its own.",
+            (
+                "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and kms:Decrypt in"
+                f" the policy of its key:  {DESCRIBE_KEY}"
+            ),
         ),
         (
             "DecryptionFailure",
-            "Pass the key of the secret as SecretKmsKeyArn in the template's parameters.",
+            (
+                "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See which key"
+                f" it is:  {DESCRIBE_KEY}"
+            ),
         ),
         (
             "InvalidRequestException",
-            "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id <arn>",
+            f"It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id {ARN}",
         ),
         (
             "ValidationException",

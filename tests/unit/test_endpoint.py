@@ -18,7 +18,15 @@ from botocore.exceptions import ConnectTimeoutError
 from botocore.stub import Stubber
 
 from laptop.postgres import free_port
-from pg_hotfix_endpoint.app import PASSING, EndpointRefusedError, EndpointUnavailableError, call, lambda_handler
+from pg_hotfix_endpoint.app import (
+    PASSING,
+    SECONDS,
+    SHORTEST_SECONDS,
+    EndpointRefusedError,
+    EndpointUnavailableError,
+    call,
+    lambda_handler,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +37,11 @@ ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:prod/token-Ab12Cd"
 
 @dataclass
 class Served:
-    """What the endpoint answers, and what it was asked."""
+    """What the endpoint answers, to HEAD `to_head` if that is another status, and what it was asked."""
 
     url: str = ""
     status: int = 200
+    to_head: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -51,7 +60,8 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Served]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             found.seen.append((self.command, self.path, self.headers["Authorization"]))
-            self.send_response(found.status)
+            status = found.to_head if self.command == "HEAD" else None
+            self.send_response(found.status if status is None else status)
             for name, value in found.headers.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -81,31 +91,92 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Served]:
         server.server_close()
 
 
-def ask(served: Served, method: str = "HEAD") -> int:
-    return call(served.url, method, TOKEN, http.client.HTTPConnection)
+def ask(served: Served) -> dict[str, Any]:
+    return call(served.url, TOKEN, http.client.HTTPConnection)
 
 
-@pytest.mark.parametrize("method", ["HEAD", "GET"])
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
-def test_any_status_from_200_to_299_is_a_success(served: Served, method: str, status: int) -> None:
+def methods(served: Served) -> list[str]:
+    assert {(path, token) for _, path, token in served.seen} == {("/api/drivers/1", TOKEN)}
+    return [method for method, _, _ in served.seen]
+
+
+SUCCESSES = [200, 201, 202, 204, 206, 299]
+FAILURES = [300, 304, 400, 401, 416, *sorted(PASSING), 505, 599]
+
+
+@pytest.mark.parametrize("status", SUCCESSES)
+def test_any_status_from_200_to_299_is_a_success(served: Served, status: int) -> None:
     served.status = status
-    assert ask(served, method) == status
-    assert served.seen == [(method, "/api/drivers/1", TOKEN)]
+    assert ask(served) == {"status": status, "method": "HEAD"}
+    assert methods(served) == ["HEAD"]
 
 
-@pytest.mark.parametrize("status", [300, 304, 400, 401, 403, 404, 416, *sorted(PASSING), 501, 505, 599])
-def test_any_other_status_is_none_and_some_may_pass(served: Served, status: int) -> None:
+@pytest.mark.parametrize("status", FAILURES)
+def test_any_other_status_is_a_failure_and_some_may_pass(served: Served, status: int) -> None:
     served.status = status
     error = EndpointUnavailableError if status in PASSING else EndpointRefusedError
     with pytest.raises(error) as raised:
         ask(served)
-    assert str(raised.value) == f"answered {status} instead of 200 to 299"
+    assert str(raised.value) == f"answered {status} to HEAD instead of 200 to 299"
+    assert methods(served) == ["HEAD"]
+
+
+# A server that has no HEAD
+
+WITHOUT_HEAD = [403, 404, 405, 501]
+
+
+@pytest.mark.parametrize("to_head", WITHOUT_HEAD)
+@pytest.mark.parametrize("status", SUCCESSES)
+def test_a_server_without_head_is_judged_by_get(served: Served, to_head: int, status: int) -> None:
+    served.to_head, served.status = to_head, status
+    assert ask(served) == {"status": status, "method": "GET"}
+    assert methods(served) == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("to_head", WITHOUT_HEAD)
+@pytest.mark.parametrize("status", [*FAILURES, *WITHOUT_HEAD])
+def test_a_failure_of_get_names_get_and_is_final_or_not_as_that_of_head(
+    served: Served, to_head: int, status: int
+) -> None:
+    served.to_head, served.status = to_head, status
+    error = EndpointUnavailableError if status in PASSING else EndpointRefusedError
+    with pytest.raises(error) as raised:
+        ask(served)
+    assert str(raised.value) == f"answered {status} to GET instead of 200 to 299"
+    assert methods(served) == ["HEAD", "GET"]
+
+
+def test_a_server_that_is_gone_before_get_may_answer_in_a_moment(served: Served) -> None:
+    served.to_head = 405
+    ports = iter([None, free_port()])
+
+    def connect(host: str, port: int, timeout: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(host, next(ports) or port, timeout=timeout)
+
+    with pytest.raises(EndpointUnavailableError) as raised:
+        call(served.url, TOKEN, connect)
+    assert str(raised.value) == "could not be called by GET (ConnectionRefusedError)"
+
+
+def test_get_has_the_time_that_head_has_left(served: Served) -> None:
+    served.to_head = 405
+    given: list[float] = []
+
+    def connect(host: str, port: int, timeout: float) -> http.client.HTTPConnection:
+        given.append(timeout)
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+
+    call(served.url, TOKEN, connect)
+    for_head, for_get = given
+    assert for_head == SECONDS
+    assert SHORTEST_SECONDS <= for_get < SECONDS
 
 
 def test_a_redirection_is_not_followed_since_the_token_is_for_this_host(served: Served) -> None:
     with serving() as other:
         served.status, served.headers = 302, {"Location": other.url}
-        with pytest.raises(EndpointRefusedError, match=r"^answered 302 instead of 200 to 299$"):
+        with pytest.raises(EndpointRefusedError, match=r"^answered 302 to HEAD instead of 200 to 299$"):
             ask(served)
         assert other.seen == []
 
@@ -115,7 +186,8 @@ def test_whatever_it_answers_only_the_status_is_read(served: Served, kind: str) 
     # Longer than what the state machine could carry, and nothing that is UTF-8.
     served.body = b"\xff" * 3_000_000
     served.headers = {"Content-Type": kind, "Content-Length": str(len(served.body))}
-    assert ask(served, "GET") == 200
+    served.to_head = 405
+    assert ask(served) == {"status": 200, "method": "GET"}
 
 
 def test_a_query_is_sent_and_a_url_without_a_path_is_the_root(served: Served) -> None:
@@ -130,12 +202,12 @@ def test_a_query_is_sent_and_a_url_without_a_path_is_the_root(served: Served) ->
 def test_who_does_not_answer_may_do_so_in_a_moment() -> None:
     with pytest.raises(EndpointUnavailableError) as raised:
         ask(Served(f"http://127.0.0.1:{free_port()}/"))
-    assert str(raised.value) == "could not be called (ConnectionRefusedError)"
+    assert str(raised.value) == "could not be called by HEAD (ConnectionRefusedError)"
 
 
 def test_what_is_no_http_may_be_some_in_a_moment(served: Served) -> None:
     served.headers = {"x": "y\r\n" * 200}
-    with pytest.raises(EndpointUnavailableError, match=r"^could not be called \(HTTPException\)$"):
+    with pytest.raises(EndpointUnavailableError, match=r"^could not be called by HEAD \(HTTPException\)$"):
         ask(served)
 
 
@@ -144,7 +216,7 @@ def test_a_certificate_that_does_not_verify_is_refused_and_no_token_sent() -> No
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with serving(context) as served:
         with pytest.raises(EndpointRefusedError) as raised:
-            call(served.url, "HEAD", TOKEN)
+            call(served.url, TOKEN)
         assert str(raised.value) == ("has no certificate for 127.0.0.1 (unable to get local issuer certificate)")
         assert served.seen == []
 
@@ -152,7 +224,7 @@ def test_a_certificate_that_does_not_verify_is_refused_and_no_token_sent() -> No
 @pytest.mark.parametrize("token", ["Bearer a\r\nX-Other: b", "Bearer a\nb", "Bearer \N{SNOWMAN}"])
 def test_a_token_that_no_header_holds_is_told_without_it(served: Served, token: str) -> None:
     with pytest.raises(EndpointRefusedError) as raised:
-        call(served.url, "HEAD", token, http.client.HTTPConnection)
+        call(served.url, token, http.client.HTTPConnection)
     assert str(raised.value) == "was not called: the token holds what no header may hold"
     assert (raised.value.__cause__, raised.value.__context__) == (None, None)
     assert served.seen == []
@@ -165,7 +237,7 @@ def test_a_url_without_a_usable_host_and_port_is_told_as_that(url: str) -> None:
     with pytest.raises(
         EndpointRefusedError, match=r"^was not called: the parameter EndpointUrl holds no host and port"
     ):
-        call(url, "HEAD", TOKEN)
+        call(url, TOKEN)
 
 
 # The token
@@ -177,7 +249,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch, served: Served) -> Iterator[Stubber
     client = boto3.client("secretsmanager", region_name="sa-east-1", aws_access_key_id="a", aws_secret_access_key="b")
     monkeypatch.setattr(boto3, "client", lambda service, config: {"secretsmanager": client}[service])
     monkeypatch.setattr(http.client, "HTTPSConnection", http.client.HTTPConnection)
-    settings = {"ENDPOINT_URL": served.url, "ENDPOINT_METHOD": "HEAD", "ENDPOINT_TOKEN_SECRET_ARN": ARN}
+    settings = {"ENDPOINT_URL": served.url, "ENDPOINT_TOKEN_SECRET_ARN": ARN}
     for name, value in settings.items():
         monkeypatch.setitem(os.environ, name, value)
     with contextlib.closing(client), Stubber(client) as stubber:
@@ -187,7 +259,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch, served: Served) -> Iterator[Stubber
 def test_the_whole_secret_is_the_header_and_is_read_at_each_call(secrets: Stubber, served: Served) -> None:
     for token in (TOKEN, "Bearer another\n"):
         secrets.add_response("get_secret_value", {"SecretString": token}, {"SecretId": ARN})
-        assert lambda_handler({"url": "https://elsewhere.example"}, None) == {"status": 200}
+        assert lambda_handler({"url": "https://elsewhere.example"}, None) == {"status": 200, "method": "HEAD"}
     assert [token for _, _, token in served.seen] == [TOKEN, "Bearer another"]
 
 

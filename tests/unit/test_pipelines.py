@@ -3,6 +3,7 @@ commands."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 from cli.main import cli
 from cli.operate.stack import environments
-from pg_hotfix.request import ACTIONS
+from pg_hotfix.request import ACTIONS, parse_request
 
 WORKFLOWS = sorted(Path(".github/workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
@@ -251,3 +252,24 @@ def test_an_applications_workflow_can_not_change_pg_hotfix() -> None:
     text = GATE.read_text()
     assert re.findall(r"vars\.(\w+)", text) == ["PG_HOTFIX_ROLE_ARN", "AWS_REGION"]
     assert "sam deploy" not in text
+
+
+# CodePipeline
+
+
+def test_codepipelines_own_action_starts_the_state_machine_with_a_request_of_the_contract() -> None:
+    """https://docs.aws.amazon.com/codepipeline/latest/userguide/action-reference-StepFunctions.html"""
+    page = Path("docs/ways-to-run.md").read_text()
+    (block,) = re.findall(r"```yaml\n(Name: Hotfix\n.+?)```", page, re.DOTALL)
+    action = yaml.safe_load(block)
+    assert action["ActionTypeId"] == {
+        "Category": "Invoke",
+        "Owner": "AWS",
+        "Provider": "StepFunctions",
+        "Version": "1",
+    }
+    assert set(action["Configuration"]) == {"StateMachineArn", "Input"}
+    assert action["Configuration"]["StateMachineArn"].endswith(":stateMachine:pg-hotfix-prod-hotfix")
+    request = parse_request(json.loads(action["Configuration"]["Input"]))
+    assert (request.action, request.requested_by) == ("apply", "CodePipeline")
+    assert Path("sql", f"{request.hotfix}.sql").is_file()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FILE = Path("runbooks/apply-hotfix.yaml")
-DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
+# In C: SAM's parser makes every other test's SafeLoader answer in OrderedDict, which safe_dump can't write.
+DOCUMENT: dict[str, Any] = yaml.load(FILE.read_text(), yaml.CSafeLoader)
 STEPS: dict[str, Any] = {step["name"]: step for step in DOCUMENT["mainSteps"]}
 ACCOUNT = "123456789012"
 MACHINE = f"arn:aws:states:sa-east-1:{ACCOUNT}:stateMachine:pg-hotfix-prod-hotfix"

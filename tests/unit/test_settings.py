@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:kaviar/database-AbCdEf"
 UNTOUCHED = "Nothing was contacted and nothing was changed."
-CORRECT = "Correct it in the template's parameters."
+CORRECT = "Correct it in template.yaml or in the stack's parameters, and deploy."
 
 
 def refuse(environment: dict[str, str]) -> str:

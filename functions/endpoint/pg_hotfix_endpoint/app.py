@@ -12,7 +12,8 @@ import http.client
 import os
 import re
 import ssl
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -22,14 +23,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# For the connection and for the answer, each: an endpoint that takes longer does not work for its users either.
+# For the connection and for the answer, each: an endpoint that takes longer does not work for its users either. GET
+# gets what HEAD leaves of both together.
 SECONDS = 10.0
+SHORTEST_SECONDS = 1.0
+# Answers to HEAD after which GET is called. 405 and 501 say that the server has no HEAD
+# (https://www.rfc-editor.org/rfc/rfc9110#section-9.1). Some routers say it by 404: Gin, Fastify 3, HTTP APIs of API
+# Gateway; and REST APIs of API Gateway by 403
+# (https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html).
+WITHOUT_HEAD = {403, 404, 405, 501}
 # What may be otherwise in a moment. After any ADD COLUMN a session that has prepared SELECT * fails with "cached plan
 # must not change result type" until it prepares that again (docs/safety.md).
 PASSING = {429, 500, 502, 503, 504}
 # Secrets Manager's own words for that; so is any of its answers from 500 on.
 THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
-# The function has 30 s in all: 2 tries of at most 2 + 3 s, and 10 s each for the connection and the answer.
+# The function has 30 s in all: 2 tries of at most 2 + 3 s, and 20 s for the calls.
 AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.5
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -46,43 +54,55 @@ class EndpointRefusedError(Exception):
     """An answer that no further try will change."""
 
 
-def lambda_handler(_event: object, _context: object) -> dict[str, int]:
-    """The endpoint has answered with success, 200 to 299. Returns {"status": its status}; what else it answered is
-    people's data, and was not read. A redirection is not followed: the token is for this host.
+def lambda_handler(_event: object, _context: object) -> dict[str, Any]:
+    """The endpoint has answered with success, 200 to 299. Returns {"status": its status, "method": HEAD or GET}; what
+    else it answered is people's data, and was not read. A redirection is not followed: the token is for this host.
 
     Raises:
-        EndpointUnavailableError, EndpointRefusedError: the text goes on after "HEAD https://...".
+        EndpointUnavailableError, EndpointRefusedError: the text goes on after the URL.
     """
-    url, method = os.environ["ENDPOINT_URL"], os.environ["ENDPOINT_METHOD"]
-    return {"status": call(url, method, read_token(os.environ["ENDPOINT_TOKEN_SECRET_ARN"]))}
+    return call(os.environ["ENDPOINT_URL"], read_token(os.environ["ENDPOINT_TOKEN_SECRET_ARN"]))
 
 
-def call(url: str, method: str, token: str, connect: Callable[..., http.client.HTTPConnection] | None = None) -> int:
-    """The status of a success. `connect` makes the connection, if not one by HTTPS with a verified certificate."""
+def call(url: str, token: str, connect: Callable[..., http.client.HTTPConnection] | None = None) -> dict[str, Any]:
+    """The endpoint was called by HEAD and, if its server has no HEAD there, once more by GET, which then decides.
+    `connect` makes the connection, if not one by HTTPS with a verified certificate."""
     if not HEADER_VALUE.fullmatch(token):
         raise EndpointRefusedError("was not called: the token holds what no header may hold")
+    connect = connect or http.client.HTTPSConnection
+    end = time.monotonic() + 2 * SECONDS
+    method, status = "HEAD", read_status(url, "HEAD", token, connect, SECONDS)
+    if status in WITHOUT_HEAD:
+        left = max(SHORTEST_SECONDS, (end - time.monotonic()) / 2)
+        method, status = "GET", read_status(url, "GET", token, connect, left)
+    if 200 <= status <= 299:
+        return {"status": status, "method": method}
+    raise (EndpointUnavailableError if status in PASSING else EndpointRefusedError)(
+        f"answered {status} to {method} instead of 200 to 299"
+    )
+
+
+def read_status(
+    url: str, method: str, token: str, connect: Callable[..., http.client.HTTPConnection], seconds: float
+) -> int:
+    """The status of the answer, whatever it is. The connection and the answer took at most `seconds`, each."""
     try:
         asked = urlsplit(url)
-        connection = (connect or http.client.HTTPSConnection)(asked.hostname or "", asked.port, timeout=SECONDS)
+        connection = connect(asked.hostname or "", asked.port, timeout=seconds)
     except (ValueError, http.client.InvalidURL) as error:
         raise EndpointRefusedError(f"was not called: {NO_HOST}") from error
     path = (asked.path or "/") + (f"?{asked.query}" if asked.query else "")
     try:
         connection.request(method, path, headers={"Authorization": token, "User-Agent": USER_AGENT})
-        status = connection.getresponse().status
+        return connection.getresponse().status
     except ssl.SSLCertVerificationError as error:
         raise EndpointRefusedError(f"has no certificate for {asked.hostname} ({error.verify_message})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise EndpointUnavailableError(f"could not be called ({type(error).__name__})") from error
+        raise EndpointUnavailableError(f"could not be called by {method} ({type(error).__name__})") from error
     except UnicodeError as error:  # A label of the host name is empty, or longer than 63 characters.
         raise EndpointRefusedError(f"was not called: {NO_HOST}") from error
     finally:
         connection.close()
-    if 200 <= status <= 299:
-        return status
-    raise (EndpointUnavailableError if status in PASSING else EndpointRefusedError)(
-        f"answered {status} instead of 200 to 299"
-    )
 
 
 def read_token(secret_arn: str) -> str:

@@ -85,6 +85,6 @@ def read_number[Default: int | None](
         raise errors.bad_setting(
             name,
             f"is {text[:40]!r}, not a whole number from {low} to {high}",
-            "Correct it in the template's parameters.",
+            "Correct it in template.yaml or in the stack's parameters, and deploy.",
         )
     return int(text)

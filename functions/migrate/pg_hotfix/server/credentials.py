@@ -52,10 +52,11 @@ NO_ANSWER = {
 ADVICE = {
     "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist "
     "in this region.",
-    "AccessDeniedException": "Let the function's role read it, and pass SecretKmsKeyArn if the secret has a key of "
-    "its own.",
-    "DecryptionFailure": "Pass the key of the secret as SecretKmsKeyArn in the template's parameters.",
-    "InvalidRequestException": "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id <arn>",
+    "AccessDeniedException": "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and "
+    "kms:Decrypt in the policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {arn}",
+    "DecryptionFailure": "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See "
+    "which key it is:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {arn}",
+    "InvalidRequestException": "It may be scheduled for deletion:  aws secretsmanager restore-secret --secret-id {arn}",
 }
 
 
@@ -100,8 +101,8 @@ def translate(arn: str, error: BaseException) -> errors.HotfixError:
         code = error.response["Error"]["Code"]
         if code in NO_ANSWER or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
             return errors.secret_unavailable(arn, code)
-        advice = f"Look at its policy and state:  aws secretsmanager describe-secret --secret-id {arn}"
-        return errors.secret_refused(arn, code, ADVICE.get(code, advice))
+        advice = ADVICE.get(code, "Look at its policy and state:  aws secretsmanager describe-secret --secret-id {arn}")
+        return errors.secret_refused(arn, code, advice.format(arn=arn))
     if isinstance(error, NoCredentialsError):
         return errors.bad_setting("The AWS credentials", "are missing", "Run the function with an execution role.")
     if isinstance(error, ParamValidationError):
