@@ -1,5 +1,5 @@
 """The runbook holds together, and leads where it says: its scripts are run, and so is the whole of it, with answers as
-the reference shows them. tests/e2e/test_ways_in.py runs it against the true state machine."""
+docs/response.json has them. tests/e2e/test_ways_in.py runs it against the true state machine."""
 
 from __future__ import annotations
 
@@ -257,9 +257,7 @@ def test_the_form_of_an_id_is_that_of_the_function() -> None:
 
 def response(action: str, result: str, **changes: Any) -> dict[str, Any]:
     """An answer of the function, in the shape that test_readme.py compares with a real one."""
-    found = re.search(r"<!-- response -->\n```json\n(.*?)```", Path("docs/reference.md").read_text(), re.DOTALL)
-    assert found
-    shown: dict[str, Any] = json.loads(found[1])
+    shown: dict[str, Any] = json.loads(Path("docs/response.json").read_text())
     return shown | {"action": action, "result": result} | changes
 
 
