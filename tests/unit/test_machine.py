@@ -276,7 +276,8 @@ def test_of_the_endpoint_the_status_is_kept_and_whether_to_call_again_is_in_the_
 
 def test_of_the_log_minutes_are_kept_and_whether_to_search_again_is_in_the_errors_name() -> None:
     search_log = STATES["SearchLog"]
-    assert search_log["Parameters"] == {"FunctionName": REPORT, "Payload": {"task": "search_log", "state.$": "$"}}
+    payload = {"task": "search_log", "state": {"run.$": "$.run"}}
+    assert search_log["Parameters"] == {"FunctionName": REPORT, "Payload": payload}
     assert {name: name in retried(search_log) for name in OF_SEARCH} == OF_SEARCH
     assert set(retried(search_log)) - OF_SEARCH.keys() == OF_LAMBDA | {"States.Timeout"}
 
@@ -287,7 +288,7 @@ def test_the_report_function_gets_all_data_and_whoever_is_told_is_told_by_its_me
         "Payload": {
             "task": "report",
             "execution": {
-                "arn.$": "$$.Execution.Id",
+                "arn.$": "$.arn",
                 "started.$": "$$.Execution.StartTime",
                 "ended.$": "$$.State.EnteredTime",
             },

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pg_hotfix_report.run import Run
     from pg_hotfix_report.settings import Settings
 
-# Names of failures that are none of the function's errors. Like those they have no dot, as AWS's own names do.
+# Names for what is none of the function's errors. They have no dot; the names that AWS gives have one.
 CALL = "FunctionCallError"
 ENDPOINT = "EndpointCheckError"
 ERRORS = "ErrorsContinueError"
