@@ -11,10 +11,18 @@ from pg_hotfix_button import app as button
 from pg_hotfix_button import executions, words
 from pg_hotfix_endpoint import app as endpoint
 from pg_hotfix_report import app as report
-from pg_hotfix_report import logline, run
-from pg_hotfix_report import settings as report_settings
+from pg_hotfix_report import logline, run, settings
 
 __all__ = [
-    *("button", "endpoint", "errors", "executions", "logline", "report", "report_settings", "request", "results", "run"),
+    "button",
+    "endpoint",
+    "errors",
+    "executions",
+    "logline",
+    "report",
+    "request",
+    "results",
+    "run",
+    "settings",
     "words",
 ]

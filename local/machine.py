@@ -16,7 +16,7 @@ import yaml
 from local.aws import REGION, FakeAws
 from local.emulator import EmulatedFunction
 from local.errors import LocalError
-from local.functions import endpoint, report, report_settings
+from local.functions import endpoint, report, settings
 from local.interpreter import FunctionError, interpreting, wait_for_threads
 from local.places import PROJECT
 
@@ -48,8 +48,9 @@ def running_machine(
 ) -> Iterator[Machine]:
     """Within the block executions can be started; after it none of them runs. One at a time in a process.
 
-    A minute of the definition's waits and retries takes `minute_seconds`; its time-outs stay as they are. `parameters` are
-    the template's as far as they differ from PARAMETERS. `change` may change the definition, parsed, before it is created.
+    A minute of the definition's waits and retries takes `minute_seconds`; its time-outs stay as they are. `parameters`
+    are the template's as far as they differ from PARAMETERS. `change` may change the definition, parsed, before it is
+    created.
     """
     given = PARAMETERS | parameters
     with (
@@ -120,7 +121,7 @@ def invoke_function(function: EmulatedFunction, event: Any) -> Any:
 
 def answer_report(aws: FakeAws, given: Mapping[str, str], event: Any) -> Any:
     """In this process: the function is nothing but its own source, Python and boto3."""
-    settings = report_settings.Settings(
+    set_so = settings.Settings(
         environment=given["EnvironmentName"],
         endpoint_url=given["EndpointUrl"],
         log_group=given["ApplicationLogGroup"],
@@ -128,7 +129,7 @@ def answer_report(aws: FakeAws, given: Mapping[str, str], event: Any) -> Any:
     )
     with contextlib.ExitStack() as clients:
         try:
-            return report.answer(event, settings, lambda: clients.enter_context(contextlib.closing(aws.client("logs"))))
+            return report.answer(event, set_so, lambda: clients.enter_context(contextlib.closing(aws.client("logs"))))
         except Exception as error:
             raise FunctionError(type(error).__name__, str(error)) from error
 

@@ -515,7 +515,7 @@ def test_a_function_that_dies_every_time_fails_with_advice(house: House, staged:
     assert first.startswith("The function did not answer (Runtime.ExitError: RequestId: ")
     assert first.endswith("Error: Runtime exited with error: signal: killed).")
     assert advice == [
-        "The file was applied completely or not at all: PostgreSQL ends the session and rolls back what was not committed.",
+        "The file was applied completely or not at all: PostgreSQL rolls back what was not committed.",
         f"Run the same request again; it is safe:  {AGAIN}",
     ]
 
@@ -672,8 +672,8 @@ def test_the_endpoint_is_called_after_a_verify_too(
 
 LARGEST_STATE_BYTES = 256 * 1024
 TOO_LARGE = (
-    "The function's answer exceeds the 256 KiB that Step Functions carries. Only the answer was lost: the file was applied"
-    " completely or not at all.\n"
+    "The function's answer exceeds the 256 KiB that Step Functions carries. The file was applied completely or not at"
+    " all: PostgreSQL rolls back what was not committed.\n"
     f"Ask the function itself what is there:  ./pg-hotfix plan {HOTFIX} --stack pg-hotfix-local --direct"
 )
 
@@ -801,7 +801,7 @@ def test_an_error_after_the_fix_is_found_and_nothing_of_its_line_is_kept(
     ended = stage.wait(arn)
     assert ended.verdict == ("FAILED", "ErrorsContinueError")
     assert ended.execution.cause == (
-        "The application's log has a line that matches the error pattern, from within"
+        "A line in the application's log matches the error pattern, at most"
         f" {ended.steps.count('WaitAMinute')} min after the verify.\n"
         f"The change is committed and verified: {VERIFIED} {database.user}.\n"
         "Something else may be missing, or an old version of the application still runs."
@@ -852,8 +852,8 @@ def test_a_log_that_cannot_be_read_is_no_success(staged: Callable[..., Stage], d
     ended = stage.wait(arn)
     assert ended.verdict == ("FAILED", "WatchError")
     assert ended.execution.cause == (
-        f"The application's log {LOG_GROUP} could not be searched (ResourceNotFoundException), so nobody knows whether its"
-        " errors have ended.\n"
+        f"The log {LOG_GROUP} could not be searched (ResourceNotFoundException), so nobody knows whether the errors of"
+        " the application have ended.\n"
         f"The change is committed and verified: {VERIFIED} {database.user}.\n"
         f"{READ.format(verified_at(stage, arn))}\n{WATCH_AGAIN}"
     )
@@ -886,7 +886,7 @@ def test_a_failure_is_reported_with_its_advice(run: Callable[..., Ended], databa
     (message,) = ended.messages
     assert message["Subject"] == "pg-hotfix prod: MismatchError"
     assert message["Message"].startswith(
-        f"apply of {HOTFIX} in prod failed: MismatchError\n\n{ended.execution.cause}\n\nAsked for by (self-declared): ana"
+        f"apply of {HOTFIX} in prod failed: MismatchError\n\n{ended.execution.cause}\n\nAsked for by (self-declared)"
     )
 
 
@@ -979,7 +979,9 @@ def test_a_report_function_that_fails_changes_no_verdict(
     assert ended.messages == []
     if verdict[0] == "FAILED":
         # As Lambda gives it: nobody has taken the text out of it.
-        assert json.loads(ended.execution.cause or "")["errorMessage"].startswith("The request has the unknown key 'sql'.")
+        assert json.loads(ended.execution.cause or "")["errorMessage"].startswith(
+            "The request has the unknown key 'sql'."
+        )
 
 
 def fail(*_: object) -> None:

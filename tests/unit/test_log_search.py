@@ -94,13 +94,13 @@ def test_an_error_is_found_on_whichever_page(before: int) -> None:
 
 @pytest.mark.parametrize("last", [page(), page() | {"nextToken": None}, page() | {"nextToken": ""}])
 def test_a_page_without_a_token_is_the_last(last: dict[str, Any]) -> None:
-    logs = Logs(page(token="t"), last, page(LINE))  # noqa: S106 - of a page
+    logs = Logs(page(token="t"), last, page(LINE))
     assert look(logs) == {"minutes": 1}
     assert len(logs.asked) == 2
 
 
 def test_a_log_without_end_is_given_up_after_as_many_pages() -> None:
-    logs = Logs(page(token="t"))  # noqa: S106 - of a page
+    logs = Logs(page(token="t"))
     with pytest.raises(WatchError, match=r"^more than 100 pages to search$"):
         look(logs)
     assert len(logs.asked) == search.MOST_PAGES
@@ -109,7 +109,7 @@ def test_a_log_without_end_is_given_up_after_as_many_pages() -> None:
 def test_a_log_that_is_slow_is_given_up_after_as_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(0, 10_000, 10))
     monkeypatch.setattr(search.time, "monotonic", lambda: float(next(now)))
-    logs = Logs(page(token="t"))  # noqa: S106 - of a page
+    logs = Logs(page(token="t"))
     with pytest.raises(WatchError, match=r"^more than 25 s to search$"):
         look(logs)
     # At 0, 10 and 20 s.
@@ -133,7 +133,7 @@ def test_a_search_that_fails_says_by_its_name_whether_to_try_again(
     error: Exception, raises: type[Exception], reason: str
 ) -> None:
     with pytest.raises(raises) as raised:
-        look(Logs(page(token="t"), error))  # noqa: S106 - of a page
+        look(Logs(page(token="t"), error))
     assert (type(raised.value), str(raised.value)) == (raises, reason)
 
 

@@ -11,7 +11,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pg_hotfix_report import app as report
-from pg_hotfix_report.app import LARGEST_STATE_BYTES, answer, make_report, size_of
+from pg_hotfix_report.app import LARGEST_STATE_BYTES, make_report, size_of
 from pg_hotfix_report.document import describe_as_psql
 from pg_hotfix_report.facts import collect_facts
 from pg_hotfix_report.inert import block, code
@@ -63,7 +63,7 @@ def event(output: dict[str, Any], error: str | None = None, cause: str = "") -> 
 
 def end(event: dict[str, Any], settings: Settings = SETTINGS) -> dict[str, Any]:
     """What the report function answers, as the state machine gets it."""
-    whole = answer(event, settings, connect=no_client)
+    whole = report.answer(event, settings, connect=no_client)
     assert json.loads(json.dumps(whole)) == whole
     return whole
 
@@ -149,9 +149,9 @@ def test_the_whole_report_is_what_a_person_would_write(name: str, event: dict[st
 
 def test_the_output_is_given_back_as_it_was_with_the_report_in_it() -> None:
     made = end(event(INCIDENT))
-    report = made["run"]["output"].pop("report")
+    written = made["run"]["output"].pop("report")
     assert made["run"] == {"output": INCIDENT}
-    assert report.keys() == {"markdown", "json"}
+    assert written.keys() == {"markdown", "json"}
     assert "failure" not in made
 
 
@@ -205,7 +205,7 @@ def test_only_a_column_that_others_may_notice_gets_a_line_to_roll_it_back(made: 
     found = facts(whole)
     assert found["rollback"] == lines
     markdown = make_report(Run(whole))["markdown"]
-    assert ("DROP COLUMN" in markdown) == ("deletes what was written" in markdown) == bool(lines)
+    assert ("DROP COLUMN" in markdown) == ("deletes for good" in markdown) == bool(lines)
 
 
 def test_a_column_that_was_there_is_never_to_be_dropped() -> None:
@@ -223,8 +223,8 @@ def test_a_reviewed_way_back_is_named_in_place_of_one_that_nobody_has_reviewed()
     rollback = make_report(Run(whole))["markdown"].partition("## Rollback\n\n")[2]
     assert rollback == (
         f"The file has its reviewed way back:\n\n```sql\n{DROP}\n```\n\n"
-        "It takes ACCESS EXCLUSIVE and breaks an application that expects the column. pg-hotfix refuses it while a row holds"
-        " a value of its own there. To run it:\n\n"
+        "It takes ACCESS EXCLUSIVE and breaks an application that expects the column. pg-hotfix refuses it while a row"
+        " holds a value of its own there. To run it:\n\n"
         f"```sh\n./pg-hotfix revert {whole['request']['hotfix']} --stack NAME\n```\n"
     )
 
@@ -236,7 +236,13 @@ REFUSED = f"{COLUMN} is in use. Nothing was changed."
     ("error", "cause", "changed", "rollback", "unchecked"),
     [
         ("RevertRefusedError", REFUSED, False, "None: this run changed nothing.", "The way back: no revert answered"),
-        ("OutcomeUnknownError", "It was lost.", None, "Whether there is anything", "Whether the column was dropped: the"),
+        (
+            "OutcomeUnknownError",
+            "It was lost.",
+            None,
+            "Whether there is anything",
+            "Whether the column was dropped: the",
+        ),
     ],
 )
 def test_a_revert_that_failed_is_told_as_one(
@@ -307,7 +313,9 @@ def test_what_prisma_does_next_is_what_was_seen_last_and_the_row_is_the_applys()
     assert facts(output("plan"))["prisma"]["recorded_here"] is False
     whole = output("plan")
     whole["plan"]["prisma"] |= {"blocked_by": ["20260101000000_other"]}
-    assert "- Failed migrations, which block every deploy: `20260101000000_other`" in make_report(Run(whole))["markdown"]
+    assert (
+        "- Failed migrations, which block every deploy: `20260101000000_other`" in make_report(Run(whole))["markdown"]
+    )
     whole["plan"]["prisma"] = None
     assert "## What Prisma does next\n\nNo answer says anything about Prisma.\n" in make_report(Run(whole))["markdown"]
 

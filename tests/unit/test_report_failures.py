@@ -1,4 +1,4 @@
-"""What a failure is called in the end, and what it says, for every way in which a task of the state machine can fail."""
+"""What a failure is called in the end, and what it says, for every way in which a task of the machine can fail."""
 
 from __future__ import annotations
 
@@ -84,8 +84,10 @@ def test_a_cause_is_not_longer_than_a_fail_state_takes() -> None:
 def test_a_plan_that_did_not_answer_changed_nothing() -> None:
     assert failure(applying(), "Lambda.Unknown", "It was throttled") == (
         "Lambda.Unknown",
-        "The function did not answer (Lambda.Unknown: It was throttled).\nNothing was changed: plan only reads.\n"
-        f"Run the same request again; it is safe:  {AGAIN}",
+        (
+            "The function did not answer (Lambda.Unknown: It was throttled).\nNothing was changed: plan only reads.\n"
+            f"Run the same request again; it is safe:  {AGAIN}"
+        ),
     )
 
 
@@ -93,9 +95,20 @@ def test_an_apply_that_did_not_answer_was_made_completely_or_not_at_all() -> Non
     text = "RequestId: 1f0c Error: Runtime exited with error: signal: killed"
     assert failure(applying("plan"), "Runtime.ExitError", caused_by(text, "Runtime.ExitError")) == (
         "Runtime.ExitError",
-        f"The function did not answer (Runtime.ExitError: {text}).\n"
-        "The file was applied completely or not at all: PostgreSQL ends the session and rolls back what was not committed."
-        f"\nRun the same request again; it is safe:  {AGAIN}",
+        (
+            f"The function did not answer (Runtime.ExitError: {text}).\n"
+            "The file was applied completely or not at all: PostgreSQL rolls back what was not committed.\n"
+            f"Run the same request again; it is safe:  {AGAIN}"
+        ),
+    )
+
+
+def test_a_revert_that_did_not_answer_is_not_called_an_apply() -> None:
+    _, text = failure(asked(action="revert", reason=None), "States.Timeout")
+    assert text == (
+        "The function did not answer (States.Timeout).\n"
+        "The way back was run completely or not at all: PostgreSQL rolls back what was not committed.\n"
+        f"Run the same request again; it is safe:  ./pg-hotfix revert {HOTFIX} --stack pg-hotfix-prod"
     )
 
 
@@ -113,7 +126,10 @@ def test_a_time_out_gets_a_name_that_a_fail_state_may_use() -> None:
     ("fields", "line"),
     [
         ({"reason": None}, f"apply {HOTFIX} --stack pg-hotfix-prod"),
-        ({"reason": "it's 3 a.m.; rm -rf"}, f"apply {HOTFIX} --stack pg-hotfix-prod --reason 'it'\"'\"'s 3 a.m.; rm -rf'"),
+        (
+            {"reason": "it's 3 a.m.; rm -rf"},
+            f"apply {HOTFIX} --stack pg-hotfix-prod --reason 'it'\"'\"'s 3 a.m.; rm -rf'",
+        ),
         ({"reason": "two\nlines"}, f"apply {HOTFIX} --stack pg-hotfix-prod"),
         ({"reason": "\x1b[2J"}, f"apply {HOTFIX} --stack pg-hotfix-prod"),
         ({"reason": "x" * 201}, f"apply {HOTFIX} --stack pg-hotfix-prod"),
@@ -132,7 +148,9 @@ def test_a_time_out_gets_a_name_that_a_fail_state_may_use() -> None:
         ({"action": {"drop": 1}, "reason": None}, "check --stack pg-hotfix-prod"),
     ],
 )
-def test_the_same_request_again_is_a_line_in_which_nothing_of_a_caller_is_run(fields: dict[str, Any], line: str) -> None:
+def test_the_same_request_again_is_a_line_in_which_nothing_of_a_caller_is_run(
+    fields: dict[str, Any], line: str
+) -> None:
     _, text = failure(asked(**fields), "States.Timeout")
     assert text.splitlines()[-1] == f"Run the same request again; it is safe:  ./pg-hotfix {line}"
 
@@ -146,16 +164,20 @@ ASK = "Ask the function itself what is there:  ./pg-hotfix"
 def test_of_an_apply_whose_answer_is_too_large_only_the_answer_is_lost() -> None:
     assert failure(applying("plan"), "States.DataLimitExceeded", "The state/task ... returned a result") == (
         "FunctionCallError",
-        f"{LOST} Only the answer was lost: the file was applied completely or not at all.\n"
-        f"{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct",
+        (
+            f"{LOST} The file was applied completely or not at all: PostgreSQL rolls back what was not committed.\n"
+            f"{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct"
+        ),
     )
 
 
 def test_of_a_verify_after_an_apply_whose_answer_is_too_large_the_apply_is_told() -> None:
     assert failure(applying("plan", "apply"), "States.DataLimitExceeded") == (
         "FunctionCallError",
-        f"Before this failure the apply answered: {INCIDENT['apply']['summary']}\n"
-        f"{LOST} Nothing was changed: verify only reads.\n{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct",
+        (
+            f"Before this failure the apply answered: {INCIDENT['apply']['summary']}\n"
+            f"{LOST} Nothing was changed: verify only reads.\n{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct"
+        ),
     )
 
 
@@ -186,12 +208,14 @@ PROVED = ("plan", "apply", "verify", "result", "summary")
 def test_an_endpoint_that_fails_is_told_with_what_was_proved(error: str, cause: str, what: str) -> None:
     assert failure(applying(*PROVED), error, cause) == (
         "EndpointCheckError",
-        f"The endpoint https://api.kaviar.example/x {what}.\n{VERIFIED}\n"
-        "Read in the application's log what it misses now. After 401 or 403, correct the secret that the parameter"
-        " EndpointTokenSecretArn names.\n"
-        'After "cached plan must not change result type", restart the application: its sessions prepared SELECT * before'
-        " the change.\n"
-        f"When that is repaired, call the endpoint again:  {VERIFY}",
+        (
+            f"The endpoint https://api.kaviar.example/x {what}.\n{VERIFIED}\n"
+            "Read in the application's log what it misses now. After 401 or 403, correct the secret that the parameter"
+            " EndpointTokenSecretArn names.\n"
+            'After "cached plan must not change result type", restart the application: its sessions prepared SELECT *'
+            " before the change.\n"
+            f"When that is repaired, call the endpoint again:  {VERIFY}"
+        ),
     )
 
 
@@ -211,9 +235,11 @@ def test_an_error_in_the_log_is_told_with_the_minute_and_the_line_to_read_it(
     whole = applying(*PROVED, "endpoint") | watched
     assert failure(whole, "ErrorsContinueError", caused_by("", "ErrorsContinueError")) == (
         "ErrorsContinueError",
-        f"The application's log has a line that matches the error pattern, from within {minutes} min after the verify.\n"
-        f"{VERIFIED}\n"
-        f"Something else may be missing, or an old version of the application still runs. {READ}\n{WATCH}",
+        (
+            f"A line in the application's log matches the error pattern, at most {minutes} min after the verify.\n"
+            f"{VERIFIED}\n"
+            f"Something else may be missing, or an old version of the application still runs. {READ}\n{WATCH}"
+        ),
     )
 
 
@@ -233,8 +259,10 @@ def test_a_log_that_cannot_be_searched_is_told_with_the_reason(
     whole = applying(*PROVED, *(["endpoint"] if endpoint_url else []))
     assert failure(whole, error, cause, replace(ALL_CHECKS, endpoint_url=endpoint_url)) == (
         "WatchError",
-        f"The application's log /ecs/kaviar could not be searched ({reason}), so nobody knows whether its errors have"
-        f" ended.\n{VERIFIED}\n{READ}\n{WATCH}",
+        (
+            f"The log /ecs/kaviar could not be searched ({reason}), so nobody knows whether the errors of the"
+            f" application have ended.\n{VERIFIED}\n{READ}\n{WATCH}"
+        ),
     )
 
 

@@ -126,7 +126,9 @@ def test_of_a_verify_that_succeeds_a_report_is_kept_and_nobody_is_told() -> None
 
 def test_the_subject_is_one_short_line_of_ascii() -> None:
     longest = replace(SETTINGS, environment="a-long-name-of-prod1")
-    names = {cls.__name__ for cls in errors.HotfixError.__subclasses__()} | explain.NAMES | {"Lambda.AWSLambdaException"}
+    names = (
+        {cls.__name__ for cls in errors.HotfixError.__subclasses__()} | explain.NAMES | {"Lambda.AWSLambdaException"}
+    )
     for name in names:
         subject = end(event(output("plan"), name, "..."), longest)["message"]["subject"]
         assert subject.startswith("pg-hotfix a-long-name-of-prod1: ")

@@ -44,8 +44,8 @@ def answer(event: dict[str, Any], settings: Settings, connect: Callable[[], Any]
 
 
 def write_end(run: Run, settings: Settings) -> dict[str, Any]:
-    """All that the last states need, in the form of the state machine's data: the output, with the report if it fits in;
-    the failure, explained, if there is one; and the message, if anybody is to be told. Nothing is read or changed."""
+    """All that the last states need, in the form of the state machine's data: the output, with the report if that fits;
+    the failure, explained, if there is one; and the message, if anybody is told. Nothing is read or changed."""
     told = explain(run, settings) if run.error else run
     end: dict[str, Any] = {"run": {"output": run.output}}
     if told.error:

@@ -63,7 +63,9 @@ def write_problem(problem: Mapping[str, Any]) -> str:
 
 def write_sql(sql: Mapping[str, Any]) -> str:
     text = sql["text"]
-    shown = block(text, "sql") if text else "No answer has the SQL: the run executed nothing, or ended without an answer."
+    shown = (
+        block(text, "sql") if text else "No answer has the SQL: the run executed nothing, or ended without an answer."
+    )
     return joined(shown, listed({"sha256 of the file": sql["sha256"]}))
 
 
@@ -160,7 +162,11 @@ def write_prisma(prisma: Mapping[str, Any]) -> str:
             "State of this hotfix there": prisma.get("state"),
             "Recorded by this run": CHANGED[prisma["recorded_here"]],
         }
-        | ({"Failed migrations, which block every deploy": ", ".join(prisma["blocked_by"])} if prisma["blocked_by"] else {})
+        | (
+            {"Failed migrations, which block every deploy": ", ".join(prisma["blocked_by"])}
+            if prisma["blocked_by"]
+            else {}
+        )
     )
 
 
@@ -217,15 +223,15 @@ def write_rollback(facts: Mapping[str, Any]) -> str:
         return joined(
             "The file has its reviewed way back:",
             block(facts["revert"], "sql"),
-            "It takes ACCESS EXCLUSIVE and breaks an application that expects the column. pg-hotfix refuses it while a row "
-            "holds a value of its own there. To run it:",
+            "It takes ACCESS EXCLUSIVE and breaks an application that expects the column. pg-hotfix refuses it while a "
+            "row holds a value of its own there. To run it:",
             paste(facts, "revert"),
         )
     if not lines:
-        return "None needed: the column is nullable and has no default, so an application that does not know it never notices."
+        return "None needed: an application that does not know a nullable column without default never notices it."
     return joined(
-        "Have this reviewed before you run it. It takes ACCESS EXCLUSIVE, breaks an application that expects the column, "
-        "and **deletes for good what was written to the column since**:",
+        "Have this reviewed before you run it. It takes ACCESS EXCLUSIVE, breaks an application that expects the "
+        "column, and **deletes for good what was written to the column since**:",
         block("\n".join(lines), "sql"),
     )
 

@@ -1,6 +1,6 @@
 """A failure as people read it: its name, what happened, what state the database is in, and the line to paste.
 
-The function's own errors say all that. Of any other failure Step Functions knows a name and a cause; the words are here.
+The function's own errors say all that. Of any other failure Step Functions has a name and a cause; here are the words.
 """
 
 from __future__ import annotations
@@ -32,9 +32,6 @@ LONGEST_CAUSE = 32_768
 # Only a failure whose transaction proves it says so.
 UNCHANGED = "Nothing was changed"
 HAD_APPLIED = "Before this failure the apply answered"
-ALL_OR_NOTHING = (
-    "The file was applied completely or not at all: PostgreSQL ends the session and rolls back what was not committed."
-)
 
 
 def explain(run: Run, settings: Settings) -> Run:
@@ -78,23 +75,25 @@ def read_message(cause: str | None) -> str | None:
 def tell_too_large(run: Run) -> str:
     action = run.request.get("action")
     look = ask(str(action) if action in READ_ONLY else "plan", run.hotfix, run.arn, "--direct")
-    state = tell_state(run, "Only the answer was lost: the file was applied completely or not at all.")
     return (
-        f"The function's answer exceeds the 256 KiB that Step Functions carries. {state}\n"
+        f"The function's answer exceeds the 256 KiB that Step Functions carries. {tell_state(run)}\n"
         f"Ask the function itself what is there:  {look}"
     )
 
 
 def tell_no_answer(run: Run, what: str) -> str:
     return (
-        f"The function did not answer ({what}).\n{tell_state(run, ALL_OR_NOTHING)}\n"
+        f"The function did not answer ({what}).\n{tell_state(run)}\n"
         f"Run the same request again; it is safe:  {ask_again(run)}"
     )
 
 
-def tell_state(run: Run, otherwise: str) -> str:
+def tell_state(run: Run) -> str:
     asked = run.failed_action or run.request.get("action")
-    return f"{UNCHANGED}: {asked} only reads." if asked in READ_ONLY else otherwise
+    if asked in READ_ONLY:
+        return f"{UNCHANGED}: {asked} only reads."
+    what = "The way back was run" if run.reverting else "The file was applied"
+    return f"{what} completely or not at all: PostgreSQL rolls back what was not committed."
 
 
 def explain_endpoint(run: Run, settings: Settings) -> str:
@@ -106,8 +105,8 @@ def explain_endpoint(run: Run, settings: Settings) -> str:
         f"{tell_proof(run)}\n"
         "Read in the application's log what it misses now. After 401 or 403, correct the secret that the parameter "
         "EndpointTokenSecretArn names.\n"
-        'After "cached plan must not change result type", restart the application: its sessions prepared SELECT * before '
-        "the change.\n"
+        'After "cached plan must not change result type", restart the application: its sessions prepared SELECT * '
+        "before the change.\n"
         f"When that is repaired, call the endpoint again:  {ask('verify', run.hotfix, run.arn)}"
     )
 
@@ -119,14 +118,14 @@ def explain_watch(run: Run, settings: Settings) -> tuple[str, str]:
     again = f"When that is repaired, watch the log again:  {ask('verify', run.hotfix, run.arn)}"
     if error == ERRORS:
         return ERRORS, (
-            f"The application's log has a line that matches the error pattern, from within {run.watched_minutes + 1} min "
-            f"after the verify.\n{tell_proof(run)}\n"
+            f"A line in the application's log matches the error pattern, at most {run.watched_minutes + 1} min after "
+            f"the verify.\n{tell_proof(run)}\n"
             f"Something else may be missing, or an old version of the application still runs. {lines}\n{again}"
         )
     reason = read_message(run.cause) if error in OF_SEARCH else None
     return WATCH, (
-        f"The application's log {settings.log_group} could not be searched ({reason or error}), so nobody knows whether "
-        f"its errors have ended.\n{tell_proof(run)}\n{lines}\n{again}"
+        f"The log {settings.log_group} could not be searched ({reason or error}), so nobody knows whether the errors "
+        f"of the application have ended.\n{tell_proof(run)}\n{lines}\n{again}"
     )
 
 

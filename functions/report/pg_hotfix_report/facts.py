@@ -203,7 +203,9 @@ def list_unchecked(run: Run) -> list[str]:
     if "plan" not in answers:
         unchecked.append("The schema before the run: no plan answered.")
     if tell_changed(run) is None:
-        unchecked.append("Whether the file was applied: the failure does not say. The command under Rollback finds out.")
+        unchecked.append(
+            "Whether the file was applied: the failure does not say. The command under Rollback finds out."
+        )
     elif "apply" not in answers:
         unchecked.append("The change itself: no apply answered, so this run changed nothing.")
     if "verify" not in answers:
@@ -213,14 +215,18 @@ def list_unchecked(run: Run) -> list[str]:
         unchecked.append(f"The endpoint: {'it failed, see the error.' if failed else 'nobody called it.'}")
     if "watch" not in run.output or run.error in (ERRORS, WATCH):
         failed = run.error in (ERRORS, WATCH)
-        unchecked.append(f"The application's log: {'the watch failed, see the error.' if failed else 'nobody watched it.'}")
+        unchecked.append(
+            f"The application's log: {'the watch failed, see the error.' if failed else 'nobody watched it.'}"
+        )
     return [*unchecked, SELF_DECLARED, "The rows: this run read none. The owner of the data checks them."]
 
 
 def list_unchecked_after_revert(run: Run) -> list[str]:
     unchecked = []
     if tell_changed(run) is None:
-        unchecked.append("Whether the column was dropped: the failure does not say. The command under Rollback finds out.")
+        unchecked.append(
+            "Whether the column was dropped: the failure does not say. The command under Rollback finds out."
+        )
     elif "apply" not in run.answers:
         unchecked.append("The way back: no revert answered, so this run dropped nothing.")
     unchecked.append("The application without the column: nobody called it, and nobody watched its log.")

@@ -48,7 +48,9 @@ def say_details(run: Run) -> str:
     if run.error:
         return run.cause or ""
     verified = object_in(run.output, "verify").get("summary")
-    return "\n".join([str(run.output.get("summary")), *([f"Verified over a new connection: {verified}"] if verified else [])])
+    return "\n".join(
+        [str(run.output.get("summary")), *([f"Verified over a new connection: {verified}"] if verified else [])]
+    )
 
 
 def said_by(run: Run, key: str) -> str:
@@ -79,7 +81,7 @@ def why_not(run: Run, parameter: str, value: str) -> str:
 
 
 def is_for_people(run: Run) -> bool:
-    """Whether anybody is told. Who plans or verifies looks at the answer anyway, and a dashboard does again and again. A
+    """Whether anybody is told. Whoever plans or verifies looks at the answer anyway, and a dashboard does so often. A
     gate is about no hotfix; the pipeline that it stops tells its owner."""
     action = text_of(run.request.get("action"))
     return action not in ("plan", "gate") if run.error else action in ("apply", "revert")

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pg_hotfix_report.settings import Settings
 
 MINUTE_MS = 60_000
-# Without a limit a huge log would outlive the function, which has 55 s: 25 s for pages, and for the last of them 2 tries
-# of at most 2 + 10 s, with a pause between.
+# Without a limit the search of a huge log would outlive the function, which has 55 s: 25 s for pages, and for the last
+# of them 2 tries of at most 2 + 10 s, with a pause between.
 MOST_PAGES = 100
 MOST_SECONDS = 25.0
 CONNECT_SECONDS = 2
@@ -39,8 +39,8 @@ class LogUnavailableError(Exception):
 def search_log(run: Run, settings: Settings, connect: Callable[[], Any]) -> dict[str, int]:
     """The next minute of the application's log has no line with the error. Returns {"minutes": how many there are now}.
 
-    The first two searches begin at the verify, each later one a minute after the one before: so each reads about the last
-    two minutes, since an event may arrive after the time that it bears, and not all of a busy log again.
+    The first two searches begin at the verify, each later one a minute after the one before: so each reads about the
+    last two minutes, since an event may arrive after the time that it bears, and not all of a busy log again.
 
     Raises:
         ErrorsContinueError, WatchError, LogUnavailableError: as they say. Nothing is changed in any case.
@@ -70,7 +70,7 @@ def finds_event(logs: Any, settings: Settings, start_ms: int) -> bool:
 
 def read_page(logs: Any, asked: dict[str, Any]) -> dict[str, Any]:
     # Here, since a report, whose cold start these imports would prolong, searches nothing.
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         found: dict[str, Any] = logs.filter_log_events(**asked, limit=1)
@@ -85,8 +85,8 @@ def read_page(logs: Any, asked: dict[str, Any]) -> dict[str, Any]:
 
 def connect() -> Any:
     """A client of CloudWatch Logs."""
-    import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
+    import boto3
+    from botocore.config import Config
 
     tries = {"total_max_attempts": 2, "mode": "standard"}
     limits = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=tries)
