@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_a_log_without_end_is_given_up_after_as_many_pages() -> None:
 
 def test_a_log_that_is_slow_is_given_up_after_as_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(search.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("pg_hotfix_report.search.time", SimpleNamespace(monotonic=lambda: float(next(now))))
     logs = Logs(page(token="t"))
     with pytest.raises(WatchError, match=r"^more than 25 s to search$"):
         look(logs)

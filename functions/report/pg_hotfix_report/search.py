@@ -88,6 +88,9 @@ def connect() -> Any:
     import boto3
     from botocore.config import Config
 
-    tries = {"total_max_attempts": 2, "mode": "standard"}
-    limits = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=tries)
+    limits = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"total_max_attempts": 2, "mode": "standard"},
+    )
     return boto3.client("logs", config=limits)
