@@ -23,7 +23,6 @@ from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
 from moto.stepfunctions.parser.asl.component.common.path import result_path
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
-from moto.stepfunctions.parser.asl.component.intrinsic.function.statesfunction.math_operations.math_add import MathAdd
 from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
@@ -43,9 +42,6 @@ STOP_SECONDS = 5.0
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 NOT_IN_ALL = {"States.DataLimitExceeded", "States.Runtime"}
 NEVER_CAUGHT = {"States.Runtime"}
-# What States.MathAdd takes; moto would add any numbers.
-# https://docs.aws.amazon.com/step-functions/latest/dg/intrinsic-functions.html
-ADDABLE = range(-(2**31), 2**31)
 # moto answers while it changes: it starts two executions of one name, lists one that has no status yet, and says that
 # one has succeeded before it knows the output. These take turns instead.
 TAKE_TURNS = (
@@ -94,7 +90,6 @@ def interpreting(aws: FakeAws, pace: float, functions: Mapping[str, Callable[[An
         stack.enter_context(mock.patch.object(custom_error_name, "ILLEGAL_CUSTOM_ERROR_PREFIX", "\0"))
         stack.enter_context(mock.patch.object(ErrorEqualsDecl, "_eval_body", leave_out(ErrorEqualsDecl)))
         stack.enter_context(mock.patch.object(ExecutionState, "_evaluate_with_timeout", within_quota()))
-        stack.enter_context(mock.patch.object(MathAdd, "_validate_integer_value", in_range(MathAdd)))
         stack.enter_context(mock.patch.object(LambdaSimpleBackend, "invoke", invoke))
         stack.enter_context(mock.patch.object(retrier_decl, "time", waiting))
         stack.enter_context(mock.patch.object(WaitFunction, "_wait_interval", wait))
@@ -142,18 +137,6 @@ def within_quota() -> Any:
             raise FailureEventException(FailureEvent(env, name, HistoryEventType.TaskFailed, details))
 
     return evaluate_task
-
-
-def in_range(function: type[MathAdd]) -> Any:
-    validate = function._validate_integer_value
-
-    def validate_range(value: Any) -> int:
-        number: int = validate(value)
-        if number not in ADDABLE:
-            raise ValueError(f"States.MathAdd takes no {number}")
-        return number
-
-    return staticmethod(validate_range)
 
 
 def wait_for_threads() -> None:

@@ -102,7 +102,7 @@ def test_the_line_that_each_step_proposes_leads_to_the_end(
     apply = run_command(["sh", "-c", line], stack.environment)
     assert (apply.returncode, database.run(COLUMN)) == (0, [[1]]), apply.stderr
     assert re.search(
-        r"\n   \d\d:\d\d:\d\d  Plan\n   \S+  Apply\n   \S+  Verify\n   \S+  KeepReport\n   \S+  Publish\n\napplied\n",
+        r"\n   \d\d:\d\d:\d\d  Plan\n   \S+  Apply\n   \S+  Verify\n   \S+  Report\n   \S+  Publish\n\napplied\n",
         apply.stdout,
     )
     again = run_command(["sh", "-c", line], stack.environment)

@@ -427,13 +427,13 @@ def test_of_the_steps_only_calls_are_told_and_tries_that_fail_alike_are_counted(
         Step(NOW, "Apply", "Task", 3),
         failing("Apply", "OutcomeUnknownError", 3),
         Step(NOW, "Apply", "Task", 4),
-        *entered("ReadLog", "ReadLog"),
+        *entered("SearchLog", "SearchLog"),
     ]
     assert say_steps(steps) == [
         "Plan",
         "Apply: LockBusyError, tried 2 times",
         "Apply: OutcomeUnknownError, tried once",
-        "ReadLog",
+        "SearchLog",
     ]
     assert say_steps([]) == []
 

@@ -12,28 +12,22 @@ import yaml
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
 from laptop.errors import LocalError
-from laptop.machine import DEFINITION, ENDPOINT, MIGRATE, REPORT, default_values, substitute
+from laptop.machine import DEFINITION, ENDPOINT, MIGRATE, PARAMETERS, REPORT, fill_in, substitute
 from laptop.places import PROJECT
 from pg_hotfix import errors
 from pg_hotfix_endpoint import app as endpoint
+from pg_hotfix_report import explain, search
 from tests.conftest import require_or_skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 TEXT = DEFINITION.read_text()
-# What a stack may fill in: values with all that a value may hold.
-VALUES = default_values("arn:aws:sns:sa-east-1:123456789012:pg-hotfix-prod") | {
-    "StackName": "a-long-name-of-pg-hotfix-prod1",
-    "EnvironmentName": "a-long-name-of-prod1",
-    "CallEndpoint": "true",
-    "EndpointUrl": "https://api.kaviar.example/api/admin/drivers/1?fields=id,name&x=%7B%7D",
-    "WatchLog": "true",
-    "ApplicationLogGroup": "/ecs/kaviar",
-    "ErrorPatternBase64": "eyAkLmVycm9yID0gIlAyMDIyIiB9",
-    "WatchMinutes": "30",
-}
+# As a stack with both checks fills it in.
+VALUES = fill_in(
+    PARAMETERS | {"EndpointUrl": "https://api.kaviar.example/", "ApplicationLogGroup": "/ecs/kaviar"},
+    "arn:aws:sns:sa-east-1:123456789012:Automation-pg-hotfix-prod",
+)
 MACHINE: dict[str, Any] = yaml.safe_load(substitute(TEXT, VALUES))
 STATES: dict[str, dict[str, Any]] = MACHINE["States"]
 TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task"}
@@ -41,17 +35,16 @@ INVOKED = {name: task for name, task in TASKS.items() if task["Resource"].endswi
 OF_FUNCTION = {name: task for name, task in INVOKED.items() if task["Parameters"]["FunctionName"] == MIGRATE}
 
 SUBSTITUTIONS = {
-    *("Partition", "MigrateFunctionArn", "ReportFunctionArn", "TopicArn", "StackName", "EnvironmentName"),
-    *("CallEndpoint", "EndpointUrl", "EndpointMethod", "EndpointFunctionArn"),
-    *("WatchLog", "ApplicationLogGroup", "ErrorPatternBase64", "WatchMinutes"),
+    *("Partition", "MigrateFunctionArn", "ReportFunctionArn", "EndpointFunctionArn", "TopicArn"),
+    *("CallEndpoint", "WatchLog"),
 }
-# How often a state may run in one execution, if not once. The template bounds the minutes by the same number.
-LONGEST_WATCH_MINUTES = 30
-RUNS = {"WaitAMinute": LONGEST_WATCH_MINUTES, "ReadLog": LONGEST_WATCH_MINUTES, "ReadNextPage": 200}
-LONGEST_SUBJECT = 100
+WATCH_MINUTES = 5
+# How often a state may run in one execution, if not once.
+RUNS = {"WaitAMinute": WATCH_MINUTES, "SearchLog": WATCH_MINUTES}
+MOST_STATES = 25
+MOST_LINES = 400
 
 FUNCTIONS_OWN = {cls.__name__: cls for cls in errors.HotfixError.__subclasses__()}
-MACHINES_OWN = {"EndpointCheckError", "ErrorsContinueError", "FunctionCallError", "WatchError"}
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 OF_STEP_FUNCTIONS = {"States.ALL", "States.DataLimitExceeded", "States.TaskFailed", "States.Timeout"}
 OF_ENDPOINT = {endpoint.EndpointUnavailableError.__name__: True, endpoint.EndpointRefusedError.__name__: False}
@@ -66,12 +59,10 @@ OF_LAMBDA = {
     *("Lambda.EC2ThrottledException", "Lambda.EC2UnexpectedException"),
     *("Lambda.ENINotReadyException", "Lambda.ResourceNotReadyException"),
 }
-# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html#API_FilterLogEvents_Errors
-# and the names that any service of the SDK has:
-# https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html
-OF_LOGS = {
-    *("CloudWatchLogs.CloudWatchLogsException", "CloudWatchLogs.SdkClientException"),
-    *("CloudWatchLogs.ServiceUnavailableException", "CloudWatchLogs.ThrottlingException"),
+OF_SEARCH = {
+    search.LogUnavailableError.__name__: True,
+    search.ErrorsContinueError.__name__: False,
+    search.WatchError.__name__: False,
 }
 
 
@@ -90,31 +81,21 @@ def successors(state: dict[str, Any]) -> set[str]:
     }
 
 
-def values_of(part: Any) -> Iterator[Any]:
-    """Every value in it that is no list and no object."""
-    if isinstance(part, dict | list):
-        for inner in part.values() if isinstance(part, dict) else part:
-            yield from values_of(inner)
-    else:
-        yield part
-
-
 # Errors
 
 
 def test_every_error_that_is_retried_or_caught_exists() -> None:
-    known = FUNCTIONS_OWN.keys() | OF_STEP_FUNCTIONS | OF_LAMBDA | OF_ENDPOINT.keys() | OF_LOGS
+    known = FUNCTIONS_OWN.keys() | OF_STEP_FUNCTIONS | OF_LAMBDA | OF_ENDPOINT.keys() | OF_SEARCH.keys()
     named = {name for task in TASKS.values() for name in retried(task) + caught(task)}
     assert named <= known
-    assert named >= (OF_LAMBDA | OF_LOGS), "a name in this test that nothing uses"
+    assert named >= OF_LAMBDA, "a name in this test that nothing uses"
 
 
-def test_every_error_that_the_machine_raises_is_its_own() -> None:
-    raised = {state["Parameters"]["Error"] for state in STATES.values() if "Error" in state.get("Parameters", {})}
-    assert raised == MACHINES_OWN
-    assert not raised & FUNCTIONS_OWN.keys()
-    # Step Functions keeps this prefix to itself, and a name with a dot would be taken for one of AWS's.
-    assert not [name for name in raised | FUNCTIONS_OWN.keys() if "." in name]
+def test_every_error_that_is_given_another_name_has_one_that_nobody_else_uses() -> None:
+    assert {state["Error"] for state in STATES.values() if "Error" in state} <= explain.NAMES
+    assert not explain.NAMES & FUNCTIONS_OWN.keys()
+    # Step Functions keeps the prefix States. to itself, and a name with a dot would be taken for one of AWS's.
+    assert not [name for name in explain.NAMES | FUNCTIONS_OWN.keys() | OF_SEARCH.keys() if "." in name]
 
 
 @pytest.mark.parametrize("name", OF_FUNCTION)
@@ -168,21 +149,24 @@ def test_no_retry_repeats_what_is_too_large_again() -> None:
 def test_no_task_raises_what_nothing_catches() -> None:
     """States.Runtime: an HTTP task does, for an endpoint that answers a picture, and a JSONPath that finds nothing."""
     assert not [name for name, task in TASKS.items() if ":::http:invoke" in task["Resource"]]
-    selected = {name: sorted(task.get("ResultSelector", {}).items()) for name, task in INVOKED.items()}
-    answered = {"Plan": "plan", "Apply": "apply", "Verify": "verify"}
-    for name, key in answered.items():
-        assert selected.pop(name) == sorted(
-            [(f"{key}.$", "$.Payload"), ("result.$", "$.Payload.result"), ("summary.$", "$.Payload.summary")]
-        )
-    # Both functions answer these or fail: test_endpoint.py, test_report.py.
+    selected = {name: task.get("ResultSelector") for name, task in INVOKED.items()}
+    for name, key in {"Plan": "plan", "Apply": "apply", "Verify": "verify"}.items():
+        assert selected.pop(name) == {
+            f"{key}.$": "$.Payload",
+            "result.$": "$.Payload.result",
+            "summary.$": "$.Payload.summary",
+        }
+    # These functions answer so or fail: test_endpoint.py, test_log_search.py.
     assert selected == {
-        "CallEndpoint": [("status.$", "$.Payload.status")],
-        "KeepReport": [("json.$", "$.Payload.json"), ("markdown.$", "$.Payload.markdown")],
+        "CallEndpoint": {"status.$": "$.Payload.status"},
+        "SearchLog": {"minutes.$": "$.Payload.minutes"},
+        "Report": None,
     }
+    assert {name: task["OutputPath"] for name, task in TASKS.items() if "OutputPath" in task} == {"Report": "$.Payload"}
 
 
 def test_an_answer_is_in_the_data_once_so_that_only_a_task_makes_them_grow() -> None:
-    for name, key in {"Plan": "KeepPlan", "Apply": "KeepApply", "Verify": "KeepVerify"}.items():
+    for name, key in {"Plan": "KeepAnswer", "Apply": "KeepAnswer", "Verify": "KeepVerify"}.items():
         assert (TASKS[name]["ResultPath"], TASKS[name]["Next"]) == ("$.run.answer", key)
         keep = STATES[key]
         # What is merged takes the place of all that was in `run`, the answer itself included.
@@ -192,59 +176,29 @@ def test_an_answer_is_in_the_data_once_so_that_only_a_task_makes_them_grow() -> 
         assert sorted(merged.groups()) == ["$.run.answer", "$.run.output"]
 
 
-def test_every_text_that_is_read_from_a_cause_was_asked_for_before() -> None:
-    """What a Pass does not find ends the execution without a report."""
-    readers = {name: state for name, state in STATES.items() if "States.StringToJson($.failure.Cause)" in str(state)}
-    assert set(readers) == {"ParseCause", "ParseEndpointCause"}
-    for name in readers:
-        (choice,) = [
-            choice for state in STATES.values() for choice in state.get("Choices", []) if choice["Next"] == name
-        ]
-        assert {"Variable": "$.failure.Cause", "IsPresent": True} in choice["And"]
-        assert {"Variable": "$.failure.Cause", "StringMatches": '{*"errorMessage"*}'} in choice["And"]
-
-
 def test_a_failure_ends_as_a_failure_with_its_own_name_and_text() -> None:
     assert STATES["Failed"] == {"Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.failure.Cause"}
     caught_by = {name: task["Catch"][0] for name, task in TASKS.items()}
-    assert {name for name, catcher in caught_by.items() if catcher["ResultPath"] == "$.failure"} == TASKS.keys() - {
-        "KeepReport",
-        "Publish",
-    }
+    assert {
+        name: catcher["Next"] for name, catcher in caught_by.items() if catcher["ResultPath"] == "$.failure"
+    } == dict.fromkeys(TASKS.keys() - {"Report", "Publish"}, "Report")
 
 
-def test_a_report_is_kept_of_all_but_looks_and_its_failure_changes_nothing() -> None:
-    keep = STATES["KeepReport"]
-    assert keep["Parameters"]["FunctionName"] == REPORT
-    assert keep["Next"] == keep["Catch"][0]["Next"] == "IsReportWanted"
-    assert (keep["ResultPath"], keep["Catch"][0]["ResultPath"]) == ("$.run.output.report", "$.unkept")
-    assert {name for name, state in STATES.items() if "KeepReport" in successors(state)} == {
-        *("IsFailureToReport", "IsWatchWanted", "NoteWatch", "NoteReverted"),
-    }
-    # Whatever has failed before is told, and ends as a failure.
-    assert STATES["IsReportWanted"]["Choices"][0] == {
-        "Variable": "$.failure.Error",
-        "IsPresent": True,
-        "Next": "IsRequestNamed",
-    }
+def test_a_report_or_a_message_that_fails_changes_no_verdict() -> None:
+    for name, path in {"Report": "$.unreported", "Publish": "$.unsent"}.items():
+        assert (TASKS[name]["Catch"][0]["ResultPath"], TASKS[name]["Catch"][0]["Next"]) == (path, "HasFailed")
+    reserved, any_other = STATES["HasFailed"]["Choices"]
+    present = {"Variable": "$.failure.Error", "IsPresent": True}
+    matches = {"Variable": "$.failure.Error", "StringMatches": "States.*"}
+    assert reserved == {"And": [present, matches], "Next": "FailedUnexplained"}
+    assert any_other == present | {"Next": "Failed"}
+    assert STATES["HasFailed"]["Default"] == "Done"
 
 
 def test_a_revert_is_run_as_an_apply_and_followed_by_no_look_for_the_column() -> None:
     revert = {"Variable": "$.run.output.request.action", "StringEquals": "revert"}
     assert revert | {"Next": "Apply"} in STATES["ChooseAction"]["Choices"]
-    assert STATES["KeepApply"]["Next"] == "IsReverted"
-    assert STATES["IsReverted"]["Choices"] == [revert | {"Next": "NoteReverted"}]
-    assert STATES["NoteReverted"]["Parameters"].keys() == {
-        *("request.$", "who.$", "why.$", "endpoint", "log"),
-    }, "a word of the report would be lost"
-
-
-def test_the_cause_is_read_as_json_only_if_it_looks_like_the_functions_answer() -> None:
-    leading = {name for name, state in STATES.items() if "ParseCause" in successors(state)}
-    assert leading == {"ReadFailure"}
-    present, form = STATES["ReadFailure"]["Choices"][0]["And"]
-    assert present == {"Variable": "$.failure.Cause", "IsPresent": True}
-    assert form == {"Variable": "$.failure.Cause", "StringMatches": '{*"errorMessage"*}'}
+    assert STATES["ChooseNext"]["Choices"][0] == revert | {"Next": "Report"}
 
 
 # Time
@@ -269,16 +223,20 @@ def test_every_time_out_lies_within_the_next() -> None:
     assert all(function + 10 < task["TimeoutSeconds"] for task in OF_FUNCTION.values())
     of_endpoint = template["Resources"]["EndpointFunction"]["Properties"]["Timeout"]
     assert 2 * endpoint.SECONDS + 5 < of_endpoint < STATES["CallEndpoint"]["TimeoutSeconds"]
+    of_report = template["Resources"]["ReportFunction"]["Properties"]["Timeout"]
+    # A search begins no page after its limit, and tries the last one twice, with a pause of at most a second between.
+    assert of_report > search.MOST_SECONDS + 2 * (search.CONNECT_SECONDS + search.READ_SECONDS) + 1
+    assert all(of_report + 10 < STATES[name]["TimeoutSeconds"] for name in ("SearchLog", "Report"))
     whole = sum(worst_seconds(state) * RUNS.get(name, 1) for name, state in STATES.items())
     assert whole < MACHINE["TimeoutSeconds"] < whole * 1.1
 
 
-def test_the_log_is_given_up_after_as_many_pages_as_the_time_is_made_for() -> None:
-    *token, pages = STATES["JudgeLog"]["Choices"][1]["And"]
-    assert token == STATES["JudgeLog"]["Choices"][2]["And"]
-    assert pages == {"Variable": "$.watch.pages", "NumericGreaterThanEquals": RUNS["ReadNextPage"]}
-    assert f"more than {RUNS['ReadNextPage']} pages" in STATES["NoteTooManyPages"]["Result"]["what"]
-    assert STATES["WaitAMinute"]["Seconds"] == 60
+def test_the_log_is_searched_each_minute_for_five_minutes() -> None:
+    assert STATES["WaitAMinute"] == {"Type": "Wait", "Seconds": 60, "Next": "SearchLog"}
+    assert STATES["SearchLog"]["Next"] == "ChooseCheck"
+    minutes = {"Variable": "$.run.output.watch.minutes", "NumericLessThan": WATCH_MINUTES}
+    assert [choice for choice in STATES["ChooseCheck"]["Choices"] if minutes in choice["And"]]
+    assert TEXT.count("NumericLessThan") == 1
 
 
 def test_whoever_names_200_says_up_to_which_status_it_is_a_success() -> None:
@@ -299,62 +257,44 @@ def test_the_substitutions_are_those_that_the_template_gives() -> None:
 
 
 def test_a_value_that_the_definition_has_no_place_for_is_refused() -> None:
-    with pytest.raises(LocalError, match=r"hotfix\.asl\.yaml has no substitution WatchMinute\."):
-        substitute(TEXT, {"WatchMinute": "5"})
-
-
-def test_only_values_without_a_quote_are_written_into_an_intrinsic_function() -> None:
-    written = {
-        name
-        for value in values_of(yaml.safe_load(TEXT))
-        if isinstance(value, str) and value.startswith("States.")
-        for name in re.findall(r"\$\{(\w+)\}", value)
-    }
-    assert written == {"EnvironmentName", "WatchMinutes"}
+    with pytest.raises(LocalError, match=r"hotfix\.asl\.yaml has no substitution WatchMinutes\."):
+        substitute(TEXT, {"WatchMinutes": "5"})
 
 
 def test_every_resource_is_one_of_any_partition() -> None:
     resources = {state["Resource"] for state in yaml.safe_load(TEXT)["States"].values() if "Resource" in state}
-    assert resources == {
-        "arn:${Partition}:states:::lambda:invoke",
-        "arn:${Partition}:states:::aws-sdk:cloudwatchlogs:filterLogEvents",
-        "arn:${Partition}:states:::sns:publish",
-    }
+    assert resources == {"arn:${Partition}:states:::lambda:invoke", "arn:${Partition}:states:::sns:publish"}
 
 
 def test_of_the_endpoint_the_status_is_kept_and_whether_to_call_again_is_in_the_errors_name() -> None:
     call = STATES["CallEndpoint"]
     assert call["Parameters"] == {"FunctionName": ENDPOINT, "Payload": {}}
-    assert call["ResultSelector"] == {"status.$": "$.Payload.status"}
     assert {name: name in retried(call) for name in OF_ENDPOINT} == OF_ENDPOINT
     assert set(retried(call)) - OF_ENDPOINT.keys() == OF_LAMBDA | {"States.Timeout"}
 
 
-def test_no_line_of_the_log_is_kept() -> None:
-    for name in ("ReadLog", "ReadNextPage"):
-        found, page = STATES[name]["ResultSelector"].values()
-        assert found == "States.ArrayLength($.Events)"
-        assert page == (
-            "States.JsonMerge($, States.StringToJson(States.Base64Decode('eyJFdmVudHMiOiBudWxsfQ==')), false)"
-        )
+def test_of_the_log_minutes_are_kept_and_whether_to_search_again_is_in_the_errors_name() -> None:
+    search_log = STATES["SearchLog"]
+    payload = {"task": "search_log", "state": {"run.$": "$.run"}}
+    assert search_log["Parameters"] == {"FunctionName": REPORT, "Payload": payload}
+    assert {name: name in retried(search_log) for name in OF_SEARCH} == OF_SEARCH
+    assert set(retried(search_log)) - OF_SEARCH.keys() == OF_LAMBDA | {"States.Timeout"}
 
 
-def test_the_next_page_is_asked_for_as_the_first_one_is() -> None:
-    first, following = ({**STATES[name]} for name in ("ReadLog", "ReadNextPage"))
-    following["Parameters"] = dict(following["Parameters"])
-    assert following["Parameters"].pop("NextToken.$") == "$.read.page.NextToken"
-    assert following == first
-
-
-def test_the_subject_of_a_report_is_short_and_plain() -> None:
-    names = FUNCTIONS_OWN.keys() | MACHINES_OWN | OF_LAMBDA | {"already_reverted"}
-    for state in ("ReportSuccess", "ReportRevert", "ReportFailure"):
-        form = re.match(r"States\.Format\('([^']*)', \$", STATES[state]["Parameters"]["subject.$"])
-        assert form
-        for name in names:
-            subject = form[1].replace("{}", name)
-            assert subject.isascii()
-            assert len(subject) <= LONGEST_SUBJECT
+def test_the_report_function_gets_all_data_and_whoever_is_told_is_told_by_its_message() -> None:
+    assert STATES["Report"]["Parameters"] == {
+        "FunctionName": REPORT,
+        "Payload": {
+            "task": "report",
+            "execution": {
+                "arn.$": "$.arn",
+                "started.$": "$$.Execution.StartTime",
+                "ended.$": "$$.State.EnteredTime",
+            },
+            "state.$": "$",
+        },
+    }
+    assert STATES["IsMessageWritten"]["Choices"] == [{"Variable": "$.message", "IsPresent": True, "Next": "Publish"}]
 
 
 # The whole
@@ -370,8 +310,17 @@ def test_every_state_can_be_reached_and_every_next_one_exists() -> None:
     assert reached == STATES.keys()
 
 
-def test_only_two_states_end_the_execution() -> None:
-    assert {name for name, state in STATES.items() if not successors(state)} == {"Done", "Failed"}
+def test_the_execution_ends_as_a_success_or_as_a_failure() -> None:
+    assert {name: state["Type"] for name, state in STATES.items() if not successors(state)} == {
+        "Done": "Succeed",
+        "Failed": "Fail",
+        "FailedUnexplained": "Fail",
+    }
+
+
+def test_it_stays_short_enough_to_be_read() -> None:
+    assert len(STATES) <= MOST_STATES
+    assert len(TEXT.splitlines()) <= MOST_LINES
 
 
 def test_no_anchor_is_used_because_cloudformation_knows_none() -> None:

@@ -11,11 +11,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pg_hotfix_report import app as report
-from pg_hotfix_report.app import lambda_handler, make_report
+from pg_hotfix_report.app import LARGEST_STATE_BYTES, make_report, size_of
 from pg_hotfix_report.document import describe_as_psql
 from pg_hotfix_report.facts import collect_facts
 from pg_hotfix_report.inert import block, code
 from pg_hotfix_report.run import Run, moment, read_answer
+from pg_hotfix_report.settings import Settings
 from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ COLUMN = "public.drivers.active_since"
 ARN = INCIDENT["request"]["correlation_id"]
 HEADINGS = [
     *("Problem", "SQL", "Execution", "Log lines", "Validation", "Database and network", "What Prisma does next"),
-    *("Column", "Lock, and whom it stalled", "What was not checked", "Rollback"),
+    *("Objects", "Lock and blockers", "What was not checked", "Rollback"),
 ]
 BUSY = (
     "public.drivers stayed locked for 30 s, so 20260212092000_add_drivers_active_since was not applied. Nothing was "
@@ -46,14 +47,35 @@ def output(*names: str, **changes: Any) -> dict[str, Any]:
     return copy.deepcopy({name: INCIDENT[name] for name in ("request", *names)}) | changes
 
 
+SETTINGS = Settings("prod")
+
+
 def event(output: dict[str, Any], error: str | None = None, cause: str = "") -> dict[str, Any]:
     """What the state machine's last task sends."""
     times = {"started": "2026-02-12T12:30:06.900Z", "ended": "2026-02-12T12:35:11.250Z"}
-    state = {"run": {"output": output}, "settings": {}, "texts": {}}
+    state = {"run": {"output": output}, "as": {}, "checks": {}}
     return {
+        "task": "report",
         "execution": {"arn": ARN, **times},
         "state": state | ({"failure": {"Error": error, "Cause": cause}} if error else {}),
     }
+
+
+def end(event: dict[str, Any], settings: Settings = SETTINGS) -> dict[str, Any]:
+    """What the report function answers, as the state machine gets it."""
+    whole = report.answer(event, settings, connect=no_client)
+    assert json.loads(json.dumps(whole)) == whole
+    return whole
+
+
+def no_client() -> Any:
+    raise AssertionError("a report needs nothing of AWS")
+
+
+def kept(event: dict[str, Any]) -> dict[str, Any]:
+    """The report in the output that the function answers with."""
+    found: dict[str, Any] = end(event)["run"]["output"]["report"]
+    return found
 
 
 def planned() -> dict[str, Any]:
@@ -120,17 +142,24 @@ def texts(value: Any) -> Iterable[tuple[dict[str, Any] | list[Any], Any]]:
     ],
 )
 def test_the_whole_report_is_what_a_person_would_write(name: str, event: dict[str, Any]) -> None:
-    made = lambda_handler(event, None)
+    made = kept(event)
     assert made["markdown"] == (GOLDEN / f"{name}.md").read_text()
     assert headings(made["markdown"]) == HEADINGS
-    assert json.loads(json.dumps(made)) == made
+
+
+def test_the_output_is_given_back_as_it_was_with_the_report_in_it() -> None:
+    made = end(event(INCIDENT))
+    written = made["run"]["output"].pop("report")
+    assert made["run"] == {"output": INCIDENT}
+    assert written.keys() == {"markdown", "json"}
+    assert "failure" not in made
 
 
 def test_the_saved_output_gives_the_report_that_it_holds() -> None:
-    kept = lambda_handler(event(INCIDENT), None)
-    found = read_answer(INCIDENT | {"report": kept})
+    made = kept(event(INCIDENT))
+    found = read_answer(INCIDENT | {"report": made})
     assert found
-    assert make_report(found) == kept
+    assert make_report(found) == made
 
 
 @pytest.mark.parametrize("action", ["plan", "apply", "verify"])
@@ -176,7 +205,7 @@ def test_only_a_column_that_others_may_notice_gets_a_line_to_roll_it_back(made: 
     found = facts(whole)
     assert found["rollback"] == lines
     markdown = make_report(Run(whole))["markdown"]
-    assert ("DROP COLUMN" in markdown) == ("deletes what was written" in markdown) == bool(lines)
+    assert ("DROP COLUMN" in markdown) == ("deletes for good" in markdown) == bool(lines)
 
 
 def test_a_column_that_was_there_is_never_to_be_dropped() -> None:
@@ -194,9 +223,9 @@ def test_a_reviewed_way_back_is_named_in_place_of_one_that_nobody_has_reviewed()
     rollback = make_report(Run(whole))["markdown"].partition("## Rollback\n\n")[2]
     assert rollback == (
         f"The file has its reviewed way back:\n\n```sql\n{DROP}\n```\n\n"
-        "It takes ACCESS EXCLUSIVE, breaks an application that expects the column, and is refused while a row holds"
-        " anything of its own there. To run it:\n\n"
-        f'```json\n{{"hotfix": "{whole["request"]["hotfix"]}", "action": "revert"}}\n```\n'
+        "It takes ACCESS EXCLUSIVE and breaks an application that expects the column. pg-hotfix refuses it while a row"
+        " holds a value of its own there. To run it:\n\n"
+        f"```sh\n./pg-hotfix revert {whole['request']['hotfix']} --stack NAME\n```\n"
     )
 
 
@@ -206,8 +235,14 @@ REFUSED = f"{COLUMN} is in use. Nothing was changed."
 @pytest.mark.parametrize(
     ("error", "cause", "changed", "rollback", "unchecked"),
     [
-        ("RevertRefusedError", REFUSED, False, "None: this run changed nothing.", "The column: no revert has answered"),
-        ("OutcomeUnknownError", "It was lost.", None, "Not known from here.", "Whether the column was dropped: the"),
+        ("RevertRefusedError", REFUSED, False, "None: this run changed nothing.", "The way back: no revert answered"),
+        (
+            "OutcomeUnknownError",
+            "It was lost.",
+            None,
+            "Whether there is anything",
+            "Whether the column was dropped: the",
+        ),
     ],
 )
 def test_a_revert_that_failed_is_told_as_one(
@@ -264,7 +299,7 @@ def test_the_answer_of_a_revert_alone_gives_the_same_columns() -> None:
         ),
         ("text not null (not valid)", ["c", "text", "", "not null (not valid)", ""]),
         ("missing", ["c", "missing", "", "", ""]),
-        (None, ["c", "not looked at", "", "", ""]),
+        (None, ["c", "unknown", "", "", ""]),
     ],
 )
 def test_a_column_is_shown_as_psql_describes_it(worded: str | None, row: list[str]) -> None:
@@ -278,9 +313,11 @@ def test_what_prisma_does_next_is_what_was_seen_last_and_the_row_is_the_applys()
     assert facts(output("plan"))["prisma"]["recorded_here"] is False
     whole = output("plan")
     whole["plan"]["prisma"] |= {"blocked_by": ["20260101000000_other"]}
-    assert "- Failed, and in the way of every deploy: `20260101000000_other`" in make_report(Run(whole))["markdown"]
+    assert (
+        "- Failed migrations, which block every deploy: `20260101000000_other`" in make_report(Run(whole))["markdown"]
+    )
     whole["plan"]["prisma"] = None
-    assert "## What Prisma does next\n\nNo answer tells.\n" in make_report(Run(whole))["markdown"]
+    assert "## What Prisma does next\n\nNo answer says anything about Prisma.\n" in make_report(Run(whole))["markdown"]
 
 
 @pytest.mark.parametrize(
@@ -306,7 +343,7 @@ def test_whether_the_table_was_changed_is_told_or_said_to_be_unknown(
     [
         ("It is busy. Nothing was changed.", False),
         ("It was lost.", None),
-        ("It differs. Nothing was changed.\nBefore this failure the apply had answered: applied.", None),
+        ("It differs. Nothing was changed.\nBefore this failure the apply answered: applied.", None),
     ],
 )
 def test_of_a_failure_alone_no_more_is_said_than_its_text_does(cause: str, changed: bool | None) -> None:
@@ -318,11 +355,30 @@ def test_of_a_failure_alone_no_more_is_said_than_its_text_does(cause: str, chang
 
 def test_what_was_not_checked_is_said_plainly() -> None:
     said = facts(planned(), "LockBusyError", BUSY)["not_checked"]
-    assert "The endpoint: it was not called." in said
-    assert "The application's log: not watched." in said
-    assert [line for line in said if line.startswith(("An apply:", "The column over a fresh connection:"))]
-    whole = facts(INCIDENT)["not_checked"]
-    assert [line.split(":")[0] for line in whole] == ["Who really asked", "The rows"]
+    assert said == [
+        "The change itself: no apply answered, so this run changed nothing.",
+        "The objects over a new connection: no verify answered.",
+        "The endpoint: nobody called it.",
+        "The application's log: nobody watched it.",
+        "Who asked: names and reasons are self-declared. CloudTrail has the caller.",
+        "The rows: this run read none. The owner of the data checks them.",
+    ]
+    assert facts(INCIDENT)["not_checked"] == said[-2:]
+
+
+@pytest.mark.parametrize(
+    ("error", "names", "line"),
+    [
+        ("EndpointCheckError", (), "The endpoint: it failed, see the error."),
+        ("WatchError", ("endpoint",), "The application's log: the watch failed, see the error."),
+        # The minutes before the error prove nothing.
+        ("ErrorsContinueError", ("endpoint", "watch"), "The application's log: the watch failed, see the error."),
+    ],
+)
+def test_a_check_that_failed_is_not_told_as_one_that_nobody_made(error: str, names: tuple[str, ...], line: str) -> None:
+    found = facts(output("plan", "apply", "verify", *names), error, "...")
+    assert line in found["not_checked"]
+    assert found["validation"]["watch_minutes"] is None
 
 
 def test_a_check_of_the_machine_that_failed_is_no_line_of_the_functions_log() -> None:
@@ -385,7 +441,7 @@ def test_each_single_text_from_outside_leaves_the_headings_as_they_are() -> None
     "whole", [{}, {"request": []}, {"plan": 3, "request": {"action": {}}}, {"apply": {"objects": 1}}]
 )
 def test_whatever_an_execution_was_started_with_there_is_a_report(whole: dict[str, Any]) -> None:
-    made = lambda_handler(event(whole, "RequestError", "What is that? Nothing was contacted."), None)
+    made = kept(event(whole, "RequestError", "What is that? Nothing was contacted."))
     assert headings(made["markdown"]) == HEADINGS
 
 
@@ -396,8 +452,21 @@ def test_code_shows_backticks_as_they_are() -> None:
     assert block("a\n````\n") == "`````\na\n````\n`````"
 
 
-def test_a_report_that_does_not_fit_is_left_out() -> None:
-    whole = output("plan", "apply", "verify")
+def test_a_report_that_does_not_fit_is_left_out_and_all_else_is_there() -> None:
+    whole = output("plan", "apply", "verify", "result", "summary")
     whole["plan"]["sql"] = "-- long\n" * 12_000
-    with pytest.raises(report.ReportTooLargeError):
-        lambda_handler(event(whole), None)
+    made = end(event(whole))
+    assert made["run"] == {"output": whole}
+    assert made["message"]["subject"] == "pg-hotfix prod: applied"
+
+
+def test_whatever_the_function_answers_the_state_machine_can_hold() -> None:
+    """The nearest to its limit that a report comes."""
+    whole = output("plan", "apply", "verify", "result", "summary")
+    sizes = set()
+    for length in range(20_000, 100_000, 500):
+        whole["plan"]["sql"] = "-" * length
+        made = end(event(whole))
+        if "report" in made["run"]["output"]:
+            sizes.add(size_of(made))
+    assert LARGEST_STATE_BYTES - 3 * report.RESERVED_BYTES < max(sizes) <= LARGEST_STATE_BYTES - report.RESERVED_BYTES

@@ -16,6 +16,7 @@ from laptop.scan import fill_in
 from pg_hotfix.file.hotfix_file import ExpectedSchema
 from pg_hotfix.request import parse_request
 from pg_hotfix.results import RESULTS
+from pg_hotfix_report.settings import Settings, read_settings
 from tests.cloudformation import WHOLE
 
 PROJECT = Path(__file__).parents[2]
@@ -60,13 +61,12 @@ RIGHTS = {
         ("lambda:InvokeFunction", "ReportFunction"),
         ("sns:Publish", "HotfixTopic"),
         ("lambda:InvokeFunction", "EndpointFunction"),
-        ("logs:FilterLogEvents", "log-group:name:*"),
     },
     "EndpointRole": {
         ("secretsmanager:GetSecretValue", "EndpointTokenSecretArn"),
         ("kms:Decrypt", "key/*"),
     },
-    "ReportRole": set(),
+    "ReportRole": {("logs:FilterLogEvents", "log-group:name:*")},
     "EventsRole": {("states:StartExecution", MACHINE)},
     "ReadinessRole": {("lambda:InvokeFunction", "MigrateFunction"), ("sqs:SendMessage", "DeadLetterQueue")},
     "GitHubRole": {
@@ -533,12 +533,25 @@ def test_machine_gets_every_value_that_its_definition_names_and_no_other() -> No
     assert set(RESOURCES["HotfixStateMachine"]["Properties"]["DefinitionSubstitutions"]) == names
 
 
-def test_what_the_definition_gets_breaks_no_json_text() -> None:
-    for name in ("EndpointUrl", "ApplicationLogGroup", "EnvironmentName"):
-        pattern = PARAMETERS[name]["AllowedPattern"]
-        for sign in ('"', "'", "\\", "\n", "$"):
-            assert not re.fullmatch(pattern, f"https://a{sign}b"), name
-            assert not re.fullmatch(pattern, f"a{sign}b"), name
+def test_no_parameters_text_is_put_into_the_definition() -> None:
+    """One could hold quotes."""
+    for name, value in RESOURCES["HotfixStateMachine"]["Properties"]["DefinitionSubstitutions"].items():
+        assert not names_of(value) & set(PARAMETERS), name
+
+
+def test_the_applications_log_is_read_by_the_report_function_only_if_there_is_one() -> None:
+    searching = [entry for entry in report_statements() if "ReportSearchesApplicationLog" in json.dumps(entry)]
+    ((condition, statement, otherwise),) = [entry["Fn::If"] for entry in searching]
+    assert (condition, otherwise) == ("WatchLog", {"Ref": "AWS::NoValue"})
+    assert statement["Action"] == "logs:FilterLogEvents"
+    assert statement["Resource"]["Fn::Sub"].endswith(":log-group:${ApplicationLogGroup}:*")
+    assert {role for role in ROLES if "FilterLogEvents" in json.dumps(properties(role))} == {"ReportRole"}
+
+
+def report_statements() -> list[dict[str, Any]]:
+    (policy,) = properties("ReportRole")["Policies"]
+    found: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
+    return found
 
 
 def test_checks_after_the_fix_are_there_only_if_asked_for() -> None:
@@ -686,12 +699,18 @@ def test_button_is_outside_the_vpc_and_is_told_one_machine() -> None:
     assert button["Layers"] == properties("MigrateFunction")["Layers"]
 
 
-def test_report_is_written_outside_the_vpc_from_what_the_machine_hands_over() -> None:
+def test_report_is_written_outside_the_vpc_by_a_function_that_is_told_how_the_stack_is_set() -> None:
     function = properties("ReportFunction")
-    assert not {"VpcConfig", "Environment", "Layers"} & set(function)
+    assert not {"VpcConfig", "Layers"} & set(function)
     assert function["Handler"] == "pg_hotfix_report.app.lambda_handler"
-    definition = yaml_parse((PROJECT / "statemachine" / "hotfix.asl.yaml").read_text())
-    assert function["Timeout"] < definition["States"]["KeepReport"]["TimeoutSeconds"]
+    assert function["Environment"]["Variables"] == {
+        "ENVIRONMENT": {"Ref": "EnvironmentName"},
+        "ENDPOINT_URL": {"Fn::If": ["CallEndpoint", {"Ref": "EndpointUrl"}, ""]},
+        "APPLICATION_LOG_GROUP": {"Ref": "ApplicationLogGroup"},
+        "ERROR_PATTERN": {"Ref": "ErrorPattern"},
+    }
+    # It asks for no other: test_log_search.py has all of them.
+    assert read_settings(dict.fromkeys(function["Environment"]["Variables"], "")) == Settings("")
 
 
 def test_runbook_is_the_file_in_runbooks() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from pg_hotfix_report.commands import ask
 from pg_hotfix_report.inert import block, code, grid
+from pg_hotfix_report.run import NOT_TOLD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NOT_TOLD = "not told"
-CHANGED = {True: "yes", False: "no", None: "not known from here"}
-NEVER_ANALYSED = "size not known: never analysed"
+CHANGED = {True: "yes", False: "no", None: "unknown"}
+NEVER_ANALYSED = "size unknown: never analysed"
 # How an expect line words a column, cut into what psql's \d shows of it.
 WORDED = re.compile(
     r"(?P<type>.+?)(?: collate (?P<collation>\S.*?))? (?P<nullable>not null|null)(?P<invalid> \(not valid\))?"
@@ -35,8 +35,8 @@ def write_document(facts: Mapping[str, Any]) -> str:
         "## Validation": write_validation(facts["validation"], execution["action"]),
         "## Database and network": write_database(facts["database"], facts["tables"]),
         "## What Prisma does next": write_prisma(facts["prisma"]),
-        "## Column": write_columns(facts["validation"]["columns"]),
-        "## Lock, and whom it stalled": write_lock(facts["lock"], execution),
+        "## Objects": write_columns(facts["validation"]["columns"]),
+        "## Lock and blockers": write_lock(facts["lock"], execution),
         **({"## What else to know": "\n".join(f"- {code(note)}" for note in facts["notes"])} if facts["notes"] else {}),
         "## What was not checked": "\n".join(f"- {line}" for line in facts["not_checked"]),
         "## Rollback": write_rollback(facts),
@@ -63,7 +63,9 @@ def write_problem(problem: Mapping[str, Any]) -> str:
 
 def write_sql(sql: Mapping[str, Any]) -> str:
     text = sql["text"]
-    shown = block(text, "sql") if text else "No answer holds the SQL: nothing was run, or nothing was answered."
+    shown = (
+        block(text, "sql") if text else "No answer has the SQL: the run executed nothing, or ended without an answer."
+    )
     return joined(shown, listed({"sha256 of the file": sql["sha256"]}))
 
 
@@ -82,7 +84,7 @@ def write_execution(execution: Mapping[str, Any]) -> str:
             "Duration": None if seconds is None else f"{seconds:.3f} s",
             "Attempts at the lock": execution["attempts"],
             "Exit": exit_,
-            "Changed the table": CHANGED[execution["changed"]],
+            "Changed the schema": CHANGED[execution["changed"]],
         }
     )
     calls = [[str(call[key]) for key in call] for call in execution["calls"]]
@@ -94,17 +96,16 @@ def write_execution(execution: Mapping[str, Any]) -> str:
 
 def write_log_lines(lines: list[str]) -> str:
     if not lines:
-        return "No answer of the function was kept, so no line of it is known from here."
-    return joined(block("\n".join(lines)), "Abridged; the function's log has each whole, under its request id.")
+        return "No answer of the function was kept, so its log lines are unknown here."
+    return joined(block("\n".join(lines)), "Abridged. The function's log has each line in full, under its request id.")
 
 
 def write_validation(validation: Mapping[str, Any], action: str | None) -> str:
     endpoint, minutes = validation["endpoint"], validation["watch_minutes"]
-    endpoint_said = "was not seen to work." if endpoint is None else f"answered {code(str(endpoint))}."
-    log_said = f"free of the error for {code(str(minutes))} min after the proof."
+    log_said = f"had no line with the error for {code(str(minutes))} min after the verify."
     sentences = [
-        f"- The endpoint {endpoint_said}",
-        f"- The application's log was {'not seen free of the error.' if minutes is None else log_said}",
+        f"- The endpoint {'was not seen to work.' if endpoint is None else f'answered {code(str(endpoint))}.'}",
+        f"- The application's log {'was not seen to be free of the error.' if minutes is None else log_said}",
     ]
     columns, reverting = validation["columns"], action == "revert"
     times = ("before (revert)", "after (revert)") if reverting else ("before (plan)", "after (verify)")
@@ -116,7 +117,7 @@ def write_validation(validation: Mapping[str, Any], action: str | None) -> str:
     titles = ["table", "seen", "Column", "Type", "Collation", "Nullable", "Default"]
     what, fact = ("gone", "gone") if reverting else ("as expected", "as_expected")
     held = [f"- {code(column['name'] or '')} is {what}: {CHANGED[column[fact]]}." for column in columns]
-    shown = joined("As `\\d` shows it:", grid([titles, *seen])) if seen else "No column was looked at."
+    shown = joined("As `\\d` shows it:", grid([titles, *seen])) if seen else "No answer has a column."
     return joined(shown, "\n".join(held if reverting else [*held, *sentences]))
 
 
@@ -124,7 +125,7 @@ def describe_as_psql(column: str, worded: str | None) -> list[str]:
     """The column as a row of psql's `\\d`: https://www.postgresql.org/docs/current/app-psql.html"""
     found = WORDED.fullmatch(worded or "")
     if found is None:
-        return [column, worded or "not looked at", "", "", ""]
+        return [column, worded or "unknown", "", "", ""]
     nullable = "not null" if found["nullable"] == "not null" else ""
     default = found["default"] or found["generated"] or ""
     return [column, found["type"], found["collation"] or "", f"{nullable}{found['invalid'] or ''}", default]
@@ -153,7 +154,7 @@ def write_database(database: Mapping[str, Any], tables: list[dict[str, Any]]) ->
 
 def write_prisma(prisma: Mapping[str, Any]) -> str:
     if not prisma:
-        return "No answer tells."
+        return "No answer says anything about Prisma."
     return listed(
         {
             "The next prisma migrate deploy": prisma.get("next_deploy"),
@@ -161,15 +162,19 @@ def write_prisma(prisma: Mapping[str, Any]) -> str:
             "State of this hotfix there": prisma.get("state"),
             "Recorded by this run": CHANGED[prisma["recorded_here"]],
         }
-        | ({"Failed, and in the way of every deploy": ", ".join(prisma["blocked_by"])} if prisma["blocked_by"] else {})
+        | (
+            {"Failed migrations, which block every deploy": ", ".join(prisma["blocked_by"])}
+            if prisma["blocked_by"]
+            else {}
+        )
     )
 
 
 def write_columns(columns: list[dict[str, Any]]) -> str:
     if not columns:
-        return "No column was looked at."
+        return "No answer has a column."
     rows = [[str(column["name"]), str(column["expected"]), CHANGED[column["changed"]]] for column in columns]
-    return grid([["column", "specification", "changed here"], *rows])
+    return grid([["object", "expected", "changed by this run"], *rows])
 
 
 def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
@@ -178,14 +183,14 @@ def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
             {
                 "Waited for the lock (ms)": lock["lock_wait_ms"],
                 "Held ACCESS EXCLUSIVE (ms)": lock["lock_held_ms"],
-                "Longest that anybody could be stalled (ms)": lock["longest_stall_ms"],
+                "Longest that any other session could be blocked (ms)": lock["longest_stall_ms"],
             }
         )
     elif execution["changed"] is False:
-        told = "No lock was kept: this run changed nothing."
+        told = "This run changed nothing, and kept no lock."
     else:
         action = "revert" if execution["action"] == "revert" else "apply"
-        told = f"No {action} answered, so no figure of its lock is known from here."
+        told = f"No {action} answered, so how long it held a lock is unknown."
     blockers = [
         [
             str(blocker.get("pid") or blocker.get("prepared_transaction")),
@@ -198,9 +203,9 @@ def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
         for blocker in lock["blockers"]
     ]
     titles = ["pid", "user", "application", "state", "seconds", "lock"]
-    met = "Nobody was in the way when it was planned." if lock["planned"] else "No plan tells who was in the way."
+    met = "The plan found no blocker." if lock["planned"] else "Blockers are unknown: no plan looked for them."
     if blockers:
-        met = joined("In the way when it was planned:", grid([titles, *blockers]))
+        met = joined("Blockers that the plan found:", grid([titles, *blockers]))
     return joined(told, met)
 
 
@@ -209,27 +214,27 @@ def write_rollback(facts: Mapping[str, Any]) -> str:
     if changed is False:
         return "None: this run changed nothing."
     if changed is None:
-        return "Not known from here. Run a plan first: it tells whether the column is there."
+        return joined("Whether there is anything to roll back is unknown. Find out first:", paste(facts, "plan"))
     if facts["execution"]["action"] == "revert":
         return joined(
-            "This was it. To make the column again, without what was written to it:", ask(facts["hotfix"], "apply")
+            "This run was the rollback. To add the column again, without the values it had:", paste(facts, "apply")
         )
     if facts["revert"]:
         return joined(
             "The file has its reviewed way back:",
             block(facts["revert"], "sql"),
-            "It takes ACCESS EXCLUSIVE, breaks an application that expects the column, and is refused while a row "
-            "holds anything of its own there. To run it:",
-            ask(facts["hotfix"], "revert"),
+            "It takes ACCESS EXCLUSIVE and breaks an application that expects the column. pg-hotfix refuses it while a "
+            "row holds a value of its own there. To run it:",
+            paste(facts, "revert"),
         )
     if not lines:
-        return "None needed: a nullable column without default is not noticed by what does not know of it."
+        return "None needed: an application that does not know a nullable column without default never notices it."
     return joined(
-        "To be reviewed before anybody runs it. **It deletes what was written to the column since, for good**, takes "
-        "ACCESS EXCLUSIVE, and breaks an application that expects the column:",
+        "Have this reviewed before you run it. It takes ACCESS EXCLUSIVE, breaks an application that expects the "
+        "column, and **deletes for good what was written to the column since**:",
         block("\n".join(lines), "sql"),
     )
 
 
-def ask(hotfix: str | None, action: str) -> str:
-    return block(json.dumps({"hotfix": hotfix, "action": action}), "json")
+def paste(facts: Mapping[str, Any], action: str) -> str:
+    return block(ask(action, facts["hotfix"], facts["execution"]["arn"]), "sh")

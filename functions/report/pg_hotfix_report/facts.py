@@ -6,6 +6,7 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pg_hotfix_report.explain import ENDPOINT, ERRORS, HAD_APPLIED, NAMES, UNCHANGED, WATCH
 from pg_hotfix_report.logline import format_log_line
 from pg_hotfix_report.results import read_result
 from pg_hotfix_report.run import moment, object_in, objects_in, text_of
@@ -16,20 +17,15 @@ if TYPE_CHECKING:
 # Lines of a hotfix file that are for the function rather than for people.
 DIRECTIVE = re.compile(r"--\s*(expect|allow|revert):", re.IGNORECASE)
 DEFAULT = re.compile(r"\b(default|generated)\b")
-# The state machine's own: to these belongs no line `hotfix failed`.
-MACHINES_OWN = {"EndpointCheckError", "ErrorsContinueError", "FunctionCallError", "WatchError"}
 ENDED_OTHERWISE = {"RUNNING", "TIMED_OUT", "ABORTED"}
-# Only a failure whose transaction proves it says so.
-UNCHANGED = "Nothing was changed"
-# With these words the state machine begins what it adds to a failure after an apply.
-HAD_APPLIED = "Before this failure the apply had answered"
+SELF_DECLARED = "Who asked: names and reasons are self-declared. CloudTrail has the caller."
 
 
 def collect_facts(run: Run) -> dict[str, Any]:
     """Every fact of the report, under the report's headings."""
     answers, request = run.answers, run.request
     last = next(reversed(answers.values()), {})
-    hotfix = text_of(request.get("hotfix") or last.get("hotfix"))
+    hotfix = run.hotfix or text_of(last.get("hotfix"))
     sql = next((answer["sql"] for answer in answers.values() if isinstance(answer.get("sql"), str)), None)
     changed = tell_changed(run)
     columns = compare_columns(run)
@@ -46,7 +42,8 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "validation": {
             "columns": columns,
             "endpoint": object_in(run.output, "endpoint").get("status"),
-            "watch_minutes": object_in(run.output, "watch").get("minutes"),
+            # After a failure of the watch the minutes before it prove nothing.
+            "watch_minutes": run.watched_minutes or None if run.error not in (ERRORS, WATCH) else None,
         },
         "database": object_in(last, "database"),
         "tables": objects_in(last, "tables"),
@@ -139,8 +136,8 @@ def read_log_lines(run: Run) -> list[str]:
 
 
 def is_of_function(error: str) -> bool:
-    """Lambda's and Step Functions' own names have a dot."""
-    return "." not in error and error not in MACHINES_OWN | ENDED_OTHERWISE
+    """Lambda's and Step Functions' own names have a dot. The log has a line `hotfix failed` of no other failure."""
+    return "." not in error and error not in NAMES | ENDED_OTHERWISE
 
 
 def compare_columns(run: Run) -> list[dict[str, Any]]:
@@ -204,33 +201,36 @@ def list_unchecked(run: Run) -> list[str]:
     if run.reverting:
         return list_unchecked_after_revert(run)
     if "plan" not in answers:
-        unchecked.append("The column before the run: there is no answer to a plan.")
+        unchecked.append("The schema before the run: no plan answered.")
     if tell_changed(run) is None:
-        unchecked.append("Whether the file was applied: the failure does not tell. Run a plan: it does.")
+        unchecked.append(
+            "Whether the file was applied: the failure does not say. The command under Rollback finds out."
+        )
     elif "apply" not in answers:
-        unchecked.append("An apply: none has answered, so this run has not made the column.")
+        unchecked.append("The change itself: no apply answered, so this run changed nothing.")
     if "verify" not in answers:
-        unchecked.append("The column over a fresh connection: there is no answer to a verify.")
+        unchecked.append("The objects over a new connection: no verify answered.")
     if "endpoint" not in run.output:
-        failed = run.error == "EndpointCheckError"
-        unchecked.append("That the endpoint works: see the error." if failed else "The endpoint: it was not called.")
-    if "watch" not in run.output:
-        failed = run.error in ("ErrorsContinueError", "WatchError")
-        unchecked.append("That the errors ended: see the error." if failed else "The application's log: not watched.")
-    unchecked.append("Who really asked: names and reasons are self-declared, and CloudTrail knows the caller.")
-    unchecked.append("The rows: none was read, so whether the data is right is for its owner to say.")
-    return unchecked
+        failed = run.error == ENDPOINT
+        unchecked.append(f"The endpoint: {'it failed, see the error.' if failed else 'nobody called it.'}")
+    if "watch" not in run.output or run.error in (ERRORS, WATCH):
+        failed = run.error in (ERRORS, WATCH)
+        unchecked.append(
+            f"The application's log: {'the watch failed, see the error.' if failed else 'nobody watched it.'}"
+        )
+    return [*unchecked, SELF_DECLARED, "The rows: this run read none. The owner of the data checks them."]
 
 
 def list_unchecked_after_revert(run: Run) -> list[str]:
     unchecked = []
     if tell_changed(run) is None:
-        unchecked.append("Whether the column was dropped: the failure does not tell. Run a plan: it does.")
+        unchecked.append(
+            "Whether the column was dropped: the failure does not say. The command under Rollback finds out."
+        )
     elif "apply" not in run.answers:
-        unchecked.append("The column: no revert has answered, so this run has dropped none.")
-    unchecked.append("The application without the column: nobody has called it, and nobody watched its log.")
-    unchecked.append("Who really asked: names and reasons are self-declared, and CloudTrail knows the caller.")
-    return unchecked
+        unchecked.append("The way back: no revert answered, so this run dropped nothing.")
+    unchecked.append("The application without the column: nobody called it, and nobody watched its log.")
+    return [*unchecked, SELF_DECLARED]
 
 
 def is_harmless(column: dict[str, Any]) -> bool:

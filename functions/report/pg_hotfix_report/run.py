@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 ACTIONS = ("plan", "apply", "verify", "check", "revert")
+READ_ONLY = ("plan", "verify", "check", "gate")
+NOT_TOLD = "not told"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Run:
         return object_in(self.output, "request")
 
     @property
+    def hotfix(self) -> str | None:
+        return text_of(self.request.get("hotfix"))
+
+    @property
     def reverting(self) -> bool:
         return self.request.get("action") == "revert"
 
@@ -36,6 +42,12 @@ class Run:
     def answers(self) -> dict[str, dict[str, Any]]:
         """What the function has answered, in that order, by the output's key; a revert's is `apply`."""
         return {key: self.output[key] for key in ("plan", "apply", "verify") if object_in(self.output, key)}
+
+    @property
+    def watched_minutes(self) -> int:
+        """For how long the application's log was free of the error."""
+        minutes = object_in(self.output, "watch").get("minutes")
+        return minutes if isinstance(minutes, int) else 0
 
     @property
     def failed_action(self) -> str | None:
@@ -51,7 +63,7 @@ class Run:
 
 
 def read_state(event: dict[str, Any]) -> Run:
-    """From the state machine's own data, as its last task sends it."""
+    """From the state machine's own data, as its tasks send it. The failure is as it was caught."""
     state, execution = object_in(event, "state"), object_in(event, "execution")
     failure = object_in(state, "failure")
     return Run(
