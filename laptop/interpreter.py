@@ -86,7 +86,7 @@ def interpreting(aws: FakeAws, pace: float, functions: Mapping[str, Callable[[An
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {"MOTO_PORT": str(urlsplit(aws.endpoint_url).port)}))
         stack.enter_context(mock.patch.dict(default_user_config, settings))
-        # It takes States.Http.StatusCode.500 and the like for names that a definition may not use.
+        # It lets no function fail with one of Step Functions' own names, which a test does in place of AWS.
         stack.enter_context(mock.patch.object(custom_error_name, "ILLEGAL_CUSTOM_ERROR_PREFIX", "\0"))
         stack.enter_context(mock.patch.object(ErrorEqualsDecl, "_eval_body", leave_out(ErrorEqualsDecl)))
         stack.enter_context(mock.patch.object(ExecutionState, "_evaluate_with_timeout", within_quota()))
