@@ -18,9 +18,10 @@ from local.postgres import Server
 from local.scratch import Scratch, Table, first_error, qualified, scratch_database, scratch_server
 from local.show import console
 from local.writes import try_writes
-from pg_hotfix.errors import HotfixError, quoted
+from pg_hotfix.errors import HotfixError
 from pg_hotfix.file.hotfix_file import Hotfix, as_revert, load_hotfix
 from pg_hotfix.hotfix import apply, revert
+from pg_hotfix.quoting import quoted
 from pg_hotfix.report import Report
 
 SQUAWK = Path(sys.executable).parent / "squawk"

@@ -20,8 +20,8 @@ from local.incident import Login
 from local.places import PROJECT, STATE, shown
 from local.postgres import Server, running_server
 from local.psql import psql_command, psql_environment
-from pg_hotfix.errors import quoted
 from pg_hotfix.promises.column.line import written
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.credentials import Target
 from pg_hotfix.server.limits import derive_limits
 from pg_hotfix.server.session import Session, open_session

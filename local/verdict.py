@@ -54,7 +54,7 @@ def show_output(output: Mapping[str, Any]) -> None:
     seen = next(output[name] for name in ("verify", "apply", "plan") if name in output)
     show.show_columns(seen["objects"])
     for blocker in seen["blockers"]:
-        show.show_text(f"In the way: {errors.describe_blocker(blocker)}", "yellow")
+        show.show_text(f"In the way: {blocker['text']}", "yellow")
     history = seen.get("prisma")
     if history and history["state"] != "no_history":
         show.show_text(f"The next prisma migrate deploy: {history['next_deploy']}")

@@ -387,7 +387,7 @@ def test_rows_that_a_policy_hides_are_no_reason_to_drop_them(
 def test_force_drops_a_column_in_use_and_says_so(
     invoke: Invoke, applied: Callable[..., str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unused, "look_at_rows_sql", lambda _: pytest.fail("nobody is to look at the rows"))
+    monkeypatch.setattr(unused, "read_rows_sql", lambda _: pytest.fail("nobody is to look at the rows"))
     hotfix_id = applied()
     database.run_as_owner("UPDATE drivers SET rating = 1")
     outcome = revert(invoke, hotfix_id, force=True, reason="INC-4712: filled by mistake")
@@ -749,17 +749,17 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
 
 def slow_looks(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[str]:
     """The server takes so long for each look at the rows, as it would for many of them. Returns the looks."""
-    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 200)
-    monkeypatch.setattr(unused, "LOOK_UNDER_LOCK_MS", 400)
-    look_at_rows_sql = unused.look_at_rows_sql
+    monkeypatch.setattr(unused, "LONGEST_READ_MS", 200)
+    monkeypatch.setattr(unused, "READ_UNDER_LOCK_MS", 400)
+    read_rows_sql = unused.read_rows_sql
     looks: list[str] = []
 
     def slow(hotfix: Any) -> str:
         sleep = seconds[len(looks)] if len(looks) < len(seconds) else 0
         looks.append(f"PERFORM pg_sleep({sleep})")
-        return look_at_rows_sql(hotfix).replace("    LOOP", f"    LOOP {looks[-1]};")
+        return read_rows_sql(hotfix).replace("    LOOP", f"    LOOP {looks[-1]};")
 
-    monkeypatch.setattr(unused, "look_at_rows_sql", slow)
+    monkeypatch.setattr(unused, "read_rows_sql", slow)
     return looks
 
 
@@ -767,7 +767,7 @@ def test_a_second_look_is_enough_when_the_first_had_to_read_the_disk(
     invoke: Invoke, applied: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hotfix_id = applied()
-    took_ms = iter([unused.LONGEST_LOOK_MS + 1, unused.LONGEST_LOOK_MS])
+    took_ms = iter([unused.LONGEST_READ_MS + 1, unused.LONGEST_READ_MS])
     monkeypatch.setattr(unused, "elapsed_ms", lambda _: next(took_ms))
     assert revert(invoke, hotfix_id).result == "reverted"
     assert list(took_ms) == []
@@ -789,7 +789,7 @@ def test_a_look_that_is_slow_only_under_the_lock_is_ended_there(
 ) -> None:
     hotfix_id = applied()
     slow_looks(monkeypatch, 10, 0)
-    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 20_000)
+    monkeypatch.setattr(unused, "LONGEST_READ_MS", 20_000)
     with somebody_reading(database) as reader:
         outcome = revert(invoke, hotfix_id)
         assert reader.longest_stall() < 1

@@ -16,7 +16,7 @@ import app
 from pg_hotfix import hotfix
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.history.prisma import History
-from pg_hotfix.promises.column.catalog import Column
+from pg_hotfix.promises.column.catalog import Column, Found
 from pg_hotfix.promises.column.line import Expectation
 from pg_hotfix.report import Report
 from pg_hotfix.request import parse_request
@@ -267,8 +267,7 @@ def test_of_a_defect_the_line_says_only_where_it_is(call: Call, monkeypatch: pyt
 
 def make_column(name: str, *, matches: bool, changed: bool) -> Column:
     schema, table, column = name.split(".")
-    return Column(
-        Expectation(schema, table, column, "text"),
+    found = Found(
         relation_oid=1,
         relation_kind="r",
         owner="app",
@@ -278,6 +277,22 @@ def make_column(name: str, *, matches: bool, changed: bool) -> Column:
         has_children=False,
         estimated_rows=-1,
         estimated_bytes=0,
+        expected_type="text",
+        type_matches=matches,
+        collation_matches=matches,
+        actual_type="text" if matches else None,
+        collation=None,
+        not_null=False if matches else None,
+        not_valid=False,
+        identity=None,
+        generated=None,
+        printed=None,
+        changed_here=changed,
+        state="1" if matches else "1-",
+    )
+    return Column(
+        Expectation(schema, table, column, "text"),
+        found,
         expected="text null",
         actual="text null" if matches else "missing",
         matches=matches,

@@ -25,6 +25,7 @@ DOCUMENTS = [
         "CHANGELOG.md",
         "docs/runbook.md",
         "docs/decisions.md",
+        "docs/reference.md",
         "docs/safety.md",
         "docs/security.md",
         "docs/benchmark.md",

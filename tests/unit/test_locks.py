@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pg_hotfix.change import lock_wait
-from pg_hotfix.change.blockers import Blocker
+from pg_hotfix.change.blocker import Blocker
 from pg_hotfix.change.in_transaction import NotYet
 from pg_hotfix.change.lock_wait import LockWait
 from pg_hotfix.errors import DatabaseUnavailableError, LockBusyError
@@ -55,8 +55,8 @@ def test_who_was_there_first_counts_as_long_and_who_comes_later_does_not(
     make_turn: Callable[..., LockWait], clock: FakeTime
 ) -> None:
     turn = make_turn(["old"], ["old", "new"])
-    turn.look_at_blockers()
-    turn.look_at_blockers()
+    turn.read_locks()
+    turn.read_locks()
     assert turn.first_seen == {"old": -math.inf, "new": clock.now}
 
 
@@ -83,14 +83,14 @@ def test_an_attempt_is_made_only_if_it_may_succeed(
 
 def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_turn: Callable[..., LockWait]) -> None:
     turn = make_turn()
-    turn.be_patient(among_others=True)
+    turn.lengthen_queue_wait(among_others=True)
     patience = [turn.queue_wait_ms]
     turn.attempts = 1
     for _ in range(8):
-        turn.be_patient(among_others=True)
+        turn.lengthen_queue_wait(among_others=True)
         patience.append(turn.queue_wait_ms)
     assert patience == [0, 10, 20, 40, 80, 160, 320, 500, 500]
-    turn.be_patient(among_others=False)
+    turn.lengthen_queue_wait(among_others=False)
     assert turn.queue_wait_ms == 10
 
 
@@ -164,6 +164,6 @@ def test_a_costly_look_is_taken_less_often_but_one_late_answer_is_none(
         return []
 
     monkeypatch.setattr(lock_wait, "find_blockers", find_slowly)
-    late, costly = turn.look_at_blockers(), turn.look_at_blockers()
+    late, costly = turn.read_locks(), turn.read_locks()
     assert 20 <= late <= 30
     assert costly >= 500
