@@ -79,12 +79,8 @@ def next_after_success(output: Mapping[str, Any], command: Callable[..., str]) -
 
 
 def next_after_failure(ending: Ending, command: Callable[..., str]) -> list[str]:
-    kind = getattr(errors, ending.error or "", None)
-    lines = []
-    if kind is errors.PlanChangedError:
-        lines = [command(ACTION="plan", PLAN_HASH="", RECORD="")]
-    elif kind is None or kind.retryable:
-        lines = [command()]
+    # The function's own texts end in the command to type next.
+    lines = [] if hasattr(errors, ending.error or "") else [command()]
     if ending.arn:
         lines += [f"aws stepfunctions get-execution-history --execution-arn {ending.arn}"]
     return lines

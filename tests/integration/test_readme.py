@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pg_hotfix import errors
+from pg_hotfix.change.blocker import name_blockers
+from pg_hotfix.next_command import commands_after
+from pg_hotfix.request import parse_request
 from tests.conftest import HOTFIX
 from tests.integration.test_prisma import CREATE
-from tests.samples import BLOCKER
+from tests.samples import FOUND_BLOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,11 +119,21 @@ def test_the_errors_shown_are_real_texts() -> None:
     excerpt = "LINE 2: ALTER TABLE public.orders ADD COLUMN IF NOT EXISTS note txt\n" + " " * 64 + "^"
     texts = [
         errors.lock_busy(
-            HOTFIX, "public.drivers", [BLOCKER], count=1, see="", waited_ms=30_000, attempts=1, stalled_ms=0
+            HOTFIX,
+            "public.drivers",
+            "applied",
+            name_blockers([FOUND_BLOCKER], 1),
+            elsewhere=True,
+            further=False,
+            lock_wait_ms=30_000,
+            longest_stall_ms=0,
         ),
         errors.mismatch(HOTFIX, [mismatch]),
         errors.sql_refused("20260301101500_add_orders_note", "42704", 'type "txt" does not exist', excerpt),
     ]
+    commands = commands_after(parse_request({"hotfix": HOTFIX, "action": "apply"}), "pg-hotfix-prod")
+    for error in texts:
+        error.add_command(commands)
     assert block_after("errors") == "\n".join(f"{type(error).__name__}: {error}\n" for error in texts)
     rating, missing = "20260301101500_add_drivers_rating", mismatch | {"actual": "missing"}
     added = 'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS "active_since" timestamp with time zone null'
@@ -133,8 +147,16 @@ def test_the_errors_shown_are_real_texts() -> None:
             others=False,
         ),
         "schema differs": errors.schema_differs(
-            "kaviar", 5, [missing], [], [("add_drivers_active_since", added)], rest=False
+            "kaviar",
+            "of 5 columns 1 missing, 0 different",
+            ["\n".join([f"  {missing['name']}", *errors.compared(missing, "    ")])],
+            0,
+            [f"  ./pg-hotfix new add_drivers_active_since --sql {shlex.quote(added)}"],
+            [missing],
+            rest=False,
         ),
     }
     for mark, error in others.items():
+        event = {"action": "gate"} if mark == "schema differs" else {"hotfix": rating, "action": "revert"}
+        error.add_command(commands_after(parse_request(event), "pg-hotfix-prod"))
         assert block_after(mark) == f"{type(error).__name__}: {error}\n"

@@ -46,21 +46,21 @@ EXAMPLE = "make new NAME=add_drivers_rating SQL='ALTER TABLE drivers ADD COLUMN 
         (
             {"NAME": "a", "HOTFIX_SQL": f"BEGIN; {SQL}; COMMIT"},
             (
-                "The SQL holds transaction control (BEGIN). Leave it out: the whole file runs in one transaction, which"
-                " is committed only after the proof."
+                "The SQL contains transaction control (BEGIN). Remove it: the whole file runs in one transaction,"
+                " which is committed only after the proof."
             ),
         ),
         (
             {"NAME": "a", "HOTFIX_SQL": f"\\c kaviar\n{SQL}"},
-            "The SQL holds a psql meta-command (\\). Write plain SQL: the function is not psql.",
+            "The SQL contains a psql meta-command (\\). Write plain SQL: the function is not psql.",
         ),
         (
             {"NAME": "a", "HOTFIX_SQL": "-- nothing"},
-            "The SQL holds no statement. Write the ALTER TABLE below its expect lines.",
+            "The SQL contains no statement. Write the ALTER TABLE below its expect lines.",
         ),
         (
             {"NAME": "a", "HOTFIX_SQL": f"{SQL} DEFAULT 'x"},
-            "The SQL holds a string, name or comment that does not end (line 1). Close it.",
+            "The SQL contains a string, name or comment that does not end (line 1). Close it.",
         ),
     ],
 )

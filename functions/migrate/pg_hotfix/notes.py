@@ -75,7 +75,7 @@ def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[st
     granted = ", ".join(f"{right} ({', '.join(map(quoted, lacking))})" for right, lacking in sorted(rights.items()))
     text = (
         f"{role} has {' and '.join(sorted(rights))} on single columns of {expectation.qualified_table}, but not on "
-        f"{names}. PostgreSQL refuses the statements of {role} that name it (42501). {when}:  "
+        f"{names}. PostgreSQL refuses its statements that name it (42501). {when}:  "
         f"GRANT {granted} ON {expectation.table_in_sql} TO {grantee};"
     )
     return {"code": "column_grants", "text": text}

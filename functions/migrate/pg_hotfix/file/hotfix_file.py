@@ -176,14 +176,13 @@ def load_schema(sql_dir: Path) -> ExpectedSchema | None:
 
 
 def read_packaged[File: PackagedFile](path: Path, parse: Callable[[bytes], File]) -> File:
-    refuse = errors.bad_list if path.name == ExpectedSchema.file else errors.bad_file
     try:
         return parse(path.read_bytes())
     except Unreadable as error:
-        raise refuse(path.name, error.what, error.advice) from None
+        raise errors.bad_file(path.name, error.what, error.advice) from None
     except OSError as error:
         advice = "Make it a file that everybody may read (chmod 644)."
-        raise refuse(path.name, f"cannot be read ({error.strerror})", advice) from error
+        raise errors.bad_file(path.name, f"cannot be read ({error.strerror})", advice) from error
 
 
 def as_revert(hotfix: Hotfix) -> Hotfix:
