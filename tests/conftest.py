@@ -323,8 +323,8 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """The text of the failure, without its last line."""
-        return str(self.error).rpartition("\n")[0]
+        """The text of the failure, without its last line; "None" if there was no failure."""
+        return str(self.error).rpartition("\n")[0] or str(self.error)
 
     @property
     def then(self) -> str:

@@ -66,7 +66,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize(("sql", "expectation", "way_back", "line"), PLACES.values(), ids=PLACES)
-def test_it_is_found_wherever_it_would_be_sent(
+def test_a_missing_character_is_found_wherever_it_would_be_sent(
     invoke: Invoke,
     database: Database,
     write_hotfix: WriteHotfix,

@@ -162,7 +162,7 @@ def test_of_two_triggers_that_may_have_refused_neither_is_blamed(
         "DROP TRIGGER first ON public.drivers;"
         "CREATE TRIGGER first BEFORE UPDATE ON public.drivers FOR EACH ROW EXECUTE FUNCTION public.forbid()"
     )
-    assert invoke("apply", hotfix_id).text.startswith(f"The function public.forbid(), which {CHANGE} runs, refused it")
+    assert invoke("apply", hotfix_id).text.startswith(f"The function public.forbid(), which {CHANGE} calls, refused")
 
 
 def test_a_function_that_the_file_calls_is_named(invoke: Invoke, database: Database, write_hotfix: WriteHotfix) -> None:

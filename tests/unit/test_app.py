@@ -265,7 +265,7 @@ def test_the_metrics_of_one_failure_are_not_counted_again_with_the_next(call: Ca
     assert [call({}).metric("Failed") for _ in range(3)] == [1, 1, 1]
 
 
-def test_of_a_defect_the_line_says_only_where_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_of_a_defect_says_only_where_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("Kq7-planted")
 
@@ -379,13 +379,13 @@ def test_the_result_is_summed_up_in_a_sentence(report: Report, summary: str) -> 
         ),
     ],
 )
-def test_what_matters_of_prismas_history_is_added(history: History, added: str) -> None:
+def test_the_summary_has_what_matters_of_prismas_history(history: History, added: str) -> None:
     summary = "public.drivers.name already as expected; nothing was run."
     assert app.summarise(Report("already_applied", (THERE,), {}, history=history)) == summary + added
 
 
 @pytest.mark.parametrize("state", ["recorded", "other_checksum", "not_recorded", "rolled_back"])
-def test_what_prisma_will_not_bring_back_is_said_after_a_revert(state: str) -> None:
+def test_the_summary_of_a_revert_says_what_prisma_will_not_bring_back(state: str) -> None:
     history = History("public._prisma_migrations", state, "")
     said = " public._prisma_migrations still has it as applied: no prisma migrate deploy will bring it back."
     added = said if state in ("recorded", "other_checksum") else ""

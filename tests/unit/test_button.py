@@ -235,7 +235,7 @@ def test_without_any_file_it_says_so(
     assert "The function has no hotfix" in dashboard.call().text
 
 
-def test_it_describes_itself_with_its_parameters_in_yaml() -> None:
+def test_the_widget_describes_itself_with_its_parameters_in_yaml() -> None:
     described = button.lambda_handler({"describe": True}, context_of())
     (example,) = [part.partition("```")[0] for part in described.split("``` yaml\n")[1:]]
     assert set(yaml.safe_load(example)) == {"hotfix"}

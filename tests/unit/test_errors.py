@@ -73,7 +73,7 @@ def test_the_names_are_the_contract_and_only_some_may_be_retried() -> None:
     assert {error.__name__ for error in HotfixError.__subclasses__() if error.retryable} == RETRIED
 
 
-def test_no_error_has_a_child_that_a_state_machine_would_not_match() -> None:
+def test_no_error_has_a_subclass_that_a_state_machine_would_not_match() -> None:
     assert [error for error in HotfixError.__subclasses__() if error.__subclasses__()] == []
 
 
@@ -309,7 +309,7 @@ def test_a_text_says_what_happened_what_is_and_what_to_do(error: HotfixError, te
 
 
 @pytest.mark.parametrize("error", [error for error, _ in TEXTS])
-def test_a_text_neither_begs_nor_wonders(error: HotfixError) -> None:
+def test_a_text_has_no_please_and_no_vague_words(error: HotfixError) -> None:
     assert not re.search(r"\b(please|sorry|oops|something went wrong|failed to|unable to)\b", str(error), re.IGNORECASE)
     assert not re.search(r"[^.:;\n] {2,}\S", re.sub(r"^  \S+ +", "", str(error), flags=re.MULTILINE))
 

@@ -110,11 +110,10 @@ def apply(
         try:
             table = find_history(session, hotfix)
             before = look(session, hotfix)
-            books = plan_recording(hotfix, table, record_only=before.matches) if record else None
-            lock_wait.bookkeeping = books
+            lock_wait.bookkeeping = plan_recording(hotfix, table, record_only=before.matches) if record else None
             # Otherwise the history is read last, so that the attempt follows the look at once.
             history = (
-                read_history(session, hotfix, table, is_there=before.matches, bookkeeping=books)
+                read_history(session, hotfix, table, is_there=before.matches, bookkeeping=lock_wait.bookkeeping)
                 if record or before.matches
                 else None
             )
@@ -130,8 +129,8 @@ def apply(
         if is_to_record and history:
             refuse_unrecordable(session, hotfix, table, history)
         else:
-            lock_wait.bookkeeping = books = None
-        job = Job(hotfix, before, books)
+            lock_wait.bookkeeping = None
+        job = Job(hotfix, before, lock_wait.bookkeeping)
         if altered := attempt(lock_wait, job):
             return report_change(lock_wait, job, altered, look_again(session, hotfix, reconnect))
 

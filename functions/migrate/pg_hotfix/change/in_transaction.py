@@ -77,7 +77,7 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
         waited_ms, text, rows = run_under_lock(session, job, queue_wait_ms, judge_here=judge_here)
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
-            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{keep_books_sql(session, job.bookkeeping)}")
+            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{bookkeeping_sql(session, job.bookkeeping)}")
     except NotAsExpected as error:
         session.roll_back()
         try:
@@ -97,10 +97,10 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
         return NotYet(late=True)
     except (LockNotAvailable, Replaced) as error:
         # Of several tables or partitions the first ones are locked while the attempt waits for the next.
-        alone = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
+        one_table = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
             column.found.has_children for column in before.columns
         )
-        harmless = before.is_done or (alone and not queue_wait_ms and not session.lock_held)
+        harmless = before.is_done or (one_table and not queue_wait_ms and not session.lock_held)
         stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
         if isinstance(error, LockNotAvailable) and session.lock_held:
@@ -125,14 +125,14 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
     and the rows. If all columns are as expected before, no SQL is run and no table is locked."""
     # The file's own statements may need locks on further tables. They wait a little for these, but not for long, since
     # the first lock is held by then.
-    hotfix, before, books = job.hotfix, job.before, job.bookkeeping
+    hotfix, before, bookkeeping = job.hotfix, job.before, job.bookkeeping
     lock_timeout_ms = queue_wait_ms or SHORTEST_ATTEMPT_MS
     further_ms = min(lock_timeout_ms, USUAL_ATTEMPT_MS)
     # `lock_timeout` counts for each lock; this limits the locking of a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
     # The proof and COMMIT have their share, too; and so have the queries of the history, and of the columns before
     # revert lines.
-    others = 2 + bool(books) + before.reverting
+    others = 2 + bool(bookkeeping) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
     read = session.sql_or_execute(catalog.read_columns_sql(session, hotfix.expectations, before.types))
     prove = ""
@@ -140,9 +140,9 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
         prove = (
             f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true),"
             " pg_catalog.set_config('row_security', 'off', true);"
-            f"{read};{keep_books_sql(session, books)}COMMIT"
+            f"{read};{bookkeeping_sql(session, bookkeeping)}COMMIT"
         )
-    locks = f", {books.take_lock};{books.lock_table}" if books else ";"
+    locks = f", {bookkeeping.take_lock};{bookkeeping.lock_table}" if bookkeeping else ";"
     if not before.is_done:
         locks += f"{lock_tables_sql(before, nowait=not queue_wait_ms)};"
     unchanged = ""
@@ -170,14 +170,14 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
     )
     waited_ms = rows[1][0]
     if not judge_here:
-        return waited_ms, rows[-2 if books else -1][0], rows
+        return waited_ms, rows[-2 if bookkeeping else -1][0], rows
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query(catalog.read_columns_sql(session, hotfix.expectations, types))
     return waited_ms, text, rows
 
 
-def keep_books_sql(session: Session, books: Bookkeeping | None) -> str:
-    return f"{session.sql_or_execute(books.sql)};" if books else ""
+def bookkeeping_sql(session: Session, bookkeeping: Bookkeeping | None) -> str:
+    return f"{session.sql_or_execute(bookkeeping.sql)};" if bookkeeping else ""
 
 
 def judge(hotfix: Hotfix, before: Seen, text: str) -> tuple[Column, ...]:

@@ -44,7 +44,7 @@ def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, record_only: b
     resolve = f" resolved AS (UPDATE {table.in_sql} SET rolled_back_at = pg_catalog.now() WHERE id IN {failed}),"
     if not table.updatable:
         is_right, resolve = f"{is_right} AND NOT EXISTS {failed}", ""
-    return keep_books(
+    return make_bookkeeping(
         table,
         "WITH own AS (SELECT id, checksum, finished_at"
         f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)} AND rolled_back_at IS NULL),{resolve}"
@@ -73,14 +73,14 @@ def plan_absence(hotfix: Hotfix, table: HistoryTable | None) -> Bookkeeping | No
     hotfix would never add the column again. None without a history."""
     if table is None:
         return None
-    return keep_books(
+    return make_bookkeeping(
         table,
         f"SELECT CASE WHEN EXISTS (SELECT FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
         f" AND finished_at IS NOT NULL AND rolled_back_at IS NULL) THEN '{HISTORY_BUSY}0' ELSE '0' END::int",
     )
 
 
-def keep_books(table: HistoryTable, sql: str, lock_table: str = "", *, record_only: bool = False) -> Bookkeeping:
+def make_bookkeeping(table: HistoryTable, sql: str, lock_table: str = "", *, record_only: bool = False) -> Bookkeeping:
     return Bookkeeping((table.schema, TABLE), take_lock_sql(), IS_ADVISORY_LOCK, sql, lock_table, record_only)
 
 

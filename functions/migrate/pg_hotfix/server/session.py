@@ -257,8 +257,12 @@ class Session:
         """Returns how long each of `count` statements may take, in ms. Before PostgreSQL 17 that is a share, because
         there nothing limits the transaction as a whole, and the server runs a message to its end even if the client is
         gone."""
-        alone = self.facts.version_number >= 170000
-        return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
+        has_transaction_timeout = self.facts.version_number >= 170000
+        return (
+            self.limits.statement_timeout_ms
+            if has_transaction_timeout
+            else max(1, self.limits.statement_timeout_ms // count)
+        )
 
     def read_clock(self) -> None:
         """The server's clock was read again, since an administrator may have set it."""
