@@ -126,8 +126,9 @@ bench-locks: .venv/ready .local/bench/ready ## Compare how tools stall others, i
 		$(if $(BUSY_RUNS),--busy-runs $(BUSY_RUNS))
 
 .PHONY: reference
-reference: .venv/ready ## Write the parameters in docs/deploy.md again, from template.yaml
-	@$(PYTHON) -m laptop.reference
+reference: .venv/ready ## Write what docs/deploy.md and docs/reference.md take from template and code again
+	@$(PYTHON) -m laptop.deploy_page
+	@$(PYTHON) -m laptop.reference_page
 
 .PHONY: requirements
 requirements: .venv/ready ## Compile requirements/*.txt again; COMPILE=--upgrade takes newer versions

@@ -55,7 +55,7 @@ def take(page: Page, path: Path) -> None:
 
 
 def grant_sight(server: Server) -> None:
-    """The function sees what a blocker does, as the README proposes, and how large the table is."""
+    """The function sees what a blocker does, as docs/deploy.md proposes, and how large the table is."""
     with server.connect(DATABASE) as admin:
         admin.run(f"GRANT pg_read_all_stats TO {APPLICATION}")
         admin.run("ANALYZE drivers")

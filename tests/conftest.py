@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -55,6 +56,8 @@ ROOM_BYTES = 4 * 2**30
 # What nobody else may write to: each worker of pytest-xdist has a name.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 STATE = PROJECT / ".local" / "tests" / WORKER
+# As every text of a failure does.
+ENDS_IN_A_COMMAND = re.compile(r"\S\n[A-Z][^\n:]+:  \./pg-hotfix [^\n]+$")
 OUTSIDE_TRANSACTIONS = """SELECT pid, query, query_start FROM pg_stat_activity
 WHERE application_name = 'pg-hotfix' AND datname = current_database() AND state = 'idle'"""
 
@@ -320,7 +323,13 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        return str(self.error)
+        """The text of the failure, without its last line; "None" if there was no failure."""
+        return str(self.error).rpartition("\n")[0] or str(self.error)
+
+    @property
+    def then(self) -> str:
+        """The last line of the text: the command to type next."""
+        return str(self.error).rpartition("\n")[2]
 
     @property
     def line(self) -> dict[str, Any]:
@@ -404,6 +413,7 @@ def call(capsys: pytest.CaptureFixture[str], no_secret_in_output: list[str]) -> 
         except Exception as raised:  # noqa: BLE001 - every failure is looked at by the test
             error = raised
             no_secret_in_output.append("".join(traceback.format_exception(raised)))
+        assert error is None or ENDS_IN_A_COMMAND.search(str(error)), error
         printed = capsys.readouterr()
         no_secret_in_output.extend([printed.out, printed.err, json.dumps(response)])
         lines = [json.loads(line) for line in printed.out.split("\n") if line]

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable
 
 from cli.author.scratch import Scratch, Table
-from pg_hotfix.errors import quoted
 from pg_hotfix.file.hotfix_file import Hotfix
 from pg_hotfix.promises.column import catalog
 from pg_hotfix.promises.column.line import Expectation
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.session import Session
 
 type Name = tuple[str, str, str]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pg8000.native
 
 from cli.author.scratch import Scratch, Table
-from pg_hotfix.errors import quoted, string
+from pg_hotfix.quoting import quoted, string
 
 ROWS = 12_000
 

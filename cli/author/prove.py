@@ -17,9 +17,10 @@ from cli.show import console
 from laptop.errors import LocalError
 from laptop.places import PROJECT, shown
 from laptop.postgres import Server
-from pg_hotfix.errors import HotfixError, quoted
+from pg_hotfix.errors import HotfixError
 from pg_hotfix.file.hotfix_file import Hotfix, as_revert, load_hotfix
 from pg_hotfix.hotfix import apply, revert
+from pg_hotfix.quoting import quoted
 from pg_hotfix.report import Report
 
 SQUAWK = Path(sys.executable).parent / "squawk"

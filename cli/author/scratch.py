@@ -20,8 +20,8 @@ from laptop.incident import Login
 from laptop.places import PROJECT, STATE, shown
 from laptop.postgres import Server, running_server
 from laptop.psql import psql_command, psql_environment
-from pg_hotfix.errors import quoted
 from pg_hotfix.promises.column.line import written
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.credentials import Target
 from pg_hotfix.server.limits import derive_limits
 from pg_hotfix.server.session import Session, open_session

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pg8000.native
 
-from pg_hotfix.errors import quoted, string
+from pg_hotfix.quoting import quoted, string
 
 if TYPE_CHECKING:
     from cli.author.scratch import Scratch, Table

@@ -55,7 +55,7 @@ def show_output(output: Mapping[str, Any]) -> None:
     seen = next(output[name] for name in ("verify", "apply", "plan") if name in output)
     show.show_columns(seen["objects"])
     for blocker in seen["blockers"]:
-        show.show_text(f"In the way: {errors.describe_blocker(blocker)}", "yellow")
+        show.show_text(f"In the way: {blocker['text']}", "yellow")
     history = seen.get("prisma")
     if history and history["state"] != "no_history":
         show.show_text(f"The next prisma migrate deploy: {history['next_deploy']}")
@@ -80,12 +80,8 @@ def next_after_success(output: Mapping[str, Any], order: Order) -> list[str]:
 
 
 def next_after_failure(ending: Ending, order: Order) -> list[str]:
-    kind = getattr(errors, ending.error or "", None)
-    lines = []
-    if kind is errors.PlanChangedError:
-        lines = [order.look_again()]
-    elif kind is None or kind.retryable:
-        lines = [order.command()]
+    # The function's own texts end in the command to type next.
+    lines = [] if hasattr(errors, ending.error or "") else [order.command()]
     if ending.arn:
         lines += [f"aws stepfunctions get-execution-history --execution-arn {ending.arn}"]
     return lines

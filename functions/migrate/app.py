@@ -1,4 +1,4 @@
-"""The Lambda function: translates events into requests, and reports into responses, one log line and metrics."""
+"""The Lambda function: turns an event into a request, and a report into a response, one log line and metrics."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pg_hotfix import hotfix
 from pg_hotfix.errors import HotfixError, LockBusyError, defect
 from pg_hotfix.file.hotfix_file import count_columns
 from pg_hotfix.history.prisma import OTHER_CHECKSUM, RECORDED
+from pg_hotfix.next_command import commands_after
 from pg_hotfix.promises.column.catalog import TABLE_KINDS
 from pg_hotfix.request import parse_request
 from pg_hotfix.results import read_result
 from pg_hotfix.server.limits import elapsed_ms
-from pg_hotfix.settings import read_settings
+from pg_hotfix.settings import read_settings, read_stack_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,11 +40,12 @@ metrics.set_default_dimensions(environment=os.environ.get("ENVIRONMENT") or "uns
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
-    """The request in `event` was fulfilled; returns the response that the README shows. Any failure is an exception,
-    whose class name state machines match. Exactly one line, `hotfix finished` or `hotfix failed`, was logged.
+    """The request in `event` was fulfilled; returns the response that docs/reference.md describes. Any failure is an
+    exception, whose class name state machines match. Exactly one line, `hotfix finished` or `hotfix failed`, was
+    logged.
 
     Raises:
-        HotfixError: see errors.py.
+        HotfixError: see errors.py. Its text ends in the command to type next.
     """
     started_at, started = datetime.now(UTC), time.monotonic()
     request: Request | None = None
@@ -54,13 +56,14 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
         response = respond(report)
     except Exception as error:
         failure = error if isinstance(error, HotfixError) else defect(error, place_of(error))
+        failure.add_command(commands_after(request, read_stack_name(os.environ)))
         duration_ms = elapsed_ms(started)
         count_failure(failure, duration_ms)
         facts = describe_failure(failure) | describe_run(request, context, started_at, duration_ms)
         logger.error("hotfix failed", **facts)
         if failure is error:
             raise
-        raise failure from None  # Nobody has checked the original's text for secrets, and Lambda would log it.
+        raise failure from None  # The original's text may hold a secret, and Lambda would log it.
     duration_ms = elapsed_ms(started)
     count_success(report, duration_ms)
     response |= describe_run(request, context, started_at, duration_ms)
@@ -69,7 +72,7 @@ def lambda_handler(event: object, context: LambdaContext) -> dict[str, Any]:
 
 
 def respond(report: Report) -> dict[str, Any]:
-    # Thousands of columns that are as expected do not belong into a log line.
+    # A gate that has passed may have thousands of columns: too many for a log line.
     shown = [] if report.result == "passed" else report.columns
     return {
         "summary": summarise(report),
@@ -95,7 +98,7 @@ def respond(report: Report) -> dict[str, Any]:
 
 
 def summarise(report: Report) -> str:
-    """The result in a sentence, for whoever reads the raw response, and what matters of Prisma's history."""
+    """The result in a sentence, and what follows from Prisma's history."""
     history, sentences = report.history, [summarise_result(report)]
     if history and history.recorded_here:
         sentences.append(f"Recorded in {history.table}.")
@@ -113,16 +116,16 @@ def summarise_result(report: Report) -> str:
             changed = ", ".join(column.expectation.name for column in report.columns if column.changed_here)
             return f"{changed} applied, committed and proved; the lock was held for {report.lock_held_ms} ms."
         case "already_applied":
-            if report.lock_held_ms:  # Another run was faster; whatever else the file says was run.
-                return f"{names} already as expected when the lock was granted; the file was run all the same."
+            if report.lock_held_ms:  # Another run changed it first.
+                return f"{names} already as expected when the lock was granted; the file was run as well."
             return f"{names} already as expected; nothing was run."
         case "reverted":
             dropped = ", ".join(column.expectation.name for column in report.columns if column.changed_here)
-            forced = " Forced: nobody has looked at the rows." if report.forced else ""
+            forced = " Forced: the rows were not checked." if report.forced else ""
             held = f"the lock was held for {report.lock_held_ms} ms."
             return f"{dropped} dropped, committed and proved gone; {held}{forced}"
         case "already_reverted":
-            return f"{names} not there; nothing was run."
+            return f"{names} already missing; nothing was run."
         case "would_apply":
             missing = ", ".join(column.expectation.name for column in report.columns if not column.matches)
             way = (
@@ -131,7 +134,7 @@ def summarise_result(report: Report) -> str:
                 else "nobody is in the way now"
             )
             unknown = (
-                "; a type does not exist (yet)" if any("(no such type)" in c.expected for c in report.columns) else ""
+                "; a type does not exist yet" if any("(no such type)" in c.expected for c in report.columns) else ""
             )
             return f"{missing} missing{unknown}; apply would run the file; {way}."
         case "verified":
@@ -143,7 +146,7 @@ def summarise_result(report: Report) -> str:
 
 
 def describe_steps(report: Report) -> list[dict[str, Any]]:
-    """The file's one step, of a run that is about one: whether it was needed, and what was done under which locks."""
+    """The file's one step: whether it was needed, and what was done under which locks. Empty where none could run."""
     if report.result not in ("would_apply", "applied", "already_applied", "reverted", "already_reverted"):
         return []
     needed = report.result in ("would_apply", "applied", "reverted")
@@ -165,15 +168,15 @@ def describe_steps(report: Report) -> list[dict[str, Any]]:
 
 
 def describe_tables(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Each table once. The sizes are the server's estimates as of its last VACUUM or ANALYZE; -1 rows: never."""
+    """Each table once. Sizes are the server's estimates since its last VACUUM or ANALYZE; -1 rows means never."""
     tables = {
         column.expectation.qualified_table: {
             "schema": column.expectation.schema,
             "table": column.expectation.table,
-            "kind": TABLE_KINDS.get(column.relation_kind or ""),
-            "owner": column.owner,
-            "estimated_rows": column.estimated_rows,
-            "estimated_bytes": column.estimated_bytes,
+            "kind": TABLE_KINDS.get(column.found.relation_kind or ""),
+            "owner": column.found.owner,
+            "estimated_rows": column.found.estimated_rows,
+            "estimated_bytes": column.found.estimated_bytes,
         }
         for column in columns
     }
@@ -183,8 +186,8 @@ def describe_tables(columns: Sequence[Column]) -> list[dict[str, Any]]:
 def describe_run(
     request: Request | None, context: LambdaContext, started_at: datetime, duration_ms: float
 ) -> dict[str, Any]:
-    """Who asked for what, when. `requested_by`, `reason` and `caller` are self-declared: IAM and CloudTrail know who
-    really called."""
+    """Who asked for what, and when. `requested_by`, `reason` and `caller` are self-declared: CloudTrail knows who
+    called."""
     return {
         "hotfix": request.hotfix if request else None,
         "action": request.action if request else None,
@@ -193,7 +196,7 @@ def describe_run(
         "reason": request.reason if request else None,
         "request_id": context.aws_request_id,
         "started_at": started_at.isoformat(timespec="milliseconds"),
-        # As a number, too: Step Functions can't make one of a date, and asks the application's log from here on.
+        # A number as well: Step Functions searches the application's log from here on, and cannot convert a date.
         "finished_at_ms": time.time_ns() // 1_000_000,
         "duration_ms": round(duration_ms),
     }

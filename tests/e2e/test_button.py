@@ -180,11 +180,11 @@ def test_who_is_in_the_way_is_told_before_and_while_it_tries(dashboard: Dashboar
         dashboard.press("Apply to local")
         dashboard.see_in_popup("pg-hotfix · local")
         dashboard.press_until("Look again", "Apply: LockBusyError, tried")
-        dashboard.see_in_popup("It tries again by itself after LockBusyError:")
+        dashboard.see_in_popup("The state machine tries again after LockBusyError:")
         dashboard.see_in_popup(f"In the way: pid {pid} ({database.user}, nightly-report)")
         dashboard.press("Close")
         dashboard.press("Refresh")
-        dashboard.see("An apply runs, asked for by somebody.")
+        dashboard.see("Somebody has started an apply.")
         assert dashboard.page.get_by_role("button", name="Apply to local").count() == 0
         assert database.run(COLUMN) == [[0]]
     dashboard.press("Show its progress")
@@ -200,7 +200,7 @@ def test_a_failure_is_shown_as_one(dashboard: Dashboard, database: Database) -> 
     dashboard.see_in_popup("MismatchError")
     dashboard.press("Close")
     dashboard.press("Refresh")
-    dashboard.see("✗ The look failed")
+    dashboard.see("✗ The plan failed")
     dashboard.see("Failed: MismatchError")
     assert dashboard.page.locator("#widget").get_by_text("✓").count() == 0
 

@@ -430,7 +430,7 @@ def test_a_verify_that_fails_after_an_apply_does_not_hide_what_was_committed(
     assert ended.execution.cause is not None
     before, what, *_ = ended.execution.cause.split("\n")
     assert before.startswith(f"Before this failure the apply answered: {COLUMN} applied, committed and proved; ")
-    assert what == f"{COLUMN} is not there, though {HOTFIX} expects it. Nothing was changed."
+    assert what == f"{COLUMN} is missing; {HOTFIX} expects it. Nothing was changed."
 
 
 # What is tried again
@@ -472,7 +472,7 @@ def test_a_database_that_cannot_be_reached_is_tried_nine_times(
     assert ended.verdict == ("FAILED", "DatabaseUnavailableError")
     assert ended.steps.count("Plan: DatabaseUnavailableError") == 9
     assert ended.execution.cause is not None
-    assert "Run the same request again" in ended.execution.cause
+    assert f"\nRun it again:  ./pg-hotfix plan {HOTFIX}" in ended.execution.cause
 
 
 def test_a_function_that_dies_while_it_waits_is_run_again(

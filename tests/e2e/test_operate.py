@@ -152,7 +152,7 @@ def test_a_plan_is_told_in_words_with_the_line_to_type_next(account: Account, tm
         "would_apply\n"
         f"   {SUMMARY}\n"
         "   public.drivers.active_since  expected: timestamp with time zone null, found: missing\n"
-        "   In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, "
+        "   In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s (idle in transaction), "
         "ACCESS SHARE on public.drivers.\n"
         f"   plan_hash {PLAN_HASH}\n"
         f"   {SQL}\n"
@@ -222,7 +222,7 @@ def test_an_apply_of_another_plan_is_refused_with_the_lines_to_type(account: Acc
     assert result.returncode != 0
     words = result.stderr.splitlines()
     assert words[0].startswith(f"An apply of {HOTFIX}, asked for by ana, has been running since ")
-    assert words[0].endswith("; it is bound to another plan than yours, or does less. Nothing was started.")
+    assert words[0].endswith(" UTC. It uses another plan than yours, or does less. Nothing was started.")
     assert words[1:4] == [
         f"When it has ended, look again:  {PROGRAM} plan {HOTFIX} --env prod",
         f"To follow it until then:  {PROGRAM} apply {HOTFIX} --env prod",

@@ -161,7 +161,7 @@ def test_a_good_way_back_is_proved(check: Check, sql: str) -> None:
         (
             "ALTER TABLE drivers DROP n, DROP email",
             "file",
-            "that does more than drop the expected columns (ALTER TABLE",
+            "the SQL does more than drop the expected columns (ALTER TABLE",
         ),
     ],
 )
@@ -184,7 +184,7 @@ NO_N = 'column "n" not found in data type drivers'
 def test_a_way_back_that_leaves_a_trigger_for_the_column_is_caught(check: Check) -> None:
     failed = check(f"-- expect: column {N} integer null\n{REVERT}{ADD};\n{FUNCTION.format('NEW.n := 1;', 'INSERT')}")
     assert list(failed) == ["revert"]
-    assert failed["revert"].startswith("RevertRefusedError: What needs public.drivers.n would stay behind, so ")
+    assert failed["revert"].startswith("RevertRefusedError: Other objects need public.drivers.n, so ")
     assert "\n  -- revert: DROP FUNCTION IF EXISTS public.f();\n" in failed["revert"]
 
 

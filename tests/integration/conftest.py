@@ -74,5 +74,5 @@ def every_statement_is_safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[li
 @pytest.fixture(autouse=True)
 def time_to_see_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A revert has time to look at rows, however busy this machine is. A test of these limits sets its own."""
-    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 20_000)
-    monkeypatch.setattr(unused, "LOOK_UNDER_LOCK_MS", 20_000)
+    monkeypatch.setattr(unused, "LONGEST_READ_MS", 20_000)
+    monkeypatch.setattr(unused, "READ_UNDER_LOCK_MS", 20_000)

@@ -116,23 +116,23 @@ def ask(
 
 def no_connection(reason: str) -> str:
     return (
-        f"DatabaseUnavailableError: Cannot connect to the database kaviar at localhost:PORT ({reason})."
-        " Nothing was changed. Run the same request again; if it keeps failing, check that the instance is available"
-        " and that its security group lets the function in."
+        f"DatabaseUnavailableError: Cannot connect to the database kaviar at localhost:PORT ({reason}). Nothing was"
+        " changed. If it keeps failing, check that the instance is available and that its security group lets the"
+        " function in."
     )
 
 
 def tls_failed(reason: str) -> str:
     return (
-        f"TlsError: TLS with localhost:PORT failed: {reason}. No credentials were sent. Nothing was changed."
-        " The server must speak TLS 1.2 or later: check its ssl_min_protocol_version and what stands between."
+        f"TlsError: TLS with localhost:PORT failed: {reason}. No credentials were sent. Nothing was changed. The"
+        " server must speak TLS 1.2 or later: check its ssl_min_protocol_version, and what stands between."
     )
 
 
 CASES = {
-    "hangs up": (hang_up, no_connection("it ended the connection")),
+    "hangs up": (hang_up, no_connection("it closed the connection")),
     "resets": (reset, no_connection("Connection reset by peer")),
-    "answers nonsense": (say(b"\x00"), no_connection("it answered neither yes nor no to TLS")),
+    "answers nonsense": (say(b"\x00"), no_connection("its answer is not PostgreSQL's")),
     "falls silent": (say_and_wait(b""), no_connection("timed out")),
     "hangs up within TLS": (say_and_listen(b"S"), no_connection("the server closed it")),
     "hangs up within a record of TLS": (say_and_wait(b"S\x16\x03\x03\x00\x50ab"), no_connection("timed out")),
@@ -159,7 +159,7 @@ ENCRYPTED_CASES = {
     "speaks another protocol": (say(PLAINTEXT), no_connection("the server closed it")),
     "answers nonsense": (
         say(message(b"!", b"")),
-        no_connection("what came back is no PostgreSQL protocol (KeyError)"),
+        no_connection("the answer does not follow PostgreSQL's protocol (KeyError)"),
     ),
     "answers half a message": (say(STARTING_UP[:20]), no_connection("the server closed it")),
     "never ends its message": (say_and_wait(b"E\x7f\xff\xff\xff" + b"S"), no_connection("timed out")),
@@ -168,8 +168,8 @@ ENCRYPTED_CASES = {
         say(STARTING_UP),
         (
             "DatabaseUnavailableError: The server of the database kaviar at localhost:PORT takes no connections now"
-            " (57P03: the database system is starting up). Nothing was changed. Run the same request again; if it keeps"
-            " failing, look at the instance's events:  aws rds describe-events --source-type db-instance"
+            " (57P03: the database system is starting up). Nothing was changed. If it keeps failing, look at the"
+            " instance's events:  aws rds describe-events --source-type db-instance"
         ),
     ),
     "wants a login that nobody knows": (
@@ -201,7 +201,8 @@ def test_a_certificate_that_does_not_verify_is_described(
     ask: Callable[..., str], authority: trustme.CA, issue: Callable[[trustme.CA], trustme.LeafCert], reason: str
 ) -> None:
     assert ask(None, certificate=issue(authority)) == (
-        f"TlsError: The certificate of localhost:PORT does not verify: {reason}. No credentials were sent."
-        " Nothing was changed. Update the bundle (make update-ca-bundle) and deploy if RDS has a new root;"
-        " else find out who answers at this address."
+        f"TlsError: The certificate of localhost:PORT does not verify: {reason}. No credentials were sent. Nothing"
+        " was changed. If RDS has a new root certificate, update"
+        " functions/migrate/pg_hotfix/certificates/rds-ca-bundle.pem, and deploy. Otherwise find out who answers at"
+        " this address."
     )

@@ -168,9 +168,10 @@ def test_a_column_that_differs_is_told_apart(
         f"public.plain.a exists but is not what {hotfix_id} expects. Nothing was changed.\n"
         f"  expected  {expected}\n"
         f"  actual    {actual}\n"
-        "This is what is there. Correct the file if that is right:\n"
+        "ADD COLUMN IF NOT EXISTS keeps an existing column as it is. If the actual column is right, correct the"
+        " file:\n"
         f"  -- expect: column public.plain.a {actual}\n"
-        "or change the column by a migration of its own: a hotfix never rewrites an existing column."
+        "Otherwise change the column by a migration of its own."
     )
     corrected = write_hotfix("SELECT 1;", f"public.plain.a {actual}")
     assert invoke("verify", corrected).result == "verified"
@@ -233,6 +234,6 @@ def test_a_role_without_any_privilege_on_the_table_still_sees_the_column(
     outcome = invoke("verify", hotfix_id)
     assert outcome.error_name == "NotOwnerError"
     assert outcome.text == (
-        f"public.drivers.note is as expected, but {database.user} may not select it. Nothing was changed."
+        f"{database.user} lacks SELECT on public.drivers.note; the column itself is as expected. Nothing was changed."
         f' Grant it:  GRANT SELECT ON "public"."drivers" TO "{database.user}";'
     )

@@ -87,8 +87,8 @@ def test_a_secret_without_host_names_the_setting(invoke: Invoke, database: Datab
     outcome = invoke("check")
     assert outcome.error_name == "SecretError"
     assert outcome.text == (
-        f"The secret {arn} holds no host, and DB_HOST is not set. The database was not contacted."
-        " Set DB_HOST in the template's parameters and deploy."
+        f"The secret {arn} has no host, and DB_HOST is not set. Nothing was changed: the database was not contacted."
+        " Set DB_HOST in the template's parameters, and deploy."
     )
 
 
@@ -112,7 +112,7 @@ def test_a_malformed_secret_is_named_and_never_shown(invoke: Invoke, secrets_man
     outcome = invoke("check")
     assert outcome.error_name == "SecretError"
     assert outcome.text.startswith(f"The secret {arn} ")
-    assert "The database was not contacted." in outcome.text
+    assert "Nothing was changed: the database was not contacted." in outcome.text
 
 
 def test_a_debug_log_level_does_not_show_the_secret(invoke: Invoke, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,9 +126,9 @@ def test_a_missing_secret_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPat
     outcome = invoke("check")
     assert outcome.error_name == "SecretError"
     assert outcome.text == (
-        "Secrets Manager refused arn:aws:secretsmanager:sa-east-1:123456789012:secret:nowhere-AbCdEf"
-        " (ResourceNotFoundException). The database was not contacted."
-        " Correct DatabaseSecretArn in the template's parameters: the secret does not exist in this region."
+        "Secrets Manager refused to return arn:aws:secretsmanager:sa-east-1:123456789012:secret:nowhere-AbCdEf"
+        " (ResourceNotFoundException). Nothing was changed: the database was not contacted. The secret does not exist"
+        " in this region: correct DatabaseSecretArn in the template's parameters, and deploy."
     )
 
 
@@ -180,9 +180,9 @@ def test_a_denied_secret_names_the_permission(call: Callable[..., Outcome], endp
         outcome = call({"action": "check"})
     assert outcome.error_name == "SecretError"
     assert outcome.text == (
-        f"Secrets Manager refused {ARN} (AccessDeniedException). The database was not contacted."
-        " Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and kms:Decrypt in the"
-        f" policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}"
+        f"Secrets Manager refused to return {ARN} (AccessDeniedException). Nothing was changed: the database was not"
+        " contacted. Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and"
+        f" kms:Decrypt in the policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {ARN}"
     )
 
 
@@ -201,9 +201,9 @@ def test_an_unreachable_secrets_manager_names_the_missing_endpoint(
     outcome = call({"action": "check"})
     assert outcome.error_name == "SecretUnavailableError"
     assert outcome.text == (
-        f"Secrets Manager did not answer for {ARN} (EndpointConnectionError). The database was not contacted."
-        " A function in a VPC reaches it only through an interface endpoint or a NAT gateway: deploy with"
-        " CreateSecretsManagerEndpoint=true if the VPC has neither, else run the same request again."
+        f"Secrets Manager did not answer for {ARN} (EndpointConnectionError). Nothing was changed: the database was"
+        " not contacted. From a VPC the function reaches it only through an interface endpoint or a NAT gateway. If"
+        " the VPC has neither, deploy with CreateSecretsManagerEndpoint=true."
     )
 
 
@@ -231,9 +231,9 @@ def test_an_unreachable_database_is_named(invoke: Invoke, database: Database, se
     outcome = invoke("apply")
     assert outcome.error_name == "DatabaseUnavailableError"
     assert outcome.text == (
-        f"Cannot connect to the database {database.name} at localhost:{port} (Connection refused)."
-        " Nothing was changed. Run the same request again; if it keeps failing, check that the instance is available"
-        " and that its security group lets the function in."
+        f"Cannot connect to the database {database.name} at localhost:{port} (Connection refused). Nothing was"
+        " changed. If it keeps failing, check that the instance is available and that its security group lets the"
+        " function in."
     )
 
 
@@ -253,9 +253,10 @@ def test_a_certificate_of_another_authority_is_refused(
     outcome = invoke("apply")
     assert outcome.error_name == "TlsError"
     assert outcome.text == (
-        f"The certificate of localhost:{database.server.port} does not verify: unable to get local issuer certificate."
-        " No credentials were sent. Nothing was changed. Update the bundle (make update-ca-bundle) and deploy"
-        " if RDS has a new root; else find out who answers at this address."
+        f"The certificate of localhost:{database.server.port} does not verify: unable to get local issuer"
+        " certificate. No credentials were sent. Nothing was changed. If RDS has a new root certificate, update"
+        " functions/migrate/pg_hotfix/certificates/rds-ca-bundle.pem, and deploy. Otherwise find out who answers at"
+        " this address."
     )
 
 
@@ -269,8 +270,8 @@ def test_a_bundle_without_certificates_is_refused_before_anything_is_contacted(
     outcome = call({"action": "check"})
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
-        f"DB_CA_BUNDLE holds no readable certificates ({bundle}). Nothing was contacted and nothing was changed."
-        " Leave it out to use the packaged bundle of RDS."
+        f"DB_CA_BUNDLE has no readable certificates ({bundle}). Nothing was contacted and nothing was changed. Remove"
+        " this setting to use the packaged bundle of RDS."
     )
 
 
@@ -293,10 +294,10 @@ def test_a_certificate_of_another_name_is_refused(invoke: Invoke, database: Data
     outcome = invoke("apply")
     assert outcome.error_name == "TlsError"
     assert outcome.text == (
-        f"The server at 127.0.0.1:{database.server.port} presents another name's certificate:"
-        " IP address mismatch, certificate is not valid for '127.0.0.1'."
-        " No credentials were sent. Nothing was changed."
-        " Put the endpoint's own name into the secret or DB_HOST, not an IP address or an alias."
+        f"The server at 127.0.0.1:{database.server.port} presents a certificate for another name: IP address"
+        " mismatch, certificate is not valid for '127.0.0.1'. No credentials were sent. Nothing was changed. An IP"
+        " address or an alias is not in the certificate. Put the instance's own endpoint into the secret or DB_HOST:"
+        "  aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
     )
 
 
@@ -320,9 +321,9 @@ def test_a_server_without_tls_is_never_spoken_to_in_plaintext(
     outcome = invoke("apply")
     assert outcome.error_name == "TlsError"
     assert outcome.text == (
-        f"The server at localhost:{port} offers no TLS. No credentials were sent, and plaintext is never spoken."
-        " Nothing was changed. Turn TLS on at the server (RDS offers it always),"
-        " or correct the address in the secret or DB_HOST."
+        f"The server at localhost:{port} offers no TLS, and pg-hotfix never connects without it. No credentials were"
+        " sent. Nothing was changed. Turn TLS on at the server; RDS always offers it, so the address in the secret or"
+        " DB_HOST may be wrong."
     )
 
 
@@ -374,10 +375,10 @@ def test_a_wrong_password_is_refused_after_one_fresh_read(
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
         f"The database {database.name} at localhost:{database.server.port} refused the login of {database.user}"
-        f' (28P01: password authentication failed for user "{database.user}"), also with the secret read again.'
-        " Nothing was changed. The role does not exist, has another password, or its password has expired:"
-        f"  SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = '{database.user}';"
-        f"  Compare its password with the secret:  aws secretsmanager describe-secret --secret-id {arn}"
+        f' (28P01: password authentication failed for user "{database.user}"), also after the secret was read again.'
+        " Nothing was changed. The role does not exist, has another password, or its password has expired:  SELECT"
+        f" rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = '{database.user}';  Compare its password with the"
+        f" secret:  aws secretsmanager describe-secret --secret-id {arn}"
     )
 
 
@@ -407,9 +408,9 @@ def test_a_database_that_does_not_exist_is_named(invoke: Invoke, database: Datab
     outcome = invoke("check")
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
-        f"{database.user} can't connect to the database nowhere at localhost:{database.server.port}"
-        ' (3D000: database "nowhere" does not exist). Nothing was changed.'
-        " Correct dbname in the secret or DB_NAME. What there is:  SELECT datname FROM pg_catalog.pg_database;"
+        f"{database.user} cannot connect to the database nowhere at localhost:{database.server.port} (3D000: database"
+        ' "nowhere" does not exist). Nothing was changed. Correct dbname in the secret or DB_NAME. These databases'
+        " exist:  SELECT datname FROM pg_catalog.pg_database;"
     )
 
 
@@ -431,10 +432,10 @@ def test_a_database_that_is_closed_gets_the_line_that_opens_it(invoke: Invoke, d
     outcome = invoke("check")
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
-        f"The database {database.name} at localhost:{database.server.port} lets nobody in"
-        f' (55000: database "{database.name}" is not currently accepting connections). Nothing was changed.'
-        " Find out who closed it; a database whose DROP was interrupted can only be dropped. To open it: "
-        f' ALTER DATABASE "{database.name}" WITH ALLOW_CONNECTIONS true;'
+        f"The database {database.name} at localhost:{database.server.port} accepts no connections (55000: database"
+        f' "{database.name}" is not currently accepting connections). Nothing was changed. Find out who closed it; a'
+        f' database whose DROP was interrupted can only be dropped. To open it:  ALTER DATABASE "{database.name}"'
+        " WITH ALLOW_CONNECTIONS true;"
     )
     paste(database, outcome.text)
     assert invoke("check").result == "ready"
@@ -470,8 +471,8 @@ def test_too_many_connections_are_worth_a_retry_and_get_the_line_that_allows_mor
     assert outcome.line["retryable"] is True
     assert outcome.text == (
         f"The database {database.name} at localhost:{database.server.port} has no connection left for {database.user}"
-        f" (53300: {message.format(**names)}). Nothing was changed. Run the same request again; if it keeps failing,"
-        f' raise the {of_whom}\'s limit:  ALTER {of_whom.upper()} "{name}" CONNECTION LIMIT -1;'
+        f" (53300: {message.format(**names)}). Nothing was changed. If it keeps failing, raise the {of_whom}'s limit:"
+        f'  ALTER {of_whom.upper()} "{name}" CONNECTION LIMIT -1;'
     )
     paste(database, outcome.text)
     assert invoke("check").result == "ready"
@@ -483,8 +484,8 @@ def test_a_role_that_may_not_log_in_gets_the_line_that_lets_it(invoke: Invoke, d
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
         f"The database {database.name} at localhost:{database.server.port} refused the login of {database.user}"
-        f' (28000: role "{database.user}" is not permitted to log in), also with the secret read again.'
-        f' Nothing was changed. Let the role log in:  ALTER ROLE "{database.user}" LOGIN;'
+        f' (28000: role "{database.user}" is not permitted to log in), also after the secret was read again. Nothing'
+        f' was changed. Let the role log in:  ALTER ROLE "{database.user}" LOGIN;'
     )
     paste(database, outcome.text)
     assert invoke("check").result == "ready"
@@ -541,9 +542,9 @@ ADDRESS_AND_ROLE = 'for host "127.0.0.1", user "{user}", database "{name}", SSL 
             True,
             'Ident authentication failed for user "{user}"',
             (
-                "The server's pg_hba.conf chooses how this role logs in; pg-hotfix sends the secret's password and has"
-                " no client certificate. Compare its password with the secret: "
-                " aws secretsmanager describe-secret --secret-id {arn}"
+                "The server's pg_hba.conf chooses how this role logs in. pg-hotfix sends the secret's password, and"
+                " has no client certificate. Compare its password with the secret:  aws secretsmanager"
+                " describe-secret --secret-id {arn}"
             ),
         ),
     ],
@@ -559,8 +560,8 @@ def test_what_pg_hba_says_is_shown_with_its_own_advice(
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
         f"The database {database.name} at localhost:{database.server.port} refused the login of {database.user}"
-        f" (28000: {message.format(**names)}), also with the secret read again."
-        f" Nothing was changed. {advice.format(**names)}"
+        f" (28000: {message.format(**names)}), also after the secret was read again. Nothing was changed."
+        f" {advice.format(**names)}"
     )
 
 
@@ -573,9 +574,10 @@ def test_a_read_only_role_is_refused(invoke: Invoke, database: Database, action:
     outcome = invoke(action)
     assert outcome.error_name == "ReadOnlyDatabaseError"
     assert outcome.text == (
-        f"The database {database.name} at localhost:{database.server.port} can't be changed:"
-        f" default_transaction_read_only is on for {database.user}. Nothing was changed."
-        " Put the writer's endpoint into the secret or DB_HOST; after a failover, run the same request again."
+        f"The database {database.name} at localhost:{database.server.port} cannot be changed:"
+        f" default_transaction_read_only is on for {database.user}. Nothing was changed. After a failover, run it"
+        " again. If that fails as well, the address is not the writer's. Put the writer's endpoint into the secret or"
+        " DB_HOST:  aws rds describe-db-clusters --query 'DBClusters[].Endpoint'"
     )
 
 
@@ -617,9 +619,9 @@ def test_a_replica_is_refused(
         port = server.port
     assert {outcome.error_name for outcome in outcomes.values()} == {"ReadOnlyDatabaseError"}
     assert outcomes["apply"].text == (
-        f"The database postgres at localhost:{port} can't be changed: it is a replica, in recovery."
-        " Nothing was changed. Put the writer's endpoint into the secret or DB_HOST;"
-        " after a failover, run the same request again."
+        f"The database postgres at localhost:{port} cannot be changed: it is a replica, in recovery. Nothing was"
+        " changed. After a failover, run it again. If that fails as well, the address is not the writer's. Put the"
+        " writer's endpoint into the secret or DB_HOST:  aws rds describe-db-clusters --query 'DBClusters[].Endpoint'"
     )
 
 

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 # Not looked up in the server: which cases there are depends on it.
 VERSION = int(os.environ.get("PG_VERSION") or 17)
-CORRECT = (
-    "Correct it in the file, each name with its schema unless it is PostgreSQL's own, have it reviewed, and deploy."
-)
+CORRECT = "Correct it in the file. Write every name with its schema, except PostgreSQL's own names."
 
 OBJECTS = """
 CREATE TABLE public.rides (id int);
@@ -118,7 +116,7 @@ def test_a_default_that_postgresql_does_not_take_is_refused(
     outcome = refused(definition, sqlstate)
     default = definition.partition("default ")[2]
     assert outcome.text == (
-        f"sql/{ID}.sql expects public.plain.a to have the default {default}, which PostgreSQL does not take for a"
+        f"sql/{ID}.sql expects public.plain.a to have the default {default}, which PostgreSQL does not accept for a"
         f" column of the type {column_type} ({reason}). Nothing was changed. {CORRECT}"
     )
 
@@ -164,8 +162,8 @@ def test_a_generated_column_of_a_missing_one_is_refused(refused: Callable[..., O
     outcome = refused("numeric generated always as (prize * 2::numeric) stored", "42703")
     assert outcome.text == (
         f"sql/{ID}.sql expects public.plain.a to be generated always as (prize * 2::numeric) stored, which PostgreSQL"
-        ' does not take for a column of the type numeric (42703: column "prize" does not exist). Nothing was changed.'
-        f" {CORRECT}"
+        ' does not accept for a column of the type numeric (42703: column "prize" does not exist). Nothing was'
+        f" changed. {CORRECT}"
     )
 
 
@@ -259,8 +257,8 @@ def test_a_collation_that_does_not_exist_is_refused(refused: Callable[..., Outco
 def test_a_collation_of_a_type_that_has_none_is_refused(refused: Callable[..., Outcome]) -> None:
     outcome = refused('int collate "C"', "42804")
     assert outcome.text == (
-        f'sql/{ID}.sql expects public.plain.a to have the collation "C", which the type integer can\'t have.'
-        " Nothing was changed. Leave the collation out."
+        f'sql/{ID}.sql expects public.plain.a to have the collation "C", which the type integer cannot have. Nothing'
+        " was changed. Remove the collation."
     )
 
 
@@ -277,8 +275,8 @@ def test_a_type_that_the_role_may_not_use_is_told_with_its_grant(
     assert outcome.error_name == "NotOwnerError"
     name = type_name.removesuffix("[]")
     assert outcome.text == (
-        f"{database.user} may not use the type {type_name} of public.drivers.a. Nothing was changed. Grant it:  "
-        f'GRANT USAGE ON TYPE {name} TO "{database.user}";'
+        f"{database.user} lacks USAGE on the type {type_name} of public.drivers.a. Nothing was changed. Grant it:"
+        f'  GRANT USAGE ON TYPE {name} TO "{database.user}";'
     )
     database.run(outcome.text.rpartition("it:  ")[2])
     assert invoke("apply", hotfix_id).result == "applied"
@@ -312,8 +310,8 @@ def test_a_virtual_column_is_refused_where_there_are_none(refused: Callable[...,
     outcome = refused("int generated always as (id * 2) virtual", "42601")
     ((version,),) = database.run("SELECT split_part(current_setting('server_version'), ' ', 1)")
     assert outcome.text == (
-        f"sql/{ID}.sql expects public.plain.a to be virtual, which PostgreSQL {version} does not know."
-        " Nothing was changed. Write  stored  instead, or leave the clause out."
+        f"sql/{ID}.sql expects public.plain.a to be virtual, which PostgreSQL {version} does not know. Nothing was"
+        " changed. Write  stored  instead, or remove the clause."
     )
 
 
@@ -353,8 +351,8 @@ def test_an_identity_of_a_table_with_children_is_refused_where_it_is(
     ((version,),) = database.run("SELECT split_part(current_setting('server_version'), ' ', 1)")
     children = "partitions" if table == "split" else "inheritance children"
     assert outcome.text == (
-        f"sql/{ID}.sql expects public.{table}.a to be an identity, which PostgreSQL {version} can't add to a table with"
-        f" {children}. Nothing was changed. Add a bigint column with a sequence's nextval as its default."
+        f"sql/{ID}.sql expects public.{table}.a to be an identity, which PostgreSQL {version} cannot add to a table"
+        f" with {children}. Nothing was changed. Add a bigint column with a sequence's nextval as its default."
     )
 
 
@@ -382,9 +380,9 @@ def test_a_default_in_rows_that_others_store_is_refused(
     outcome = invoke(action, write_hotfix(sql, "public.rides.a int default 3"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        "public.rides can get no column that has a value in every row, since public.log.ride stores rows of its type"
-        " (0A000). Nothing was run. Add the column without a default, and set the default for later rows in a second"
-        ' statement:  ALTER TABLE "public"."rides" ALTER COLUMN "a" SET DEFAULT ...;'
+        "PostgreSQL cannot add a column with a value in every row to public.rides, because public.log.ride stores"
+        " rows of its type (0A000). Nothing was changed. Add the column without a default, and set the default for"
+        ' later rows in a second statement:  ALTER TABLE "public"."rides" ALTER COLUMN "a" SET DEFAULT ...;'
     )
     two = f"{sql.replace(' DEFAULT 3', '')} ALTER TABLE public.rides ALTER COLUMN a SET DEFAULT 3;"
     assert invoke("apply", write_hotfix(two, "public.rides.a int default 3")).result == "applied"
@@ -403,9 +401,9 @@ def test_a_computed_column_in_rows_that_others_store_is_refused_without_a_line_t
     outcome = invoke("plan", write_hotfix(sql, f"public.drivers.a {definition}"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        "public.drivers can get no column that has a value in every row, since public.log.driver stores rows of its"
-        " type (0A000). Nothing was run. PostgreSQL adds a generated column or an identity only once public.log.driver"
-        " is gone, or has another type."
+        "PostgreSQL cannot add a column with a value in every row to public.drivers, because public.log.driver stores"
+        " rows of its type (0A000). Nothing was changed. Drop public.log.driver, or give it another type, before you"
+        " add a generated column or an identity."
     )
 
 
@@ -431,8 +429,8 @@ def test_not_null_without_a_default_is_refused_where_rows_are(
     assert outcome.error_name == "HotfixFileError"
     assert outcome.text == (
         f"sql/{hotfix_id}.sql adds public.{table}.a as NOT NULL without a default, and public.{table} has rows:"
-        " PostgreSQL refuses that (23502). Nothing was changed. Give the column a default, or leave NOT NULL out, in"
-        " the SQL and in the expect line."
+        " PostgreSQL refuses that (23502). Nothing was changed. Give the column a default, or remove NOT NULL, in the"
+        " SQL and in the expect line."
     )
     database.run_as_owner(f"DELETE FROM public.{filled}")
     assert invoke("apply", hotfix_id).result == "applied"

@@ -27,15 +27,15 @@ DROP = "ALTER TABLE drivers DROP COLUMN IF EXISTS rating;"
 ADD = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS rating smallint;"
 FORCE = {"force": True, "reason": "INC-4712"}
 FORCE_LINE = (
-    "To drop it all the same, with whatever it holds, for good:  "
-    f'{{"hotfix": "{NAME}", "action": "revert", "force": true, "reason": "<why it may go>"}}'
+    "To drop it all the same, with everything in it, for good:"
+    f"  ./pg-hotfix revert {NAME} --force --reason '<why the data may go>'"
 )
 STAYS = (
-    f"What needs {RATING} would stay behind, so {NAME} was not reverted: PostgreSQL would refuse to drop it, or writes"
-    " to its table would fail. Nothing was changed.\n"
+    f"Other objects need {RATING}, so {NAME} was not reverted: PostgreSQL would refuse to drop it, or writes to its"
+    " table would fail. Nothing was changed.\n"
 )
-MIGRATE = "Change or drop them by a migration, then revert again.\nForce does not get past this."
-LOST = f"More than {RATING} would be lost, so {NAME} was not reverted. Nothing was changed.\n"
+MIGRATE = "Change or drop them by a migration.\n--force does not help here."
+LOST = f"Dropping {RATING} would lose more than the column, so {NAME} was not reverted. Nothing was changed.\n"
 NOTE = """CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN NEW.rating := 1; RETURN NEW; END $$;"""
 TRIGGER = "CREATE OR REPLACE TRIGGER noting BEFORE UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION note();"
@@ -78,10 +78,10 @@ def test_a_trigger_whose_function_needs_the_column_is_not_left_behind(
     assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
         f"{STAYS}  trigger noting on public.drivers, whose function public.note() names the column\n"
-        f"Let sql/{NAME}.sql drop what it makes before the column, have it reviewed, and deploy:\n"
+        f"Let sql/{NAME}.sql drop what it makes before the column, have it reviewed, and deploy it:\n"
         "  -- revert: DROP TRIGGER IF EXISTS noting on public.drivers;\n"
         "  -- revert: DROP FUNCTION IF EXISTS public.note();\n"
-        "Force does not get past this."
+        "--force does not help here."
     )
     assert has_rating(database)
     write_a_row(database)
@@ -180,7 +180,7 @@ STAYING = {
             "CREATE TRIGGER words BEFORE INSERT OR UPDATE ON drivers FOR EACH ROW"
             " EXECUTE FUNCTION tsvector_update_trigger(words, 'pg_catalog.english', name, rating)"
         ),
-        ["trigger words on public.drivers, which is given the name of the column"],
+        ["trigger words on public.drivers, which gets the name of the column"],
     ),
     "a trigger that updates the table": (
         (
@@ -373,7 +373,7 @@ GUESSED = {
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS"
             " 'BEGIN INSERT INTO log VALUES (NEW.*, now()); RETURN NEW; END';"
         ),
-        "trigger noting on public.drivers, whose function public.f() takes whole rows (NEW.* or OLD.*)",
+        "trigger noting on public.drivers, whose function public.f() uses whole rows (NEW.* or OLD.*)",
     ),
     "a column of that name in a log that is told the table's": (
         (
@@ -393,7 +393,7 @@ def test_what_only_may_need_the_column_is_named_and_force_gets_past_it(
     hotfix_id = applied()
     database.run_as_owner(f"{made} CREATE TRIGGER noting BEFORE UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION f()")
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == f"{LOST}What names the column may fail without it:\n  {named}\n{FORCE_LINE}"
+    assert str(outcome.error) == f"{LOST}These name the column, and may fail without it:\n  {named}\n{FORCE_LINE}"
     assert invoke("revert", hotfix_id, **FORCE).result == "reverted"
 
 
@@ -457,15 +457,20 @@ def test_what_goes_along_is_told_by_plan_and_needs_force(
     plan = invoke("plan", hotfix_id)
     assert (plan.result, plan.response["notes"]) == (
         "already_applied",
-        [{"code": "revert_dependents", "text": f"The way back takes along, and so needs force: {named}."}],
+        [
+            {
+                "code": "revert_dependents",
+                "text": f"revert drops these with the column, so revert needs --force: {named}.",
+            }
+        ],
     )
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == f"{LOST}What the file does not make would go along:\n  {named}\n{FORCE_LINE}"
+    assert outcome.text == (f"{LOST}PostgreSQL drops these with it, and the file does not make them:\n  {named}")
     assert has_rating(database)
     forced = invoke("revert", hotfix_id, **FORCE)
     assert (forced.result, forced.response["notes"]) == (
         "reverted",
-        [{"code": "revert_dependents", "text": f"The way back has taken along: {named}."}],
+        [{"code": "revert_dependents", "text": f"revert dropped these with the column: {named}."}],
     )
     assert forced.line["notes"] == forced.response["notes"]
 
@@ -554,7 +559,7 @@ GUESSED = {
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
             "CREATE TRIGGER noting AFTER UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION f('{id,rating}')"
         ),
-        "trigger noting on public.drivers, which is given the name of the column",
+        "trigger noting on public.drivers, which gets the name of the column",
     ),
     "a trigger of another table": (
         (
@@ -583,13 +588,13 @@ def test_what_may_need_the_column_is_told_and_force_is_enough(
 ) -> None:
     hotfix_id = applied()
     database.run_as_owner(made)
-    text = f"Without the column these may fail, so the way back needs force: {named}."
+    text = f"These may fail without the column, so revert needs --force: {named}."
     assert invoke("plan", hotfix_id).response["notes"] == [{"code": "revert_dependents", "text": text}]
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == f"{LOST}What names the column may fail without it:\n  {named}\n{FORCE_LINE}"
+    assert str(outcome.error) == f"{LOST}These name the column, and may fail without it:\n  {named}\n{FORCE_LINE}"
     forced = invoke("revert", hotfix_id, **FORCE)
     assert forced.result == "reverted", forced.text
-    text = f"Without the column these may fail: {named}."
+    text = f"These may fail without the column: {named}."
     assert forced.response["notes"] == [{"code": "revert_dependents", "text": text}]
 
 
@@ -598,7 +603,7 @@ def test_a_function_stays_known_when_only_its_trigger_is_dropped(
 ) -> None:
     hotfix_id = applied(f"{NOTE}\n{TRIGGER}", f"DROP TRIGGER IF EXISTS noting ON drivers;\n{DROP}")
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == f"{LOST}What names the column may fail without it:\n  function public.note()\n{FORCE_LINE}"
+    assert outcome.text == (f"{LOST}These name the column, and may fail without it:\n  function public.note()")
 
 
 def test_what_another_schema_has_of_the_same_name_is_not_dropped_by_the_line(
@@ -611,7 +616,7 @@ def test_what_another_schema_has_of_the_same_name_is_not_dropped_by_the_line(
         "CREATE SCHEMA other; ALTER FUNCTION note() SET SCHEMA other;"
         f"ALTER ROLE {database.user} SET search_path = other, public"
     )
-    assert "  function other.note()\n" in invoke("revert", hotfix_id).text
+    assert invoke("revert", hotfix_id).text.endswith("\n  function other.note()")
 
 
 def test_what_needs_what_the_lines_drop_is_named_too(
@@ -638,7 +643,7 @@ def test_of_hundreds_of_functions_the_first_are_named_and_the_rest_counted(
         " END LOOP; END $$"
     )
     outcome = invoke("revert", hotfix_id)
-    *_, last, and_more, _ = outcome.text.splitlines()
+    *_, last, and_more = outcome.text.splitlines()
     assert (last, and_more) == ("  function public.f119()", "  and 280 more")
     assert len(outcome.line["guessed"]) == 200
 
@@ -667,8 +672,8 @@ def test_what_comes_between_look_and_lock_is_seen_under_the_lock(
     before_the_lock(lambda: database.run_as_owner(made))
     outcome = invoke("revert", hotfix_id)
     assert outcome.text == (
-        f"What depends on {RATING} has changed since it was looked at, so {NAME} was not reverted. Nothing was changed."
-        f' Look again, and revert again:  {{"hotfix": "{NAME}", "action": "revert", "reason": "<why it may go>"}}'
+        f"Another session has changed what depends on {RATING} during this run, so {NAME} was not reverted. Nothing"
+        " was changed."
     )
     assert has_rating(database)
 
@@ -704,7 +709,7 @@ def test_a_body_in_no_encoding_can_be_looked_at(
         " || convert_from('\\xe9', 'SQL_ASCII') || ' */ FROM drivers'''; END $$"
     )
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == f"{LOST}What names the column may fail without it:\n  function public.f()\n{FORCE_LINE}"
+    assert outcome.text == (f"{LOST}These name the column, and may fail without it:\n  function public.f()")
 
 
 def test_a_plan_of_what_is_missing_has_nothing_to_tell_of_its_way_back(

@@ -41,9 +41,8 @@ def recreate(database: Database, encoding: str) -> None:
 
 def lacks(shown: str, line: int, encoding: str, database: Database, file: str = f"{CHANGE}.sql") -> str:
     return (
-        f"sql/{file} holds {shown} in line {line}, and the encoding {encoding} of the database {database.name} has no"
-        " such character. Nothing was changed. Write that line without it (a comment may keep it), have it reviewed,"
-        " deploy, and run the same request again."
+        f"sql/{file} contains {shown} in line {line}, and the encoding {encoding} of the database {database.name} has"
+        " no such character. Nothing was changed. Write that line without it; a comment may keep it."
     )
 
 
@@ -67,7 +66,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize(("sql", "expectation", "way_back", "line"), PLACES.values(), ids=PLACES)
-def test_it_is_found_wherever_it_would_be_sent(
+def test_a_missing_character_is_found_wherever_it_would_be_sent(
     invoke: Invoke,
     database: Database,
     write_hotfix: WriteHotfix,
@@ -151,10 +150,10 @@ def test_an_encoding_that_does_not_convert_to_utf8_is_refused_at_login(invoke: I
     outcome = invoke("check")
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
-        f"The server of {database.name} at localhost:{database.server.port} refuses the settings that the session"
-        " starts with (0A000: conversion between UTF8 and MULE_INTERNAL is not supported). Nothing was changed."
-        " Supported are PostgreSQL 14 to 18 with an encoding that converts to UTF8:  SELECT pg_catalog.version(),"
-        " pg_catalog.current_setting('server_encoding');"
+        f"The server of {database.name} at localhost:{database.server.port} refuses the settings that pg-hotfix"
+        " starts a session with (0A000: conversion between UTF8 and MULE_INTERNAL is not supported). Nothing was"
+        " changed. pg-hotfix supports PostgreSQL 14 to 18, with an encoding that converts to UTF8. Compare:  SELECT"
+        " pg_catalog.version(), pg_catalog.current_setting('server_encoding');"
     )
 
 
@@ -213,7 +212,8 @@ def test_a_catalog_that_cannot_be_read_is_not_the_files_fault(
     outcome = invoke("plan", write_hotfix(ADD, NOTE))
     assert outcome.error_name == "SqlRefusedError"
     assert outcome.text == (
-        f"The catalog of the database {database.name} holds a name or a default that can't be read as UTF-8 ({reason});"
-        f" the encoding of the database is {encoding}. Nothing was changed. Find it among the columns that the file"
-        " expects, and set it again:  SET client_encoding = 'UTF8'; ALTER TABLE ... ALTER COLUMN ... SET DEFAULT ...;"
+        f"The catalog of the database {database.name} holds a name or a default that cannot be read as UTF-8"
+        f" ({reason}); the encoding of the database is {encoding}. Nothing was changed. Find it among the columns"
+        " that the file expects, and set it again:  SET client_encoding = 'UTF8'; ALTER TABLE ... ALTER COLUMN ..."
+        " SET DEFAULT ...;"
     )

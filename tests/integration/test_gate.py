@@ -25,14 +25,14 @@ EXPECTED = ("public.drivers.id uuid not null", "public.drivers.name text not nul
 ACTIVE_SINCE = "public.drivers.active_since timestamp with time zone null"
 UNTOUCHED = "Nothing was contacted and nothing was changed."
 END = (
-    'Do not deploy the application until this passes:  {"action": "gate"}\n'
-    "If it is the list that is wrong, write it again and deploy it:  make gate SCHEMA=schema.sql"
+    "If the list is wrong, write it again, and deploy it:  ./pg-hotfix expect-schema schema.sql\n"
+    "Do not deploy the application before this passes."
 )
-UNREADABLE = "has an expect line that can't be read (the column is not named as schema.table.column)"
+UNREADABLE = "has an expect line that cannot be read (the column is not named as schema.table.column)"
 NAME_ALL = "Name all three, such as public.drivers.active_since."
-HOTFIXES = "Add what is missing by a hotfix for each table; have it reviewed, deploy it, and apply it:"
+HOTFIXES = "Write a hotfix for each table that lacks columns; have it reviewed, deploy it, and apply it:"
 NOT_BY_HOTFIX = (
-    "needs a migration of its own: a hotfix only adds columns, and a filled table takes none at once that is NOT"
+    "needs a migration of its own. A hotfix only adds columns. A table with rows accepts none at once that is NOT"
     " NULL without a default, or whose default calls another function than now()."
 )
 
@@ -70,14 +70,14 @@ def test_the_incidents_column_is_named_with_the_line_that_adds_it(gate: Gate) ->
     outcome = gate(*EXPECTED, ACTIVE_SINCE)
     assert outcome.error_name == "MismatchError"
     assert outcome.text == (
-        f"The database {outcome_database(outcome)} is not as the application expects:"
-        " of 3 columns 1 missing, 0 different. Nothing was changed.\n"
+        f"The database {outcome_database(outcome)} is not as the application expects: of 3 columns 1 missing, 0"
+        " different. Nothing was changed.\n"
         "  public.drivers.active_since\n"
         "    expected  timestamp with time zone null\n"
         "    actual    missing\n"
         f"{HOTFIXES}\n"
-        '  make new NAME=add_drivers_active_since SQL=\'ALTER TABLE "public"."drivers"'
-        ' ADD COLUMN IF NOT EXISTS "active_since" timestamp with time zone null\'\n'
+        '  ./pg-hotfix new add_drivers_active_since --sql \'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS'
+        ' "active_since" timestamp with time zone null\'\n'
         f"{END}"
     )
     (column,) = outcome.line["columns"]
@@ -112,8 +112,8 @@ def test_everything_that_is_missing_or_differs_is_in_one_answer(gate: Gate, data
     )
     assert outcome.error_name == "MismatchError"
     assert outcome.text == (
-        f"The database {database.name} is not as the application expects:"
-        " of 15 columns 10 missing, 3 different. Nothing was changed.\n"
+        f"The database {database.name} is not as the application expects: of 15 columns 10 missing, 3 different."
+        " Nothing was changed.\n"
         "  nowhere.cars  missing, with 1 column\n"
         "  public.riders  missing, with 2 columns; there is app.riders\n"
         "  public.trips  is a view, not a table, with 1 column\n"
@@ -145,11 +145,11 @@ def test_everything_that_is_missing_or_differs_is_in_one_answer(gate: Gate, data
         "    expected  integer not null generated always as identity\n"
         "    actual    missing\n"
         f"{HOTFIXES}\n"
-        '  make new NAME=add_payment_columns SQL=\'ALTER TABLE "app"."Payment"'
-        " ADD COLUMN IF NOT EXISTS \"paidat\" date null, ADD COLUMN IF NOT EXISTS \"it'\\''s\" date null'\n"
-        '  make new NAME=add_drivers_columns SQL=\'ALTER TABLE "public"."drivers"'
-        " ADD COLUMN IF NOT EXISTS \"colour\" text null default '\\''#fff'\\''::text,"
-        ' ADD COLUMN IF NOT EXISTS "rating" smallint not null default 5\'\n'
+        '  ./pg-hotfix new add_payment_columns --sql \'ALTER TABLE "app"."Payment" ADD COLUMN IF NOT EXISTS "paidat"'
+        " date null, ADD COLUMN IF NOT EXISTS \"it'\"'\"'s\" date null'\n"
+        '  ./pg-hotfix new add_drivers_columns --sql \'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS'
+        ' "colour" text null default \'"\'"\'#fff\'"\'"\'::text, ADD COLUMN IF NOT EXISTS "rating" smallint not null'
+        " default 5'\n"
         f"The rest {NOT_BY_HOTFIX}\n"
         f"{END}"
     )
@@ -178,8 +178,8 @@ def test_what_no_hotfix_can_do_is_not_proposed_as_one(gate: Gate, database: Data
         "public.drivers.n int null",
     )
     assert outcome.text == (
-        f"The database {database.name} is not as the application expects:"
-        " of 3 columns 2 missing, 1 different. Nothing was changed.\n"
+        f"The database {database.name} is not as the application expects: of 3 columns 2 missing, 1 different."
+        " Nothing was changed.\n"
         "  public.drivers.id\n"
         "    expected  uuid null\n"
         "    actual    uuid not null\n"
@@ -190,8 +190,8 @@ def test_what_no_hotfix_can_do_is_not_proposed_as_one(gate: Gate, database: Data
         "    expected  integer null\n"
         "    actual    missing\n"
         f"{HOTFIXES}\n"
-        '  make new NAME=add_drivers_n SQL=\'ALTER TABLE "public"."drivers"'
-        ' ADD COLUMN IF NOT EXISTS "n" integer null\'\n'
+        '  ./pg-hotfix new add_drivers_n --sql \'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS "n" integer'
+        " null'\n"
         f"The rest {NOT_BY_HOTFIX}\n"
         f"{END}"
     )
@@ -212,7 +212,7 @@ def test_what_no_hotfix_can_do_is_not_proposed_as_one(gate: Gate, database: Data
 )
 def test_a_default_that_a_filled_table_takes_at_once_is_proposed(gate: Gate, default: str) -> None:
     outcome = gate(f"public.drivers.since text not null default {default}")
-    assert "  make new NAME=add_drivers_since SQL=" in outcome.text
+    assert "  ./pg-hotfix new add_drivers_since --sql " in outcome.text
     assert "a migration of its own" not in outcome.text
 
 
@@ -286,10 +286,10 @@ def test_whoever_keeps_it_from_looking_is_named_and_nobody_else(gate: Gate, data
         outcome = gate(*expected)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text == (
-        "A table of sql/schema.expect could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it."
+        "A table of sql/schema.expect could not be read: another session holds or awaits ACCESS EXCLUSIVE on it."
         " Nothing was changed.\n"
         f"In the way: pid {pid} (postgres), ACCESS EXCLUSIVE on public.drivers.\n"
-        f"Run the same request again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
     )
     assert gate(*expected).result == "passed"
 
@@ -340,7 +340,7 @@ def test_another_database_is_told_in_a_text_that_the_state_machine_can_hold(gate
     assert "of 1200 columns 400 missing, 800 different." in outcome.text
     assert "  public.other99  missing, with 1 column\n" in outcome.text
     assert " more: is it the right database?\n" in outcome.text
-    assert outcome.text.count("  make new NAME=add_u") == 2
+    assert outcome.text.count("  ./pg-hotfix new add_u") == 2
     assert " integer null'\n  and so on\nThe rest" in outcome.text
     assert 20_000 < len(json.dumps(outcome.text)) < 28_000
     assert len(outcome.line["columns"]) == 500
@@ -348,7 +348,7 @@ def test_another_database_is_told_in_a_text_that_the_state_machine_can_hold(gate
 
 def test_a_hotfix_too_long_for_the_text_is_told_of_without_its_sql(gate: Gate) -> None:
     outcome = gate(*(f'public.drivers."дополнительная{number}" int' for number in range(100)))
-    assert f"{HOTFIXES}\n  make new NAME=... SQL='ALTER TABLE ...'\nDo not deploy" in outcome.text
+    assert f"{HOTFIXES}\n  ./pg-hotfix new NAME --sql 'ALTER TABLE ...'\nIf the list" in outcome.text
 
 
 # The file
@@ -359,11 +359,11 @@ def test_a_hotfix_too_long_for_the_text_is_told_of_without_its_sql(gate: Gate) -
     [
         (
             "-- expect: column public.drivers.id uuid\nSELECT 1;",
-            "holds more than expect lines. {} Write it again:  make gate SCHEMA=schema.sql",
+            "contains more than expect lines. {} It is a list of columns only.",
         ),
         (
             "-- expect: column public.drivers.id uuid\n-- allow: scan it is small\n",
-            "holds more than expect lines. {} Write it again:  make gate SCHEMA=schema.sql",
+            "contains more than expect lines. {} It is a list of columns only.",
         ),
         (
             "-- Nothing.\n",
@@ -402,7 +402,8 @@ def test_a_type_that_no_column_can_have_is_refused_by_the_lists_name(gate: Gate)
         outcome = gate(f"public.drivers.id {written}")
         assert outcome.error_name == "HotfixFileError"
         assert outcome.text.startswith(
-            f"sql/schema.expect expects public.drivers.id to have the type {written}, which is no column's type ("
+            f"sql/schema.expect expects public.drivers.id to have the type {written}, which PostgreSQL does not"
+            " accept for a column ("
         )
 
 
@@ -426,6 +427,6 @@ def test_without_a_list_it_says_how_to_write_one(invoke: Callable[..., Outcome],
     outcome = invoke("gate", None)
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
-        f"No sql/schema.expect is packaged, the list of the columns that the application expects. {UNTOUCHED} Write it"
-        " from the application's schema, and deploy:  make gate SCHEMA=schema.sql"
+        f"The function has no sql/schema.expect, the list of the columns that the application expects. {UNTOUCHED}"
+        " Write it from the application's schema."
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pg_hotfix.errors import quoted
+from pg_hotfix.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -147,10 +147,11 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it_and_nobody_waits(
     assert seen_waiting == []
     assert outcome.error_name == "LockBusyError"
     assert timeless(outcome.text) == (
-        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
-        " Nothing was changed, and nobody waited behind this run.\n"
-        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for # s, ACCESS SHARE on public.drivers.\n"
-        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied. Nothing was changed, and nobody waited"
+        " behind this run.\n"
+        f"In the way: pid {pid} (postgres, nightly-report), in a transaction for # s (idle in transaction), ACCESS"
+        " SHARE on public.drivers.\n"
+        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
     )
     (blocker,) = outcome.line["blockers"]
     assert at_first < blocker.pop("transaction_seconds") < at_last
@@ -165,6 +166,7 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it_and_nobody_waits(
         "waiting": False,
         "table": "public.drivers",
         "waits_for": [],
+        "text": outcome.text.split("\n")[1].removeprefix("In the way: "),
     }
     assert (outcome.line["attempts"], outcome.line["longest_stall_ms"]) == (1, 0)
     assert (outcome.metric("LockBusy"), outcome.metric("Failed")) == (1, 1)
@@ -178,10 +180,10 @@ def test_what_the_role_may_not_see_is_null_and_the_grant_is_named(
         outcome = invoke("apply")
         (planned,) = invoke("plan").response["blockers"]
     assert timeless(outcome.text) == (
-        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
-        " Nothing was changed, and nobody waited behind this run.\n"
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied. Nothing was changed, and nobody waited"
+        " behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
-        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});\n"
+        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});\n"
         f"To see what they do and since when:  {grant(database, 'pg_read_all_stats')}"
     )
     assert (planned["state"], planned["application_name"], planned["transaction_seconds"]) == (None, None, None)
@@ -235,7 +237,7 @@ def test_of_a_queue_for_one_row_the_one_that_holds_it_is_offered_first(
             one.result(PATIENCE_SECONDS)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text.split("\n")[1] == f"In the way: pid {max(pids)} (postgres), ROW EXCLUSIVE on public.drivers."
-    assert f"To end it now:  SELECT pg_terminate_backend({max(pids)});\n" in outcome.text
+    assert f"or end them now:  SELECT pg_terminate_backend({max(pids)});\n" in outcome.text
     assert "\nand 25 more.\n" in outcome.text
     assert len(outcome.line["blockers"]) == 30
 
@@ -251,11 +253,11 @@ def test_a_prepared_transaction_is_named_with_the_line_that_ends_it(
         database.run("ROLLBACK PREPARED 'order 7'")
     assert outcome.error_name == "LockBusyError"
     assert timeless(outcome.text) == (
-        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
-        " Nothing was changed, and nobody waited behind this run.\n"
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied. Nothing was changed, and nobody waited"
+        " behind this run.\n"
         "In the way: the prepared transaction order 7 (postgres), prepared # s ago, ROW EXCLUSIVE on public.drivers."
-        " No session will ever let go of it: whoever prepared it must commit it or roll it back.\n"
-        "Run the same hotfix again when it ends. To end it now:  ROLLBACK PREPARED 'order 7';"
+        " No session will end it: whoever prepared it must commit it or roll it back.\n"
+        "Wait until it ends, or end it now:  ROLLBACK PREPARED 'order 7';"
     )
     assert (outcome.line["blockers"][0].get("pid"), invoke("apply").result) == (None, "applied")
 
@@ -281,7 +283,7 @@ def test_who_waits_in_the_queue_is_in_the_way_but_need_not_be_ended(
         f"In the way: pid {pid} (postgres), itself waiting for pid {reader}, ACCESS EXCLUSIVE on public.drivers"
         " (awaited)." in outcome.text
     )
-    assert f"To end it now:  SELECT pg_terminate_backend({reader});\n" in outcome.text
+    assert f"or end them now:  SELECT pg_terminate_backend({reader});\n" in outcome.text
 
 
 # Which tables count
@@ -375,7 +377,7 @@ def refuse_hidden_lock(
     return outcome
 
 
-HIDDEN = "public.drivers could be locked, but a further lock that 20260301101500_change_something needs was not free"
+HIDDEN = "public.drivers could be locked, but 20260301101500_change_something needs one more lock, which was not free"
 
 
 def test_a_lock_that_a_function_takes_is_tried_for_seldom_and_its_holder_is_named(
@@ -386,7 +388,7 @@ def test_a_lock_that_a_function_takes_is_tried_for_seldom_and_its_holder_is_name
     hotfix_id = write_hotfix(f"{ADD_NOTE} SELECT grow();", NOTE)
     outcome = refuse_hidden_lock(invoke, database, hotfix_id, "LOCK TABLE public.fleet", "public.fleet")
     assert outcome.text.startswith(
-        f"{HIDDEN} within 3 s, so it was not applied. Nothing was changed, and others waited"
+        f"{HIDDEN} within 3 s, so it was not applied. Nothing was changed, and other sessions waited"
     )
     assert columns_of(database) == ["id", "name"]
 
@@ -584,9 +586,10 @@ def test_a_look_that_needs_a_locked_table_gives_up_at_once(
         outcome = invoke("verify", hotfix_id)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text == (
-        "public.drivers could not be read: somebody holds or awaits ACCESS EXCLUSIVE on it. Nothing was changed.\n"
+        "public.drivers could not be read: another session holds or awaits ACCESS EXCLUSIVE on it. Nothing was"
+        " changed.\n"
         f"In the way: pid {pid} (postgres), ACCESS EXCLUSIVE on public.drivers.\n"
-        f"Run the same request again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
     )
     assert outcome.line["blockers"][0]["pid"] == pid
 
@@ -696,11 +699,11 @@ def test_an_autovacuum_against_wraparound_is_named_and_left_alone(
         outcome = invoke("apply")
     assert outcome.error_name == "LockBusyError"
     assert timeless(outcome.text) == (
-        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied."
-        " Nothing was changed, and nobody waited behind this run.\n"
+        f"public.drivers stayed locked for # s, so {HOTFIX} was not applied. Nothing was changed, and nobody waited"
+        " behind this run.\n"
         f"In the way: autovacuum to prevent wraparound pid {pid}, SHARE UPDATE EXCLUSIVE on public.drivers."
-        " It yields to nobody: let it finish.\n"
-        "Run the same hotfix again when it ends."
+        " PostgreSQL starts it again if it is ended: let it finish.\n"
+        "Wait until it ends."
     )
 
 
@@ -809,9 +812,9 @@ def test_a_server_that_does_not_keep_the_limits_is_not_worked_on(
     outcome = invoke("apply")
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
-        f"The server of {database.name} at localhost:{database.server.port} does not keep the limits of this session:"
-        f" {name} should be {asked_ms} ms, and is 0 ms there (0: none). Nothing was changed. Without its limits a run"
-        " could hold others up. Reach the server directly: put the instance's own endpoint, not a pooler's, into the"
-        " secret or DB_HOST."
+        f"The server of {database.name} at localhost:{database.server.port} does not keep the time limits of the"
+        f" session: {name} is 0 ms (0: none) and should be {asked_ms} ms. Nothing was changed. Without these limits a"
+        " run could block other sessions. Put the instance's own endpoint into the secret or DB_HOST:  aws rds"
+        " describe-db-instances --query 'DBInstances[].Endpoint.Address'"
     )
     assert columns_of(database) == ["id", "name"]

@@ -38,9 +38,9 @@ def test_a_role_with_grants_on_other_columns_is_named_before_and_after(
 ) -> None:
     database.run(f"GRANT SELECT (id, name), UPDATE (name) ON public.drivers TO {api}")
     note = (
-        f"{api} has SELECT and UPDATE on single columns of public.drivers, and not on active_since: PostgreSQL refuses"
-        " its statements that name it (42501). Grant it{}: "
-        f' GRANT SELECT ("active_since"), UPDATE ("active_since") ON {TABLE} TO "{api}";'
+        f"{api} has SELECT and UPDATE on single columns of public.drivers, but not on active_since. PostgreSQL"
+        ' refuses its statements that name it (42501). Grant it{}:  GRANT SELECT ("active_since"), UPDATE'
+        f' ("active_since") ON {TABLE} TO "{api}";'
     )
     assert notes_of(invoke("plan")) == [{"code": "column_grants", "text": note.format(" after apply")}]
     for action in ("apply", "apply", "plan", "verify"):
@@ -54,8 +54,8 @@ def test_everybody_may_hold_a_grant_on_a_column(invoke: Invoke, database: Databa
     invoke("apply")
     (note,) = notes_of(invoke("verify"))
     assert note["text"] == (
-        "public has SELECT on single columns of public.drivers, and not on active_since: PostgreSQL refuses its"
-        f' statements that name it (42501). Grant it:  GRANT SELECT ("active_since") ON {TABLE} TO PUBLIC;'
+        "public has SELECT on single columns of public.drivers, but not on active_since. PostgreSQL refuses"
+        f' its statements that name it (42501). Grant it:  GRANT SELECT ("active_since") ON {TABLE} TO PUBLIC;'
     )
 
 
@@ -67,7 +67,7 @@ def test_of_several_columns_those_that_a_role_lacks_are_named(
     hotfix_id = write_hotfix("SELECT 1;", "public.drivers.a int", 'public.drivers."B" int')
     (note,) = notes_of(invoke("verify", hotfix_id))
     assert note["text"].endswith(
-        f'on a or "B": PostgreSQL refuses its statements that name it (42501). Grant it: '
+        f'on a or "B". PostgreSQL refuses its statements that name it (42501). Grant it: '
         f' GRANT INSERT ("B"), SELECT ("a", "B") ON {TABLE} TO "{api}";'
     )
 
@@ -107,8 +107,8 @@ def test_a_trigger_that_takes_whole_rows_is_named_since_every_write_may_fail_fro
         assert note == {
             "code": "trigger_whole_row",
             "text": (
-                "The trigger logged on public.drivers calls public.whole(), which takes whole rows (NEW.* or OLD.*):"
-                f" with one column more every write may fail. Read it:  {read}"
+                "The trigger logged on public.drivers calls public.whole(), which uses whole rows (NEW.* or OLD.*):"
+                f" with one more column every write to the table may fail. Read it:  {read}"
             ),
         }
     with pytest.raises(DatabaseError, match="more expressions than target columns"):

@@ -158,7 +158,7 @@ def test_a_partition_is_answered_with_its_root(
     outcome = refused(*add_note(write_hotfix, table=partition), sqlstate, f"public.{partition}")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"public.{partition} is a partition of public.rides, whose columns it has. Nothing was run."
+        f"public.{partition} is a partition of public.rides, and has the columns of that table. Nothing was changed."
         f" Name public.rides instead of public.{partition} in the file: ALTER TABLE changes all its partitions."
     )
 
@@ -179,8 +179,8 @@ def test_a_typed_table_is_answered_with_its_type(
     outcome = refused(hotfix_id, sql, "42809")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        'public.rides is a typed table: its columns are those of the type public."Ride". Nothing was run.'
-        ' Change the type, by a migration of its own:  ALTER TYPE "public"."Ride" ADD ATTRIBUTE "note" int CASCADE;'
+        'public.rides is a typed table: its columns are those of the type public."Ride". Nothing was changed. Change'
+        ' the type by a migration of its own:  ALTER TYPE "public"."Ride" ADD ATTRIBUTE "note" int CASCADE;'
     )
     database.run_as_owner(outcome.text.rpartition("own:  ")[2])
     assert invoke("apply", hotfix_id).result == "already_applied"
@@ -200,8 +200,8 @@ def test_a_temporary_child_of_another_session_is_named(
     assert {outcome.error_name for outcome in outcomes} == {"RelationError"}
     (text,) = {outcome.text for outcome in outcomes}
     assert text == (
-        f"{schema}.mine is a temporary table of another session and inherits from public.rides, and nobody else can"
-        " alter it. Nothing was run. Run the same request again when that session has ended or dropped its table."
+        f"{schema}.mine is a temporary table of another session and inherits from public.rides, and no other session"
+        " can alter it. Nothing was changed. Wait until that session ends or drops the table."
     )
 
 
@@ -214,8 +214,8 @@ def test_a_temporary_table_of_another_session_is_no_target(
         outcome = invoke("plan", write_hotfix(f"ALTER TABLE {schema}.mine ADD COLUMN a int;", f"{schema}.mine.a int"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"{schema}.mine is a temporary table of another session, and nobody else can alter it. Nothing was run."
-        " Run the same request again when that session has ended or dropped its table."
+        f"{schema}.mine is a temporary table of another session, and no other session can alter it. Nothing was"
+        " changed. Wait until that session ends or drops the table."
     )
 
 
@@ -228,8 +228,8 @@ def test_a_table_of_postgresql_itself_is_no_target(
     outcome = invoke(action, write_hotfix(f"ALTER TABLE {table} ADD COLUMN a int;", f"{table}.a int"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"{table} is a table of PostgreSQL itself. Nothing was run."
-        " A hotfix changes the application's tables: correct the name in the file."
+        f"{table} is a table of PostgreSQL itself. Nothing was changed. A hotfix changes the application's tables:"
+        " correct the name in the file, and deploy it."
     )
 
 
@@ -249,9 +249,9 @@ def test_a_system_columns_name_is_refused_before_anything_is_contacted(
     outcome = invoke("plan", hotfix_id)
     assert outcome.error_name == "HotfixFileError"
     assert outcome.text == (
-        f"sql/{hotfix_id}.sql has an expect line that can't be read ({column} is a system column of every table):"
-        f" -- expect: column public.drivers.{column} int. Nothing was contacted and nothing was changed."
-        " Give the column another name."
+        f"sql/{hotfix_id}.sql has an expect line that cannot be read ({column} is a system column of every table): --"
+        f" expect: column public.drivers.{column} int. Nothing was contacted and nothing was changed. Give the column"
+        " another name."
     )
 
 
@@ -275,9 +275,9 @@ def test_dropped_columns_take_up_the_room(
     outcome = refused(write_hotfix(two, "public.rides.note int", "public.rides.other int"), two, "54011")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        "public.rides has no room for 2 more columns: PostgreSQL counts 1599 of at most 1600, those that were dropped"
-        " included (54011). Nothing was run. VACUUM FULL does not give these back: move the rows to a new table"
-        " (CREATE TABLE ... (LIKE ... INCLUDING ALL)), or put the column into a table beside it."
+        "public.rides has no room for 2 more columns: PostgreSQL counts 1599 of at most 1600, dropped ones included"
+        " (54011). Nothing was changed. VACUUM FULL does not free these. Move the rows to a new table (CREATE TABLE"
+        " ... (LIKE ... INCLUDING ALL)), or put the column into another table."
     )
     database.run("VACUUM FULL public.rides")
     one = add_note(write_hotfix)[0]
@@ -352,13 +352,12 @@ def test_a_childs_column_of_another_type_is_shown(
     assert outcome.error_name == "MismatchError"
     line = f'ALTER TABLE "public"."rides_1" {line.format('"note"')};'
     assert outcome.text == (
-        f"public.rides_1 is below public.rides and has a column of its own that is not what {hotfix_id} expects."
+        f"public.rides_1 is below public.rides, and has a column of its own that is not what {hotfix_id} expects."
         " Nothing was changed.\n"
         "  public.rides_1.note\n"
         f"    expected  {shown}\n"
         f"    actual    {actual}\n"
-        "ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own, and run the same"
-        f" request again:  {line}"
+        f"ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own:  {line}"
     )
     database.run_as_owner(line)
     assert invoke("apply", hotfix_id).result == "applied"
@@ -398,7 +397,7 @@ def test_a_childs_column_that_postgresql_would_leave_different_is_shown(
     outcome = invoke(action, add_note(write_hotfix, expected)[0])
     assert outcome.error_name == "MismatchError"
     assert f"    actual    {actual}\n" in outcome.text
-    assert outcome.text.endswith(f'again:  ALTER TABLE "public"."rides_1" {line.format('"note"')};')
+    assert outcome.text.endswith(f'its own:  ALTER TABLE "public"."rides_1" {line.format('"note"')};')
 
 
 @pytest.mark.parametrize("of_child", ["note int", "note int DEFAULT 3", "note int NOT NULL DEFAULT 3"])
@@ -421,7 +420,7 @@ def test_a_grandchilds_column_counts_too(
 ) -> None:
     database.run_as_owner(f"{INHERITED.format('')}; CREATE TABLE public.rides_2 (note text) INHERITS (public.rides_1)")
     outcome = refused(*add_note(write_hotfix), "42804")
-    assert outcome.text.startswith("public.rides_2 is below public.rides and has a column of its own")
+    assert outcome.text.startswith("public.rides_2 is below public.rides, and has a column of its own")
 
 
 def test_a_file_that_puts_the_child_right_first_is_applied(

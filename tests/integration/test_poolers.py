@@ -30,10 +30,10 @@ MODES = ("session", "transaction", "statement")
 LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
 IGNORED = ", ".join(SESSION_PARAMETERS | LIMITS.startup_parameters())
 ENDPOINT = (
-    "put the instance's own endpoint into the secret or DB_HOST: "
+    "Put the instance's own endpoint into the secret or DB_HOST: "
     " aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
 )
-POOLER = f"A pooler (PgBouncer or the like) answers there, not PostgreSQL: {ENDPOINT}"
+POOLER = f"A pooler such as PgBouncer answers at this address, not PostgreSQL. {ENDPOINT}"
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def check(call: Call, secrets_manager: Store, monkeypatch: pytest.MonkeyPatch) -
 
 def in_front(bouncer: Bouncer, said: str = "") -> str:
     return (
-        "A pooler (PgBouncer or the like) stands between pg-hotfix and the database"
-        f" {bouncer.database.name} at localhost:{bouncer.port}{said}: the limits of a session do not reach the server,"
-        f" or stay behind in another client's session. Nothing was changed. To connect without it, {ENDPOINT}"
+        "A pooler such as PgBouncer stands between pg-hotfix and the database"
+        f" {bouncer.database.name} at localhost:{bouncer.port}{said}. The time limits of a session do not reach the"
+        f" server then, or stay in the session of another client. Nothing was changed. {ENDPOINT}"
     )
 
 
@@ -106,8 +106,8 @@ def test_a_wrong_password_is_a_login_error_that_names_the_pooler(
         outcome = check(bouncer, password=new_password())
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
-        f"The database {database.name} at localhost:{bouncer.port} refused the login of {database.user}"
-        " (08P01: SASL authentication failed), also with the secret read again. Nothing was changed. " + POOLER
+        f"The database {database.name} at localhost:{bouncer.port} refused the login of {database.user} (08P01: SASL"
+        " authentication failed), also after the secret was read again. Nothing was changed. " + POOLER
     )
 
 
@@ -119,9 +119,9 @@ def test_a_password_that_only_the_server_refuses_is_a_login_error(
         outcome = check(bouncer, password=stale)
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
-        f"The database {database.name} at localhost:{bouncer.port} refused the login of {database.user}"
-        f' (08P01: password authentication failed for user "{database.user}"), also with the secret read again.'
-        f" Nothing was changed. {POOLER}"
+        f"The database {database.name} at localhost:{bouncer.port} refused the login of {database.user} (08P01:"
+        f' password authentication failed for user "{database.user}"), also after the secret was read again. Nothing'
+        f" was changed. {POOLER}"
     )
 
 
@@ -132,8 +132,8 @@ def test_a_database_that_the_pooler_does_not_know_is_a_login_error(
         outcome = check(bouncer, dbname="nowhere")
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
-        f"{database.user} can't connect to the database nowhere at localhost:{bouncer.port}"
-        f" (08P01: no such database: nowhere). Nothing was changed. {POOLER}"
+        f"{database.user} cannot connect to the database nowhere at localhost:{bouncer.port} (08P01: no such"
+        f" database: nowhere). Nothing was changed. {POOLER}"
     )
 
 

@@ -125,24 +125,23 @@ class Case:
     blocked_by: tuple[str, ...] = ()
 
 
-RUNS = f"It runs prisma/migrations/{HOTFIX}, if that is there"
-AGAIN = f"It runs prisma/migrations/{HOTFIX} again, since it is recorded as rolled back, if that is there."
-WAITS = "waits for ACCESS EXCLUSIVE, with everybody behind it"
+RUNS = f"It runs prisma/migrations/{HOTFIX} if that folder exists"
+AGAIN = f"It runs prisma/migrations/{HOTFIX} again, because it is recorded as rolled back, if that folder exists."
+WAITS = "waits for ACCESS EXCLUSIVE, and all other sessions wait behind it"
 RUNS_THERE = (
-    f"With this file's SQL it changes nothing, but {WAITS}, to find that out."
-    ' An apply with "record": "prisma" spares that.'
+    f"With this file's SQL it changes nothing, but {WAITS}. An apply with --record prisma makes it skip the hotfix."
 )
 RUNS_MISSING = (
-    f"It adds what is missing, and {WAITS}. After an apply it changes nothing."
-    ' An apply with "record": "prisma" makes it skip.'
+    f"It adds what is missing: it {WAITS}. After an apply it changes nothing. An apply with --record prisma makes it"
+    " skip the hotfix."
 )
 SKIPS = f"It skips {HOTFIX}, which is recorded as applied"
-LACKS = ", though not all of it is there: only an apply adds that"
-STOPS = "It stops with P3009 and runs nothing, since {} recorded as failed."
-RESOLVE = f'prisma migrate resolve --applied {HOTFIX}  (an apply with "record": "prisma" does the same)'
+LACKS = ". Not all of it is there, and only an apply adds the rest"
+STOPS = "It stops with P3009 and runs nothing, because {} recorded as failed."
+RESOLVE = f"prisma migrate resolve --applied {HOTFIX}  (an apply with --record prisma does the same)"
 RESOLVE_OTHER = (
-    f"To have it run again:  prisma migrate resolve --rolled-back {OTHER}  (--applied, if all of it is there)."
-    " After that: it"
+    f"To let it run again:  prisma migrate resolve --rolled-back {OTHER}  (--applied if all of it is there). After"
+    " that: it"
 )
 FAILED = {"finished": False}
 CASES = {
@@ -177,9 +176,14 @@ CASES = {
     "other checksum": Case(
         ({"checksum": "0" * 64},),
         "other_checksum",
-        f"{SKIPS}, with the checksum of another file{LACKS}."
-        " To prisma migrate dev it was modified after it was applied.",
-        f"{SKIPS}, with the checksum of another file. To prisma migrate dev it was modified after it was applied.",
+        (
+            f"{SKIPS}, with the checksum of another file{LACKS}. prisma migrate dev says that it was modified after it"
+            " was applied."
+        ),
+        (
+            f"{SKIPS}, with the checksum of another file. prisma migrate dev says that it was modified after it was"
+            " applied."
+        ),
     ),
     "recorded and blocked": Case(
         ({"name": OTHER, **FAILED}, {}),
@@ -219,8 +223,9 @@ def test_without_a_history_a_deploy_refuses_or_does_not_exist(invoke: Invoke) ->
         "state": "no_history",
         "blocked_by": [],
         "next_deploy": (
-            "There is no _prisma_migrations. Where Prisma Migrate is not used: nothing. Where its connection URL names"
-            " the schema public: it refuses with P3005, since the schema is not empty, until that is baselined."
+            "The database has no _prisma_migrations. Without Prisma Migrate there is no next deploy. If the"
+            " connection URL of Prisma Migrate names the schema public, it refuses with P3005, because the schema is"
+            " not empty, until somebody baselines it."
         ),
         "recorded_here": False,
     }
@@ -249,7 +254,7 @@ def test_a_migration_that_is_running_is_not_taken_for_a_failed_one(
     with holding(database, PRISMAS_LOCK) as pid:
         told = prisma_of(invoke("plan"))
     assert told["next_deploy"].startswith(
-        f"{STOPS.format(f'{HOTFIX} is')} Unless it is at work on that now: pid {pid} holds Prisma's lock."
+        f"{STOPS.format(f'{HOTFIX} is')} But pid {pid} holds Prisma's lock, and may be running it now."
     )
 
 
@@ -287,7 +292,7 @@ def test_a_history_behind_row_security_is_unreadable_and_never_empty(
     assert told["state"] == "unreadable"
     assert told["next_deploy"] == (
         "Not known: public._prisma_migrations could not be read. Row security may hide rows of it from"
-        f" {database.user}. Show it all:  {line}"
+        f" {database.user}. To show all of them:  {line}"
     )
     assert invoke("apply", record="prisma").error_name == "RelationError"
     database.run(line)
@@ -379,10 +384,10 @@ def test_a_trigger_of_another_role_on_the_history_is_never_run(
     outcome = invoke("apply", record="prisma")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"{HOTFIX} can't be recorded: the trigger watch on public._prisma_migrations calls a function of another role,"
-        f" which would run with the rights of {database.user}. Nothing was changed. Look at it, drop it, and apply"
-        ' again:  DROP TRIGGER "watch" ON "public"."_prisma_migrations"; If it is to stay, give its function to the'
-        ' owner of the application\'s tables, or leave "record" out.'
+        f"{HOTFIX} cannot be recorded: the trigger watch on public._prisma_migrations calls a function of another"
+        f" role, which would run with the rights of {database.user}. Nothing was changed. Read the function. Give it"
+        " to the owner of the application's tables, or drop the trigger, or apply without --record. To drop it:  DROP"
+        ' TRIGGER "watch" ON "public"."_prisma_migrations";'
     )
     assert database.run("SELECT count(*) FROM strange.caught") == [[0]]
     assert invoke("apply").result == "applied"
@@ -406,7 +411,7 @@ def test_a_history_that_stays_locked_is_not_waited_for(
         outcome = invoke(action)
     assert outcome.result == result
     assert prisma_of(outcome)["next_deploy"] == (
-        "Not known: public._prisma_migrations could not be read. Somebody holds it locked: look again later."
+        "Not known: public._prisma_migrations could not be read. Another session holds it locked: run plan again later."
     )
 
 
@@ -553,9 +558,9 @@ def test_without_a_history_nothing_is_recorded_and_nothing_run(invoke: Invoke, d
     outcome = invoke("apply", record="prisma")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"{HOTFIX} can't be recorded: the database {database.name} has no _prisma_migrations in the schemas of the"
-        ' file\'s tables or in the search_path. Nothing was run. Leave "record" out; or, if Prisma Migrate is to manage'
-        " this database, baseline it first:  prisma migrate resolve --applied <the first migration>"
+        f"{HOTFIX} cannot be recorded: the database {database.name} has no _prisma_migrations in the schemas of the"
+        " file's tables or in the search_path. Nothing was changed. If Prisma Migrate is to manage this database,"
+        " baseline it:  prisma migrate resolve --applied <the first migration>  Otherwise apply without --record."
     )
     assert not has_column(database)
     invoke("apply")
@@ -583,7 +588,7 @@ def test_a_missing_right_is_told_with_the_grant_before_anything_is_run(
     assert outcome.error_name == "NotOwnerError"
     line = f'GRANT {", ".join(lacking)} ON "public"."_prisma_migrations" TO "{database.user}";'
     assert outcome.text == (
-        f"{HOTFIX} can't be recorded: {database.user} lacks {' and '.join(lacking)} on public._prisma_migrations."
+        f"{database.user} lacks {' and '.join(lacking)} on public._prisma_migrations, so {HOTFIX} cannot be recorded."
         f" Nothing was changed. Grant it:  {line}"
     )
     assert nothing_was_done(database, history, rows)
@@ -610,10 +615,10 @@ def test_another_file_under_the_same_name_is_refused(
     outcome = invoke("apply", record="prisma")
     assert outcome.error_name == "HotfixFileError"
     assert outcome.text == (
-        f"{HOTFIX} can't be recorded: public._prisma_migrations has it as applied, with the checksum of another file."
-        f" Nothing was changed. Compare sql/{HOTFIX}.sql with prisma/migrations/{HOTFIX}/migration.sql: give the change"
-        " an id of its own, or make both the file that was applied. If the column is wanted now, apply without"
-        ' "record".'
+        f"{HOTFIX} cannot be recorded: public._prisma_migrations has it as applied, with the checksum of another"
+        f" file. Nothing was changed. Compare sql/{HOTFIX}.sql with prisma/migrations/{HOTFIX}/migration.sql. Give"
+        " this change an id of its own, or make both files the one that was applied. To add the column now, apply"
+        " without --record."
     )
     assert (has_column(database), history.rows()) == (there, [[HOTFIX, "0" * 64, True, False]])
 
@@ -635,8 +640,8 @@ def test_a_table_that_only_has_the_name_is_not_written_to(
     outcome = invoke("apply", record="prisma")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"{HOTFIX} can't be recorded: public._prisma_migrations could not be read. {reason} Nothing was run."
-        ' Find out whether that is a table of Prisma Migrate; else leave "record" out.'
+        f"{HOTFIX} cannot be recorded: public._prisma_migrations could not be read. {reason} Nothing was changed."
+        " Find out whether that is a table of Prisma Migrate. If it is not, apply without --record."
     )
     assert not has_column(database)
 
@@ -726,11 +731,11 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
     assert (seen, outcome.error_name) == ([], "LockBusyError")
     what, undone = ("Prisma's history", "recorded") if there else ("public.drivers or Prisma's history", "applied")
     assert timeless(outcome.text) == (
-        f"{what} stayed locked for # s, so {HOTFIX} was not {undone}."
-        " Nothing was changed, and nobody waited behind this run.\n"
-        f"In the way: pid {pid} (postgres, schema-engine), EXCLUSIVE on Prisma's advisory lock 72707369."
-        " A prisma migrate that is ended in the middle leaves a failed migration (P3009).\n"
-        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});"
+        f"{what} stayed locked for # s, so {HOTFIX} was not {undone}. Nothing was changed, and nobody waited behind"
+        " this run.\n"
+        f"In the way: pid {pid} (postgres, schema-engine), EXCLUSIVE on Prisma's advisory lock 72707369. A prisma"
+        " migrate that is ended in the middle leaves a failed migration (P3009).\n"
+        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
     )
     (blocker,) = outcome.line["blockers"]
     assert (blocker["pid"], blocker["user"], blocker["lock_mode"], blocker.get("table")) == (

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pg_hotfix import errors
+from pg_hotfix.change.blocker import name_blockers
+from pg_hotfix.next_command import commands_after
+from pg_hotfix.request import parse_request
 from tests.conftest import HOTFIX
 from tests.integration.test_prisma import CREATE
-from tests.samples import BLOCKER
+from tests.samples import FOUND_BLOCKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +127,14 @@ def test_the_errors_shown_are_real_texts() -> None:
     added = 'ALTER TABLE "public"."drivers" ADD COLUMN IF NOT EXISTS "active_since" timestamp with time zone null'
     shown = {
         ("lock busy", README): errors.lock_busy(
-            HOTFIX, "public.drivers", [BLOCKER], count=1, see="", waited_ms=30_000, attempts=1, stalled_ms=0
+            HOTFIX,
+            "public.drivers",
+            "applied",
+            name_blockers([FOUND_BLOCKER], 1),
+            elsewhere=True,
+            further=False,
+            lock_wait_ms=30_000,
+            longest_stall_ms=0,
         ),
         ("mismatch", WRITE): errors.mismatch(HOTFIX, [mismatch]),
         ("sql refused", WRITE): errors.sql_refused(
@@ -138,8 +149,23 @@ def test_the_errors_shown_are_real_texts() -> None:
             others=False,
         ),
         ("schema differs", GATE): errors.schema_differs(
-            "kaviar", 5, [missing], [], [("add_drivers_active_since", added)], rest=False
+            "kaviar",
+            "of 5 columns 1 missing, 0 different",
+            ["\n".join([f"  {missing['name']}", *errors.compared(missing, "    ")])],
+            0,
+            [f"  ./pg-hotfix new add_drivers_active_since --sql {shlex.quote(added)}"],
+            [missing],
+            rest=False,
         ),
     }
+    requests = {
+        "lock busy": {"hotfix": HOTFIX, "action": "apply"},
+        "mismatch": {"hotfix": HOTFIX, "action": "apply"},
+        "sql refused": {"hotfix": HOTFIX, "action": "apply"},
+        "column used": {"hotfix": rating, "action": "revert"},
+        "left behind": {"hotfix": rating, "action": "revert"},
+        "schema differs": {"action": "gate"},
+    }
     for (mark, page), error in shown.items():
+        error.add_command(commands_after(parse_request(requests[mark]), "pg-hotfix-prod"))
         assert block_after(mark, page) == f"{type(error).__name__}: {error}\n"

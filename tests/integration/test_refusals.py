@@ -26,7 +26,7 @@ pytestmark = pytest.mark.long_too
 ADD = "ALTER TABLE drivers ADD COLUMN IF NOT EXISTS note text;"
 NOTE = "public.drivers.note text"
 CHANGE = "20260301101500_change_something"
-IN_THE_LOG = "what it says is in the server's log and withheld here, since it may quote row data"
+IN_THE_LOG = "its message is in the server's log, and withheld here because it may quote row data"
 RAISE = "RAISE EXCEPTION 'Confidential %', (SELECT name FROM public.drivers LIMIT 1)"
 
 
@@ -44,10 +44,9 @@ def forbid(database: Database, result: str, body: str = f"{RAISE};", name: str =
 def by_event_trigger(event: str, hotfix: str, sqlstate: str = "P0001", enable: str = "ENABLE") -> str:
     return (
         f'The event trigger "No DDL" ({event}) refused {hotfix} ({sqlstate} from its function public.forbid();'
-        f" {IN_THE_LOG}). Nothing was changed. Read what it asks for: "
-        " SELECT pg_catalog.pg_get_functiondef('public.forbid()'::pg_catalog.regprocedure);"
-        '  If its owner agrees to switch it off for this run:  ALTER EVENT TRIGGER "No DDL" DISABLE;'
-        f'  and then  ALTER EVENT TRIGGER "No DDL" {enable};'
+        f" {IN_THE_LOG}). Nothing was changed. Read what it asks for:  SELECT"
+        " pg_catalog.pg_get_functiondef('public.forbid()'::pg_catalog.regprocedure);  If its owner agrees, switch it"
+        f' off:  ALTER EVENT TRIGGER "No DDL" DISABLE;  After the run:  ALTER EVENT TRIGGER "No DDL" {enable};'
     )
 
 
@@ -163,16 +162,16 @@ def test_of_two_triggers_that_may_have_refused_neither_is_blamed(
         "DROP TRIGGER first ON public.drivers;"
         "CREATE TRIGGER first BEFORE UPDATE ON public.drivers FOR EACH ROW EXECUTE FUNCTION public.forbid()"
     )
-    assert invoke("apply", hotfix_id).text.startswith(f"The function public.forbid(), which {CHANGE} runs, refused it")
+    assert invoke("apply", hotfix_id).text.startswith(f"The function public.forbid(), which {CHANGE} calls, refused")
 
 
 def test_a_function_that_the_file_calls_is_named(invoke: Invoke, database: Database, write_hotfix: WriteHotfix) -> None:
     forbid(database, "void")
     outcome = invoke("apply", write_hotfix(f"{ADD} SELECT forbid();", NOTE))
     assert outcome.text == (
-        f"The function public.forbid(), which {CHANGE} runs, refused it (P0001; {IN_THE_LOG}). Nothing was changed."
-        f" Read what it asks for, and correct sql/{CHANGE}.sql: "
-        " SELECT pg_catalog.pg_get_functiondef('public.forbid()'::pg_catalog.regprocedure);"
+        f"The function public.forbid(), which {CHANGE} calls, refused {CHANGE} (P0001; {IN_THE_LOG}). Nothing was"
+        f" changed. Read what it asks for, and correct sql/{CHANGE}.sql:  SELECT"
+        " pg_catalog.pg_get_functiondef('public.forbid()'::pg_catalog.regprocedure);"
     )
 
 
@@ -184,7 +183,7 @@ def test_what_the_files_own_block_raises_is_the_files_to_correct(
     outcome = invoke("apply", write_hotfix(f"{ADD} DO $$ BEGIN {RAISE}; END $$;", NOTE))
     assert outcome.text == (
         f"PostgreSQL refused {CHANGE} (P0001: its text may quote row data and is withheld). Nothing was changed."
-        f" Correct sql/{CHANGE}.sql, have it reviewed, deploy, and run it again."
+        f" Correct sql/{CHANGE}.sql, and have it reviewed."
     )
 
 
@@ -213,11 +212,11 @@ def test_a_full_lock_table_names_its_setting_and_is_not_tried_again(
         outcome = invoke("apply")
     assert outcome.error_name == "SqlRefusedError"
     assert outcome.text == (
-        f"PostgreSQL refused {HOTFIX}, because its lock table is full (53200: out of shared memory;"
+        f"PostgreSQL refused {HOTFIX} because its lock table is full (53200: out of shared memory;"
         " max_locks_per_transaction is too low). Nothing was changed. Each table, partition and index that is altered"
-        " needs a lock, and all sessions share the room. Raise the setting in the instance's parameter group, reboot,"
-        " and run the same request again:  aws rds modify-db-parameter-group --db-parameter-group-name <group>"
-        " --parameters ParameterName=max_locks_per_transaction,ParameterValue=1024,ApplyMethod=pending-reboot"
+        " needs a lock, and all sessions share the room. Raise the setting in the instance's parameter group, and"
+        " reboot:  aws rds modify-db-parameter-group --db-parameter-group-name <group> --parameters"
+        " ParameterName=max_locks_per_transaction,ParameterValue=1024,ApplyMethod=pending-reboot"
     )
 
 
@@ -322,9 +321,9 @@ def test_a_query_that_somebody_cancels_is_said_to_be(
     took = outcome.text.partition("after ")[2].partition(" ms")[0]
     assert outcome.error_name == "StatementTimeoutError"
     assert outcome.text == (
-        f"Somebody cancelled a catalog query of pg-hotfix after {took} ms, before its limit of 20000 ms"
+        f"Another session cancelled a catalog query of pg-hotfix after {took} ms, before its limit of 20000 ms"
         " (57014: canceling statement due to user request). Nothing was changed. Find out who calls pg_cancel_backend"
-        " there, such as a monitor of long queries, then run the same request again."
+        " on this server, such as a monitor of long queries."
     )
 
 
@@ -335,5 +334,5 @@ def test_a_file_that_somebody_cancels_is_said_to_be(
     with cancelling(database, "wait_event = 'PgSleep'"):
         outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "StatementTimeoutError"
-    assert outcome.text.startswith(f"Somebody cancelled {CHANGE} after ")
+    assert outcome.text.startswith(f"Another session cancelled {CHANGE} after ")
     assert "(57014: canceling statement due to user request). Nothing was changed." in outcome.text

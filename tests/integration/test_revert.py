@@ -33,18 +33,15 @@ if TYPE_CHECKING:
 NAME = "20260301101500_change_something"
 RATING = "public.drivers.rating"
 DROP = 'ALTER TABLE "drivers" DROP COLUMN IF EXISTS "rating";'
-FORCE = (
-    "To drop it all the same, with whatever it holds, for good:  "
-    f'{{"hotfix": "{NAME}", "action": "revert", "force": true, "reason": "<why it may go>"}}'
-)
+ASK = "Ask the owner of the data before you drop it."
 IN_USE = (
     f"{RATING} is in use: at least one row no longer holds what the column was added with, so {NAME} was not reverted."
-    f" Nothing was changed. {FORCE}"
+    f" Nothing was changed. {ASK}"
 )
 UNTOLD = (
-    f"Cannot tell whether {RATING} is in use, so {NAME} was not reverted: there are rows, and PostgreSQL has not"
-    " kept what they were given when it was added (a volatile default, an identity, or the table was rewritten"
-    f" since). Nothing was changed. {FORCE}"
+    f"Cannot tell whether {RATING} is in use, so {NAME} was not reverted: the table has rows, and PostgreSQL no"
+    " longer knows what it gave them when the column was added (a volatile default, an identity, or the table was"
+    f" rewritten since). Nothing was changed. {ASK}"
 )
 ADD_ROWS = "INSERT INTO drivers (id, name) SELECT gen_random_uuid(), 'Ana Confidential' FROM generate_series(1, 3)"
 
@@ -139,7 +136,7 @@ def test_a_second_revert_takes_no_lock_and_runs_nothing(
         other.run("BEGIN; LOCK TABLE public.drivers IN ACCESS EXCLUSIVE MODE")
         outcome = revert(invoke, hotfix_id)
     assert (outcome.result, outcome.response["attempts"]) == ("already_reverted", 0)
-    assert outcome.response["summary"] == f"{RATING} not there; nothing was run."
+    assert outcome.response["summary"] == f"{RATING} already missing; nothing was run."
     assert (outcome.response["sql"], outcome.metric("Reverted")) == (None, None)
     assert [column["changed"] for column in outcome.response["objects"]] == [False]
 
@@ -178,9 +175,8 @@ def test_a_file_without_a_way_back_is_refused_with_the_line_to_write(invoke: Inv
     outcome = invoke("revert", HOTFIX)
     assert outcome.error_name == "HotfixFileError"
     assert outcome.text == (
-        f"sql/{HOTFIX}.sql has no revert line, so nobody has reviewed the way back."
-        " Nothing was contacted and nothing was changed."
-        " If this is it, write it at the head of the file, have it reviewed, deploy, and run it again:\n"
+        f"sql/{HOTFIX}.sql has no revert line, so no reviewed SQL undoes it. Nothing was contacted and nothing was"
+        " changed. If these lines are right, write them at the head of the file, and have it reviewed:\n"
         '  -- revert: ALTER TABLE "public"."drivers" DROP COLUMN IF EXISTS "active_since";'
     )
 
@@ -387,12 +383,12 @@ def test_rows_that_a_policy_hides_are_no_reason_to_drop_them(
 def test_force_drops_a_column_in_use_and_says_so(
     invoke: Invoke, applied: Callable[..., str], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unused, "look_at_rows_sql", lambda _: pytest.fail("nobody is to look at the rows"))
+    monkeypatch.setattr(unused, "read_rows_sql", lambda _: pytest.fail("nobody is to look at the rows"))
     hotfix_id = applied()
     database.run_as_owner("UPDATE drivers SET rating = 1")
     outcome = revert(invoke, hotfix_id, force=True, reason="INC-4712: filled by mistake")
     assert outcome.result == "reverted", outcome.text
-    assert outcome.response["summary"].endswith(" ms. Forced: nobody has looked at the rows.")
+    assert outcome.response["summary"].endswith(" ms. Forced: the rows were not checked.")
     assert outcome.response["reason"] == "INC-4712: filled by mistake"
     assert not has_rating(database)
 
@@ -408,9 +404,10 @@ def test_a_column_that_is_not_this_hotfixs_is_never_dropped(
         f"{RATING} exists but is not what {NAME} expects. Nothing was changed.\n"
         "  expected  smallint null\n"
         "  actual    text null\n"
-        "It is not what this hotfix adds, so revert will not drop it, even with force. Correct the file if it is:\n"
+        "It is not what this hotfix adds, so revert will not drop it, even with force. If the actual column is right,"
+        " correct the file:\n"
         f"  -- expect: column {RATING} text null\n"
-        "or drop the column by a migration of its own."
+        "Otherwise drop the column by a migration of its own."
     )
     assert has_rating(database)
 
@@ -425,10 +422,10 @@ def test_what_is_recorded_in_prismas_history_is_reverted_by_force_only(
     assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
         f"public._prisma_migrations has {NAME} as applied, so it was not reverted: every later prisma migrate deploy"
-        " would skip it, and never bring the column back. Nothing was changed. Prisma refuses to mark as rolled back"
-        " what it has as applied (P3012). If the column is to go for good, drop it by a migration. If that deploy is to"
-        " add it again, take the row out first:"
-        f'  DELETE FROM "public"."_prisma_migrations" WHERE migration_name = \'{NAME}\';\n{FORCE}'
+        " would skip it, and never add the column again. Nothing was changed. Prisma does not mark as rolled back"
+        " what it has as applied (P3012). To drop the column for good, write a migration. To let a later deploy add"
+        ' it again, delete the row first:  DELETE FROM "public"."_prisma_migrations" WHERE migration_name ='
+        f" '{NAME}';"
     )
     assert has_rating(database)
     for result in ("reverted", "already_reverted"):
@@ -471,9 +468,9 @@ def test_a_history_that_cannot_be_read_is_no_empty_one(
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
-        f"Whether public._prisma_migrations has {NAME} as applied can't be seen, so it was not reverted: every later"
-        " prisma migrate deploy would skip it then, and never bring the column back. Nothing was changed. Grant it: "
-        f' GRANT SELECT ON "public"."_prisma_migrations" TO "{database.user}";\n{FORCE}'
+        f"Cannot tell whether public._prisma_migrations has {NAME} as applied, so it was not reverted: if it has,"
+        " every later prisma migrate deploy would skip it, and never add the column again. Nothing was changed. Grant"
+        f' it:  GRANT SELECT ON "public"."_prisma_migrations" TO "{database.user}";'
     )
     assert revert(invoke, hotfix_id, force=True, reason="INC-4712").result == "reverted"
 
@@ -538,8 +535,8 @@ def test_a_way_back_that_leaves_the_column_is_rolled_back(
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "MismatchError"
     assert outcome.text == (
-        f"The revert lines of sql/{NAME}.sql do not drop {RATING}. They were run and rolled back. Nothing was changed."
-        " Correct them, have them reviewed, deploy, and run it again."
+        f"The revert lines of sql/{NAME}.sql do not drop {RATING}. The SQL was run and rolled back. Nothing was"
+        " changed. Correct them."
     )
     assert columns_of(database) == ["id", "name", "rating"]
 
@@ -552,10 +549,11 @@ def test_a_view_of_the_column_is_not_dropped_with_it(
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
-        f"What needs {RATING} would stay behind, so {NAME} was not reverted: PostgreSQL would refuse to drop it, or"
-        " writes to its table would fail. Nothing was changed.\n"
+        f"Other objects need {RATING}, so {NAME} was not reverted: PostgreSQL would refuse to drop it, or writes to"
+        " its table would fail. Nothing was changed.\n"
         "  view public.ratings\n"
-        "Change or drop them by a migration, then revert again.\nForce does not get past this."
+        "Change or drop them by a migration.\n"
+        "--force does not help here."
     )
     assert has_rating(database)
     assert database.run("SELECT count(*) FROM ratings") == [[3]]
@@ -739,9 +737,9 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "RevertRefusedError"
     assert re.sub(r"took \d+ ms", "took # ms", outcome.text) == (
-        f"Whether the rows of public.drivers still hold what {NAME} gave them was not seen in time, so it was not"
-        " reverted: the look took # ms, and under the lock, where everybody waits, it may take 200 ms."
-        f" Nothing was changed. {FORCE}"
+        f"Cannot tell in time whether the rows of public.drivers still hold what {NAME} gave them, so it was not"
+        " reverted: reading them took # ms. Under the lock, where all sessions wait, it may take 200 ms. Nothing was"
+        f" changed. {ASK}"
     )
     assert len(looks) == 2
     assert has_rating(database)
@@ -749,17 +747,17 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
 
 def slow_looks(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[str]:
     """The server takes so long for each look at the rows, as it would for many of them. Returns the looks."""
-    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 200)
-    monkeypatch.setattr(unused, "LOOK_UNDER_LOCK_MS", 400)
-    look_at_rows_sql = unused.look_at_rows_sql
+    monkeypatch.setattr(unused, "LONGEST_READ_MS", 200)
+    monkeypatch.setattr(unused, "READ_UNDER_LOCK_MS", 400)
+    read_rows_sql = unused.read_rows_sql
     looks: list[str] = []
 
     def slow(hotfix: Any) -> str:
         sleep = seconds[len(looks)] if len(looks) < len(seconds) else 0
         looks.append(f"PERFORM pg_sleep({sleep})")
-        return look_at_rows_sql(hotfix).replace("    LOOP", f"    LOOP {looks[-1]};")
+        return read_rows_sql(hotfix).replace("    LOOP", f"    LOOP {looks[-1]};")
 
-    monkeypatch.setattr(unused, "look_at_rows_sql", slow)
+    monkeypatch.setattr(unused, "read_rows_sql", slow)
     return looks
 
 
@@ -767,7 +765,7 @@ def test_a_second_look_is_enough_when_the_first_had_to_read_the_disk(
     invoke: Invoke, applied: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hotfix_id = applied()
-    took_ms = iter([unused.LONGEST_LOOK_MS + 1, unused.LONGEST_LOOK_MS])
+    took_ms = iter([unused.LONGEST_READ_MS + 1, unused.LONGEST_READ_MS])
     monkeypatch.setattr(unused, "elapsed_ms", lambda _: next(took_ms))
     assert revert(invoke, hotfix_id).result == "reverted"
     assert list(took_ms) == []
@@ -780,7 +778,7 @@ def test_a_second_look_is_given_no_longer_than_the_one_under_the_lock(
     slow_looks(monkeypatch, 10, 0.3)
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "RevertRefusedError"
-    assert "was not seen in time, so it was not reverted" in outcome.text
+    assert "Cannot tell in time whether the rows" in outcome.text
     assert has_rating(database)
 
 
@@ -789,12 +787,12 @@ def test_a_look_that_is_slow_only_under_the_lock_is_ended_there(
 ) -> None:
     hotfix_id = applied()
     slow_looks(monkeypatch, 10, 0)
-    monkeypatch.setattr(unused, "LONGEST_LOOK_MS", 20_000)
+    monkeypatch.setattr(unused, "LONGEST_READ_MS", 20_000)
     with somebody_reading(database) as reader:
         outcome = revert(invoke, hotfix_id)
         assert reader.longest_stall() < 1
     assert outcome.error_name == "RevertRefusedError"
-    assert "the look took 400 ms, and under the lock, where everybody waits, it may take 400 ms." in outcome.text
+    assert "reading them took 400 ms. Under the lock, where all sessions wait, it may take 400 ms." in outcome.text
     assert has_rating(database)
 
 
@@ -806,7 +804,7 @@ def test_a_look_outside_the_lock_that_takes_too_long_is_ended_too(
     slow_looks(monkeypatch, 0, 10)
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "RevertRefusedError"
-    assert re.search(r"the look took \d+ ms, and under the lock", outcome.text), outcome.text
+    assert re.search(r"reading them took \d+ ms. Under the lock", outcome.text), outcome.text
 
 
 def test_readers_are_not_stalled_while_a_blocker_is_waited_for(
@@ -835,10 +833,10 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it(
     assert seen_waiting == []
     assert outcome.error_name == "LockBusyError"
     assert timeless(outcome.text) == (
-        f"public.drivers stayed locked for # s, so {NAME} was not reverted."
-        " Nothing was changed, and nobody waited behind this run.\n"
+        f"public.drivers stayed locked for # s, so {NAME} was not reverted. Nothing was changed, and nobody waited"
+        " behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
-        f"Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend({pid});\n"
+        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});\n"
         f"To see what they do and since when:  {grant(database, 'pg_read_all_stats')}"
     )
     assert has_rating(database)
@@ -937,12 +935,11 @@ def test_a_column_that_comes_back_right_after_commit_is_noticed(
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "MismatchError"
     assert outcome.text == (
-        f"{hotfix_id} was reverted and committed, but the look after COMMIT shows something else:"
-        " somebody has changed it since.\n"
+        f"{hotfix_id} was reverted and committed. Another session has changed the table after that: find out who"
+        " did.\n"
         f"{RATING}\n"
         "  expected  missing\n"
-        "  actual    text null\n"
-        f'Find out who did, and look again:  {{"hotfix": "{hotfix_id}", "action": "plan"}}'
+        "  actual    text null"
     )
 
 
@@ -954,9 +951,9 @@ def test_a_second_look_that_fails_twice_leaves_the_outcome_unknown(
     outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
-        f"The revert of {hotfix_id} was committed at {database.name} at localhost:{database.server.port}, but the look"
-        " after COMMIT failed, also on a fresh connection (LoginError). The change was proved inside the transaction."
-        f' Make sure:  {{"hotfix": "{hotfix_id}", "action": "plan"}}'
+        f"The revert of {hotfix_id} was committed at {database.name} at localhost:{database.server.port}, but the"
+        " catalog could not be read after COMMIT, also over a fresh connection (LoginError). The change was proved"
+        " inside the transaction."
     )
 
 

@@ -16,7 +16,7 @@ import app
 from pg_hotfix import hotfix
 from pg_hotfix.errors import HotfixError
 from pg_hotfix.history.prisma import History
-from pg_hotfix.promises.column.catalog import Column
+from pg_hotfix.promises.column.catalog import Column, Found
 from pg_hotfix.promises.column.line import Expectation
 from pg_hotfix.report import Report
 from pg_hotfix.request import parse_request
@@ -135,9 +135,8 @@ def test_check_of_everything_names_the_file_that_is_broken(call: Call, deployed:
     (deployed / "20260301101501_broken.sql").write_text("BEGIN;")
     outcome = call({"action": "check"})
     assert outcome.text == (
-        "sql/20260301101501_broken.sql holds transaction control (BEGIN)."
-        " Nothing was contacted and nothing was changed."
-        " Leave it out: the whole file runs in one transaction, which is committed only after the proof."
+        "sql/20260301101501_broken.sql contains transaction control (BEGIN). Nothing was contacted and nothing was"
+        " changed. Remove it: the whole file runs in one transaction, which is committed only after the proof."
     )
 
 
@@ -165,15 +164,15 @@ def test_a_bad_setting_ends_before_anything_is_contacted(
 def test_a_function_without_a_single_file_is_refused(call: Call, deployed: Path) -> None:
     (deployed / f"{ID}.sql").unlink()
     assert call({"action": "check"}).text == (
-        f"SQL_DIR holds no hotfix ({deployed}). Nothing was contacted and nothing was changed."
-        " Deploy with at least one file in sql/."
+        f"SQL_DIR contains no hotfix ({deployed}). Nothing was contacted and nothing was changed. Deploy with at"
+        " least one file in sql/."
     )
 
 
 def test_too_little_time_ends_before_anything_is_contacted(call: Call) -> None:
     outcome = call(REQUEST, seconds=3.0)
     assert outcome.error_name == "ConfigurationError"
-    assert "ms to work and to report. Nothing was changed. Raise the function's Timeout" in outcome.text
+    assert "ms to work and to report. Nothing was changed. Raise the Timeout of MigrateFunction" in outcome.text
 
 
 # What is recorded
@@ -194,7 +193,7 @@ def test_a_refused_request_is_one_line_with_everything_known(call: Call) -> None
         "service": "pg-hotfix",
         "error": "UnknownHotfixError",
         "retryable": False,
-        "advice": outcome.text,
+        "advice": f"{outcome.text}\n{outcome.then}",
         "hotfix": "20260301101500_nobody_knows",
         "action": "apply",
         "caller": "direct",
@@ -207,6 +206,24 @@ def test_a_refused_request_is_one_line_with_everything_known(call: Call) -> None
         "function_arn": FakeContext.invoked_function_arn,
         "function_request_id": FakeContext.aws_request_id,
     }
+
+
+@pytest.mark.parametrize(("stack", "option"), [("pg-hotfix-prod", " --stack pg-hotfix-prod"), ("", "")])
+def test_a_text_ends_in_the_same_request_as_a_command(
+    call: Call, monkeypatch: pytest.MonkeyPatch, stack: str, option: str
+) -> None:
+    monkeypatch.setenv("STACK_NAME", stack)
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "0")
+    outcome = call(REQUEST)
+    assert (
+        str(outcome.error)
+        == outcome.line["advice"]
+        == (
+            "LOCK_WAIT_SECONDS is '0', not a whole number from 1 to 840. Nothing was contacted and nothing was changed."
+            " Correct it in the template's parameters.\n"
+            f"Run it again:  ./pg-hotfix apply {ID} --reason INC-4711{option}"
+        )
+    )
 
 
 def test_an_event_that_is_no_request_is_logged_without_its_content(call: Call) -> None:
@@ -248,7 +265,7 @@ def test_the_metrics_of_one_failure_are_not_counted_again_with_the_next(call: Ca
     assert [call({}).metric("Failed") for _ in range(3)] == [1, 1, 1]
 
 
-def test_of_a_defect_the_line_says_only_where_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_of_a_defect_says_only_where_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("Kq7-planted")
 
@@ -267,8 +284,7 @@ def test_of_a_defect_the_line_says_only_where_it_is(call: Call, monkeypatch: pyt
 
 def make_column(name: str, *, matches: bool, changed: bool) -> Column:
     schema, table, column = name.split(".")
-    return Column(
-        Expectation(schema, table, column, "text"),
+    found = Found(
         relation_oid=1,
         relation_kind="r",
         owner="app",
@@ -278,6 +294,22 @@ def make_column(name: str, *, matches: bool, changed: bool) -> Column:
         has_children=False,
         estimated_rows=-1,
         estimated_bytes=0,
+        expected_type="text",
+        type_matches=matches,
+        collation_matches=matches,
+        actual_type="text" if matches else None,
+        collation=None,
+        not_null=False if matches else None,
+        not_valid=False,
+        identity=None,
+        generated=None,
+        printed=None,
+        changed_here=changed,
+        state="1" if matches else "1-",
+    )
+    return Column(
+        Expectation(schema, table, column, "text"),
+        found,
         expected="text null",
         actual="text null" if matches else "missing",
         matches=matches,
@@ -318,11 +350,11 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
         (
             Report("reverted", (DROPPED,), {}, lock_held_ms=1.4, forced=True),
             (
-                "public.drivers.rating dropped, committed and proved gone; the lock was held for 1.4 ms."
-                " Forced: nobody has looked at the rows."
+                "public.drivers.rating dropped, committed and proved gone; the lock was held for 1.4 ms. Forced: the"
+                " rows were not checked."
             ),
         ),
-        (Report("already_reverted", (LACKING,), {}), "public.riders.note not there; nothing was run."),
+        (Report("already_reverted", (LACKING,), {}), "public.riders.note already missing; nothing was run."),
         (
             Report("ready", (THERE,), {}, hotfixes=(ID,)),
             "Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).",
@@ -347,17 +379,17 @@ def test_the_result_is_summed_up_in_a_sentence(report: Report, summary: str) -> 
         ),
     ],
 )
-def test_what_matters_of_prismas_history_is_added(history: History, added: str) -> None:
+def test_the_summary_has_what_matters_of_prismas_history(history: History, added: str) -> None:
     summary = "public.drivers.name already as expected; nothing was run."
     assert app.summarise(Report("already_applied", (THERE,), {}, history=history)) == summary + added
 
 
 @pytest.mark.parametrize("state", ["recorded", "other_checksum", "not_recorded", "rolled_back"])
-def test_what_prisma_will_not_bring_back_is_said_after_a_revert(state: str) -> None:
+def test_the_summary_of_a_revert_says_what_prisma_will_not_bring_back(state: str) -> None:
     history = History("public._prisma_migrations", state, "")
     said = " public._prisma_migrations still has it as applied: no prisma migrate deploy will bring it back."
     added = said if state in ("recorded", "other_checksum") else ""
-    summary = "public.riders.note not there; nothing was run."
+    summary = "public.riders.note already missing; nothing was run."
     assert app.summarise(Report("already_reverted", (LACKING,), {}, history=history)) == summary + added
 
 

@@ -48,21 +48,21 @@ DRAFT = Draft("a", SQL, "", "", None)
         (
             {"sql": f"BEGIN; {SQL}; COMMIT"},
             (
-                "The SQL holds transaction control (BEGIN). Leave it out: the whole file runs in one transaction, which"
-                " is committed only after the proof."
+                "The SQL contains transaction control (BEGIN). Remove it: the whole file runs in one transaction,"
+                " which is committed only after the proof."
             ),
         ),
         (
             {"sql": f"\\c kaviar\n{SQL}"},
-            "The SQL holds a psql meta-command (\\). Write plain SQL: the function is not psql.",
+            "The SQL contains a psql meta-command (\\). Write plain SQL: the function is not psql.",
         ),
         (
             {"sql": "-- nothing"},
-            "The SQL holds no statement. Write the ALTER TABLE below its expect lines.",
+            "The SQL contains no statement. Write the ALTER TABLE below its expect lines.",
         ),
         (
             {"sql": f"{SQL} DEFAULT 'x"},
-            "The SQL holds a string, name or comment that does not end (line 1). Close it.",
+            "The SQL contains a string, name or comment that does not end (line 1). Close it.",
         ),
     ],
 )

@@ -135,7 +135,7 @@ def test_the_parameter_chooses_the_hotfix(open_dashboard: Callable[..., Dashboar
 def test_two_viewers_share_one_look(open_dashboard: Callable[..., Dashboard]) -> None:
     dashboard = open_dashboard(plan=LASTING)
     for _ in range(2):
-        assert "Looking" in dashboard.call().text
+        assert "Planning" in dashboard.call().text
     assert dashboard.started == ["plan"]
 
 
@@ -156,7 +156,7 @@ def test_where_looks_fill_the_list_there_may_have_been_an_apply_before(
 def test_a_look_ends_before_lambda_does(open_dashboard: Callable[..., Dashboard]) -> None:
     open_dashboard(plan=LASTING)
     context = context_of(seconds=button.RESERVED_SECONDS + 0.5)
-    assert "Looking" in read(button.lambda_handler({}, context)).text
+    assert "Planning" in read(button.lambda_handler({}, context)).text
     assert context.get_remaining_time_in_millis() > 4000
 
 
@@ -222,7 +222,7 @@ def test_a_narrow_widget_is_told_by_its_width(
 def test_a_file_that_is_not_packaged_is_refused_with_those_that_are(open_dashboard: Callable[..., Dashboard]) -> None:
     dashboard = open_dashboard()
     page = dashboard.call({"hotfix": "20200101000000_gone"})
-    assert "There is no packaged hotfix 20200101000000_gone." in page.text
+    assert "The function has no hotfix 20200101000000_gone." in page.text
     assert page.labels == [ID, OLDER]
     assert dashboard.started == []
 
@@ -232,10 +232,10 @@ def test_without_any_file_it_says_so(
 ) -> None:
     dashboard = open_dashboard()
     monkeypatch.setenv("SQL_DIR", str(tmp_path / "nowhere"))
-    assert "No hotfix is packaged" in dashboard.call().text
+    assert "The function has no hotfix" in dashboard.call().text
 
 
-def test_it_describes_itself_with_its_parameters_in_yaml() -> None:
+def test_the_widget_describes_itself_with_its_parameters_in_yaml() -> None:
     described = button.lambda_handler({"describe": True}, context_of())
     (example,) = [part.partition("```")[0] for part in described.split("``` yaml\n")[1:]]
     assert set(yaml.safe_load(example)) == {"hotfix"}
@@ -281,7 +281,7 @@ def test_a_click_on_another_plan_than_the_one_that_runs_is_refused(open_dashboar
     dashboard.call(CLICK)
     page = dashboard.call(CLICK | {"plan_hash": HASH[::-1]})
     assert f"An apply of {ID}, asked for by ana, has been running since 2" in page.text
-    assert "Nothing was started. Last executions shows how it goes." in page.text
+    assert "Nothing was started. See its steps under Last executions." in page.text
     assert dashboard.started == ["apply"]
 
 
@@ -299,7 +299,7 @@ def test_an_apply_that_the_dashboard_itself_carries_is_refused(
     """Else every refresh would apply."""
     dashboard = open_dashboard()
     page = dashboard.call(CLICK, params={key: CLICK[key]})
-    assert "An apply must come from a click in the widget, and this one comes from elsewhere." in page.text
+    assert "This apply does not come from a click in the widget." in page.text
     assert "Nothing was started" in page.text
     assert dashboard.started == []
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == ["widget refused"]
@@ -309,7 +309,7 @@ def test_an_apply_that_the_dashboard_itself_carries_is_refused(
 def test_an_apply_from_outside_of_a_dashboard_is_refused(open_dashboard: Callable[..., Dashboard], widget: Any) -> None:
     dashboard = open_dashboard()
     page = read(button.lambda_handler(CLICK | {"widgetContext": widget}, context_of()))
-    assert "An apply must come from a click" in page.text
+    assert "This apply does not come from a click" in page.text
     assert dashboard.started == []
 
 
@@ -323,7 +323,7 @@ def test_an_apply_without_a_plan_is_refused(open_dashboard: Callable[..., Dashbo
 @pytest.mark.parametrize("hotfix", [None, "", "../secret", "20200101000000_gone", [ID]])
 def test_an_apply_of_what_is_not_packaged_is_refused(open_dashboard: Callable[..., Dashboard], hotfix: Any) -> None:
     dashboard = open_dashboard()
-    assert "There is no packaged hotfix" in dashboard.call(CLICK | {"hotfix": hotfix}).text
+    assert "The function has no hotfix" in dashboard.call(CLICK | {"hotfix": hotfix}).text
     assert dashboard.started == []
 
 
@@ -336,7 +336,7 @@ def test_an_execution_of_another_machine_is_refused(
 ) -> None:
     dashboard = open_dashboard()
     arn = start_once(dashboard.client, dashboard.machine_arn, CLICK)
-    assert "is no execution of this stack's state machine" in dashboard.call({"execution": change(arn)}).text
+    assert "is not an execution of this stack's state machine" in dashboard.call({"execution": change(arn)}).text
 
 
 def test_an_execution_that_never_was_is_told_in_a_sentence(open_dashboard: Callable[..., Dashboard]) -> None:
@@ -344,7 +344,7 @@ def test_an_execution_that_never_was_is_told_in_a_sentence(open_dashboard: Calla
     arn = f"{dashboard.machine_arn.replace(':stateMachine:', ':execution:')}:never"
     page = dashboard.call({"execution": arn})
     assert "Step Functions refused DescribeExecution (ExecutionDoesNotExist" in page.text
-    assert "Nothing was changed: this was only a look." in page.text
+    assert "Nothing was changed: the widget only looked." in page.text
 
 
 @pytest.mark.parametrize("how", ["ABORTED", "TIMED_OUT"])
@@ -360,7 +360,7 @@ def test_an_execution_that_was_ended_from_outside_is_a_failure(
         answer(button.connect(), "DescribeExecution", described_as_timed_out(again["execution"]))
     page = dashboard.call(again)
     assert "✗" in page.text
-    assert "What it had done by then is not known from here" in page.text
+    assert "Whether it has changed the database is not known here" in page.text
 
 
 # What goes wrong
@@ -381,8 +381,8 @@ def test_a_permission_that_is_missing_is_named(
     answer(button.connect(), call, refuse("AccessDeniedException"))
     page = dashboard.call()
     assert (
-        f"The widget's function lacks the permission states:{call} (AccessDeniedException). Nothing was changed: this "
-        "was only a look. Compare ButtonRole with template.yaml, and deploy."
+        f"The widget's function lacks the permission states:{call} (AccessDeniedException). Nothing was changed: the"
+        " widget only looked. Compare ButtonRole with template.yaml, and deploy the stack again."
     ) in page.text
     assert "Traceback" not in page.text
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == ["widget failed"]
@@ -421,8 +421,8 @@ def test_a_start_that_may_have_happened_is_not_said_to_have_failed(
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the tries of boto3
     answer(button.connect(), "StartExecution", what)
     page = dashboard.call(CLICK)
-    assert "Whether the apply was started is not known from here" in page.text
-    assert "a second click starts no second apply" in page.text
+    assert "The apply may have been started" in page.text
+    assert "A second click starts no second apply" in page.text
 
 
 def test_an_answer_that_never_comes_is_told_in_a_sentence(
@@ -432,7 +432,7 @@ def test_an_answer_that_never_comes_is_told_in_a_sentence(
     monkeypatch.setattr("time.sleep", lambda _: None)
     answer(button.connect(), "ListExecutions", lose)
     assert "Step Functions did not answer (ReadTimeoutError)." in dashboard.call().text
-    assert "Whether the apply was started is not known" in dashboard.call(CLICK).text
+    assert "The apply may have been started" in dashboard.call(CLICK).text
 
 
 def test_throttling_is_told_in_a_sentence(
@@ -443,7 +443,7 @@ def test_throttling_is_told_in_a_sentence(
     answer(button.connect(), "StartExecution", refuse("ThrottlingException"))
     page = dashboard.call()
     assert "Step Functions refused StartExecution (ThrottlingException" in page.text
-    assert "Wait a moment and refresh" in page.text
+    assert "Wait a moment, and refresh" in page.text
 
 
 @pytest.mark.parametrize("name", ["STATE_MACHINE_ARN", "ENVIRONMENT"])

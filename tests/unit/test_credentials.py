@@ -44,9 +44,9 @@ URL = f"postgresql://app:{quote(PASSWORD, safe='')}@db.example:6432/kaviar"
 POOLED = "postgres://app:x@pooler.example:6543/other?pgbouncer=true"
 
 STORE = (
-    "The database was not contacted. Store the JSON that RDS writes (username, password, host, port, dbname), or a URL"
-    " postgresql://user:password@host:5432/name with %XX for special characters,"
-    ' or {"DATABASE_URL": "<that URL>"}.'
+    "Nothing was changed: the database was not contacted. Store the JSON that RDS writes (username, password, host,"
+    " port, dbname), or a URL postgresql://user:password@host:5432/name with %XX for special characters, or"
+    ' {"DATABASE_URL": "<that URL>"}.'
 )
 
 
@@ -154,15 +154,15 @@ def test_no_representation_of_the_target_shows_the_password() -> None:
 
 # What is refused
 
-SEVERAL = "names several hosts, and one is supported: the writer's endpoint"
-SOCKET = "names a Unix socket, and only TCP with TLS is supported"
+SEVERAL = "names several hosts; pg-hotfix needs one, the writer's endpoint"
+SOCKET = "names a Unix socket; pg-hotfix needs TCP with TLS"
 
 
 def behind(name: str) -> str:
-    return f'holds a URL that names its {name} behind the "?": write it before that'
+    return f'has a URL that names its {name} after the "?": write it before'
 
 
-BARE = "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
+BARE = "has a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
 
 
 @pytest.mark.parametrize(
@@ -177,22 +177,22 @@ BARE = "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
         (b"\xff\xfe" + PASSWORD.encode(), "is binary"),
         (json.dumps([WHOLE]), "is JSON, but not an object"),
         (json.dumps(PASSWORD), "is JSON, but not an object"),
-        (without("username"), "holds no username"),
-        (without("password"), "holds no password"),
-        (json.dumps(WHOLE | {"password": ""}), "holds no password"),
-        ("postgres://app@db.example/kaviar", "holds no password"),
+        (without("username"), "has no username"),
+        (without("password"), "has no password"),
+        (json.dumps(WHOLE | {"password": ""}), "has no password"),
+        ("postgres://app@db.example/kaviar", "has no password"),
         (json.dumps(WHOLE | {"engine": "mysql"}), "is for another database engine than PostgreSQL"),
-        (json.dumps(WHOLE | {"password": [PASSWORD]}), "holds a field that is neither text nor number"),
-        (json.dumps(WHOLE | {"port": True}), "holds a field that is neither text nor number"),
-        (json.dumps(WHOLE | {"port": "five"}), "holds a port that is not a number from 1 to 65535"),
-        (json.dumps(WHOLE | {"port": 65_536}), "holds a port that is not a number from 1 to 65535"),
-        (json.dumps(WHOLE | {"port": "٩"}), "holds a port that is not a number from 1 to 65535"),
-        (json.dumps(WHOLE | {"password": f"{PASSWORD}\0"}), "holds characters that no PostgreSQL login can have"),
-        (json.dumps(WHOLE | {"username": "\ud800"}), "holds characters that no PostgreSQL login can have"),
-        (f"postgres://app:{PASSWORD}@db.example/kaviar", "holds a URL that can't be read"),
-        ("postgres://app:%ff@db.example/kaviar", "holds a URL that can't be read"),
-        ("postgres://app:x@db.example:65536/kaviar", "holds a URL that can't be read"),
-        ("postgres://app:x@db\u2100.example/kaviar", "holds a URL that can't be read"),
+        (json.dumps(WHOLE | {"password": [PASSWORD]}), "has a field that is neither text nor number"),
+        (json.dumps(WHOLE | {"port": True}), "has a field that is neither text nor number"),
+        (json.dumps(WHOLE | {"port": "five"}), "has a port that is not a number from 1 to 65535"),
+        (json.dumps(WHOLE | {"port": 65_536}), "has a port that is not a number from 1 to 65535"),
+        (json.dumps(WHOLE | {"port": "٩"}), "has a port that is not a number from 1 to 65535"),
+        (json.dumps(WHOLE | {"password": f"{PASSWORD}\0"}), "contains characters that no PostgreSQL login can have"),
+        (json.dumps(WHOLE | {"username": "\ud800"}), "contains characters that no PostgreSQL login can have"),
+        (f"postgres://app:{PASSWORD}@db.example/kaviar", "has a URL that cannot be read"),
+        ("postgres://app:%ff@db.example/kaviar", "has a URL that cannot be read"),
+        ("postgres://app:x@db.example:65536/kaviar", "has a URL that cannot be read"),
+        ("postgres://app:x@db\u2100.example/kaviar", "has a URL that cannot be read"),
         ("postgres://app:1#2@db.example/kaviar", BARE),
         ("postgres://app:1/2@db.example/kaviar", BARE),
         ("postgres://app:1?2@db.example/kaviar", BARE),
@@ -201,19 +201,19 @@ BARE = "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)"
         ("postgres://app:x@db.example/kaviar/", BARE),
         (
             json.dumps({"DATABASE_URL": f"mysql://app:x{PASSWORD[:4]}@db.example/kaviar"}),
-            "holds a DATABASE_URL that is not postgresql://",
+            "has a DATABASE_URL that is not postgresql://",
         ),
         (
             json.dumps({"DIRECT_URL": "file:./dev.db", "DATABASE_URL": URL}),
-            "holds a DIRECT_URL that is not postgresql://",
+            "has a DIRECT_URL that is not postgresql://",
         ),
         (
             f"prisma+postgres://accelerate.example/?api_key={quote(PASSWORD)}",
-            "holds a URL of Prisma's proxy (prisma+postgres://), not of a database",
+            "has a URL of Prisma's proxy (prisma+postgres://), not of a database",
         ),
         (
             json.dumps({"direct_url": f"prisma://accelerate.example/?api_key={quote(PASSWORD)}"}),
-            "holds a direct_url of Prisma's proxy (prisma://), not of a database",
+            "has a direct_url of Prisma's proxy (prisma://), not of a database",
         ),
         (f"jdbc:postgresql://db.example/kaviar?password={PASSWORD}", "is neither JSON nor a postgresql:// URL"),
         (URL.replace(":6432", ",b.example"), SEVERAL),
@@ -237,8 +237,8 @@ def test_a_secret_that_cannot_be_read_is_refused_without_its_value(value: object
 def test_an_address_that_neither_secret_nor_settings_know_is_refused(name: str) -> None:
     setting = {"host": "DB_HOST", "dbname": "DB_NAME"}[name]
     assert refuse(without(name)) == (
-        f"The secret {ARN} holds no {name}, and {setting} is not set. The database was not contacted."
-        f" Set {setting} in the template's parameters and deploy."
+        f"The secret {ARN} has no {name}, and {setting} is not set. Nothing was changed: the database was not"
+        f" contacted. Set {setting} in the template's parameters, and deploy."
     )
 
 
@@ -307,7 +307,10 @@ DESCRIBE_KEY = f"aws secretsmanager describe-secret --query KmsKeyId --secret-id
     [
         (
             "ResourceNotFoundException",
-            "Correct DatabaseSecretArn in the template's parameters: the secret does not exist in this region.",
+            (
+                "The secret does not exist in this region: correct DatabaseSecretArn in the template's parameters,"
+                " and deploy."
+            ),
         ),
         (
             "AccessDeniedException",
@@ -329,22 +332,25 @@ DESCRIBE_KEY = f"aws secretsmanager describe-secret --query KmsKeyId --secret-id
         ),
         (
             "ValidationException",
-            f"Look at its policy and state:  aws secretsmanager describe-secret --secret-id {ARN}",
+            f"See its state and policy:  aws secretsmanager describe-secret --secret-id {ARN}",
         ),
     ],
 )
 def test_a_refusal_of_secrets_manager_comes_with_what_to_do(code: str, advice: str) -> None:
     error = credentials.translate(ARN, refused_by_aws(code))
     assert type(error) is SecretError
-    assert str(error) == f"Secrets Manager refused {ARN} ({code}). The database was not contacted. {advice}"
+    assert str(error) == (
+        f"Secrets Manager refused to return {ARN} ({code}). Nothing was changed: the database was not contacted."
+        f" {advice}"
+    )
 
 
 def test_a_function_without_a_role_is_told_so() -> None:
     error = credentials.translate(ARN, NoCredentialsError())
     assert type(error) is ConfigurationError
     assert str(error) == (
-        "The AWS credentials are missing. Nothing was contacted and nothing was changed."
-        " Run the function with an execution role."
+        "The AWS credentials are missing. Nothing was contacted and nothing was changed. Give the function an"
+        " execution role."
     )
 
 
@@ -352,8 +358,8 @@ def test_an_arn_that_boto3_refuses_is_a_setting() -> None:
     error = credentials.translate("x", ParamValidationError(report="too short"))
     assert type(error) is ConfigurationError
     assert str(error) == (
-        "DB_SECRET_ARN is no ARN of a secret. Nothing was contacted and nothing was changed."
-        " Copy the secret's whole ARN."
+        "DB_SECRET_ARN is not the ARN of a secret. Nothing was contacted and nothing was changed. Copy the secret's"
+        " whole ARN."
     )
 
 
@@ -383,9 +389,9 @@ def test_no_answer_of_secrets_manager_may_be_retried_and_names_the_likely_cause(
     assert type(error) is SecretUnavailableError
     assert error.retryable
     assert str(error) == (
-        f"Secrets Manager did not answer for {ARN} ({code}). The database was not contacted. A function in a VPC"
-        " reaches it only through an interface endpoint or a NAT gateway: deploy with CreateSecretsManagerEndpoint=true"
-        " if the VPC has neither, else run the same request again."
+        f"Secrets Manager did not answer for {ARN} ({code}). Nothing was changed: the database was not contacted."
+        " From a VPC the function reaches it only through an interface endpoint or a NAT gateway. If the VPC has"
+        " neither, deploy with CreateSecretsManagerEndpoint=true."
     )
 
 

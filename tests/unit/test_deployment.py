@@ -11,8 +11,8 @@ import pytest
 from samcli.cli.types import CfnParameterOverridesType  # type: ignore[import-untyped]
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-untyped]
 
+from laptop.deploy_page import BEGIN, END, parameter_tables, with_tables
 from laptop.places import PROJECT
-from laptop.reference import BEGIN, END, parameter_tables, with_tables
 from laptop.scan import TEMPLATE
 from tests.cloudformation import WHOLE, Deployment, UnresolvedError, accepts
 

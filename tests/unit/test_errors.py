@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pg_hotfix import errors
+from pg_hotfix.change.blocker import Blocker, name_blockers
 from pg_hotfix.errors import HotfixError
-from tests.samples import BLOCKER
+from pg_hotfix.quoting import quoted
+from tests.samples import BLOCKER, FOUND_BLOCKER
 
 HOTFIX = "20260212092000_add_drivers_active_since"
 ADDRESS = "kaviar at db.example:5432"
@@ -36,22 +39,24 @@ NEVER_RETRIED = {
 RETRIED = {"SecretUnavailableError", "DatabaseUnavailableError", "LockBusyError", "OutcomeUnknownError"}
 
 
-def blocker(**fields: Any) -> dict[str, Any]:
-    return BLOCKER | fields
+def blocker(**fields: Any) -> Blocker:
+    return replace(FOUND_BLOCKER, **fields)
 
 
 def lock_busy(
-    *blockers: dict[str, Any], waited_ms: int = 30_000, stalled_ms: int = 0, count: int | None = None
+    *blockers: Blocker, waited_ms: int = 30_000, stalled_ms: int = 0, count: int | None = None, further: bool = False
 ) -> HotfixError:
     return errors.lock_busy(
         HOTFIX,
         "public.drivers",
-        blockers,
-        count=len(blockers) if count is None else count,
-        see='GRANT "pg_read_all_stats" TO "kaviar_app" WITH INHERIT TRUE;',
-        waited_ms=waited_ms,
+        "applied",
+        name_blockers(blockers, len(blockers) if count is None else count),
+        elsewhere=True,
+        further=further,
+        blockers=[blocker.describe() for blocker in blockers],
         attempts=7,
-        stalled_ms=stalled_ms,
+        lock_wait_ms=waited_ms,
+        longest_stall_ms=stalled_ms,
     )
 
 
@@ -68,7 +73,7 @@ def test_the_names_are_the_contract_and_only_some_may_be_retried() -> None:
     assert {error.__name__ for error in HotfixError.__subclasses__() if error.retryable} == RETRIED
 
 
-def test_no_error_has_a_child_that_a_state_machine_would_not_match() -> None:
+def test_no_error_has_a_subclass_that_a_state_machine_would_not_match() -> None:
     assert [error for error in HotfixError.__subclasses__() if error.__subclasses__()] == []
 
 
@@ -76,7 +81,7 @@ def test_an_error_carries_its_text_and_the_same_as_data() -> None:
     error = lock_busy(blocker(), stalled_ms=12)
     assert str(error) == error.message
     assert error.facts == {
-        "blockers": [blocker()],
+        "blockers": [BLOCKER],
         "attempts": 7,
         "lock_wait_ms": 30_000,
         "longest_stall_ms": 12,
@@ -87,112 +92,112 @@ TEXTS: list[tuple[HotfixError, str]] = [
     (
         errors.unknown_hotfix(HOTFIX, []),
         (
-            f"There is no packaged hotfix {HOTFIX}. Nothing was contacted and nothing was changed."
-            " The packaged ones are:\n"
+            f"The function has no hotfix {HOTFIX}. Nothing was contacted and nothing was changed. It has these:\n"
             "  (none)\n"
-            f"Send one of these, or add sql/{HOTFIX}.sql, have it reviewed, and deploy."
+            f"Use one of these ids, or add sql/{HOTFIX}.sql, have it reviewed, and deploy it."
         ),
     ),
     (
         errors.server_not_ready(ADDRESS, "57P03: the database system is starting up"),
         (
             f"The server of the database {ADDRESS} takes no connections now (57P03: the database system is starting"
-            " up). Nothing was changed. Run the same request again; if it keeps failing, look at the instance's events:"
-            "  aws rds describe-events --source-type db-instance"
+            " up). Nothing was changed. If it keeps failing, look at the instance's events:  aws rds describe-events"
+            " --source-type db-instance"
         ),
     ),
     (
         errors.login_refused(ADDRESS, "app", "28000", 'PAM authentication failed for user "app"', "arn:x"),
         (
             f'The database {ADDRESS} refused the login of app (28000: PAM authentication failed for user "app"), also'
-            " with the secret read again. Nothing was changed. RDS asks PAM where a role has rds_iam: it then takes an"
-            ' IAM token and no password. To log in with the secret\'s password:  REVOKE rds_iam FROM "app";'
+            " after the secret was read again. Nothing was changed. RDS uses PAM for a role with rds_iam: it logs in"
+            " with an IAM token, not with a password. To log in with the secret's password:  REVOKE rds_iam FROM"
+            ' "app";'
         ),
     ),
     (
         errors.login_refused(ADDRESS, "app", "28000", 'LDAP authentication failed for user "app"', "arn:x"),
         (
-            f'The database {ADDRESS} refused the login of app (28000: LDAP authentication failed for user "app"), also'
-            " with the secret read again. Nothing was changed. The server's pg_hba.conf chooses how this role logs in;"
-            " pg-hotfix sends the secret's password and has no client certificate. Compare its password with the"
-            " secret:  aws secretsmanager describe-secret --secret-id arn:x"
+            f'The database {ADDRESS} refused the login of app (28000: LDAP authentication failed for user "app"),'
+            " also after the secret was read again. Nothing was changed. The server's pg_hba.conf chooses how this"
+            " role logs in. pg-hotfix sends the secret's password, and has no client certificate. Compare its"
+            " password with the secret:  aws secretsmanager describe-secret --secret-id arn:x"
         ),
     ),
     (
         errors.login_refused(ADDRESS, "app", "28000", 'role "app" does not exist', "arn:x"),
         (
-            f'The database {ADDRESS} refused the login of app (28000: role "app" does not exist), also with the secret'
-            " read again. Nothing was changed. Correct username in the secret, or create the role:  CREATE ROLE"
-            " \"app\" LOGIN PASSWORD '...';"
+            f'The database {ADDRESS} refused the login of app (28000: role "app" does not exist), also after the'
+            " secret was read again. Nothing was changed. Correct username in the secret, or create the role:  CREATE"
+            " ROLE \"app\" LOGIN PASSWORD '...';"
         ),
     ),
     (
         errors.no_connection_left(ADDRESS, "kaviar", "app", "53300", "remaining connection slots are reserved", None),
         (
             f"The database {ADDRESS} has no connection left for app (53300: remaining connection slots are reserved)."
-            " Nothing was changed. Run the same request again; if it keeps failing, see who holds the connections: "
-            " SELECT usename, application_name, state, count(*) FROM pg_catalog.pg_stat_activity GROUP BY 1, 2, 3"
-            " ORDER BY 4 DESC;"
+            " Nothing was changed. If it keeps failing, see who holds the connections:  SELECT usename,"
+            " application_name, state, count(*) FROM pg_catalog.pg_stat_activity GROUP BY 1, 2, 3 ORDER BY 4 DESC;"
         ),
     ),
     (
         errors.pooler_in_front(ADDRESS),
         (
-            f"A pooler (PgBouncer or the like) stands between pg-hotfix and the database {ADDRESS}: the limits of a"
-            " session do not reach the server, or stay behind in another client's session. Nothing was changed. To"
-            " connect without it, put the instance's own endpoint into the secret or DB_HOST:  aws rds"
-            " describe-db-instances --query 'DBInstances[].Endpoint.Address'"
+            f"A pooler such as PgBouncer stands between pg-hotfix and the database {ADDRESS}. The time limits of a"
+            " session do not reach the server then, or stay in the session of another client. Nothing was changed."
+            " Put the instance's own endpoint into the secret or DB_HOST:  aws rds describe-db-instances --query"
+            " 'DBInstances[].Endpoint.Address'"
         ),
     ),
     (
         errors.server_in_trouble(ADDRESS, "53100: could not extend file: No space left on device"),
         (
             f"The server of the database {ADDRESS} failed (53100: could not extend file: No space left on device)."
-            " Nothing was changed: the server rolls back. Run the same request again; if it keeps failing, look at the"
-            " instance's storage, memory and log."
+            " Nothing was changed: the server rolls back. If it keeps failing, look at the instance's storage, memory"
+            " and log."
         ),
     ),
     (
         errors.arrived_late(ADDRESS),
         (
-            f"Every message to the database {ADDRESS} arrived more than half a second late and was refused for that,"
-            " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock"
-            " was held. Run the same request again."
+            f"Every message to the database {ADDRESS} arrived more than 0.5 s late, so the server refused each of"
+            " them until the run had no time left. Nothing was changed, and no lock was held. If it keeps failing,"
+            " the network or the server is too slow: look at the instance's CPU and connections."
         ),
     ),
     (
         errors.connection_lost(ADDRESS, "Connection reset by peer"),
         (
-            f"The connection to the database {ADDRESS} was lost before COMMIT (Connection reset by peer)."
-            " Nothing was changed: the server rolls back. Run the same request again."
+            f"The connection to the database {ADDRESS} was lost before COMMIT (Connection reset by peer). Nothing was"
+            " changed: the server rolls back."
         ),
     ),
     (
         lock_busy(blocker(), blocker(pid=4712, application_name=None), waited_ms=30_100),
         (
             f"{BUSY} {NOBODY_WAITED}\n"
-            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, ACCESS SHARE on"
+            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s (idle in transaction), ACCESS"
+            " SHARE on public.drivers.\n"
+            "In the way: pid 4712 (billing), in a transaction for 340 s (idle in transaction), ACCESS SHARE on"
             " public.drivers.\n"
-            "In the way: pid 4712 (billing), in a transaction for 340 s, ACCESS SHARE on public.drivers.\n"
-            "Run the same hotfix again when it ends. To end it now:"
-            "  SELECT pg_terminate_backend(4711);  SELECT pg_terminate_backend(4712);"
+            "Wait until they end, or end them now:  SELECT pg_terminate_backend(4711);  SELECT"
+            " pg_terminate_backend(4712);"
         ),
     ),
     (
         lock_busy(
             blocker(user=None, application_name=None, state=None, transaction_seconds=None),
-            blocker(pid=4712, waiting=True, waits_for=[4711, 0, *range(1, 200)]),
+            blocker(pid=4712, waiting=True, waits_for=(4711, 0, *range(1, 200))),
             stalled_ms=40,
             count=300,
         ),
         (
-            f"{BUSY} Nothing was changed, and others waited behind this run for 40 ms at most.\n"
+            f"{BUSY} Nothing was changed, and other sessions waited 40 ms at most behind this run.\n"
             "In the way: pid 4711, ACCESS SHARE on public.drivers.\n"
-            "In the way: pid 4712 (billing, nightly-report), in a transaction for 340 s, itself waiting for pid 4711"
-            " and a prepared transaction and pid 1 and pid 2 and pid 3 and 196 more, ACCESS SHARE on public.drivers.\n"
+            "In the way: pid 4712 (billing, nightly-report), in a transaction for 340 s (idle in transaction), itself"
+            " waiting for pid 4711 and a prepared transaction and pid 1 and pid 2 and pid 3 and 196 more, ACCESS"
+            " SHARE on public.drivers.\n"
             "and 298 more.\n"
-            "Run the same hotfix again when it ends. To end it now:  SELECT pg_terminate_backend(4711);\n"
-            'To see what they do and since when:  GRANT "pg_read_all_stats" TO "kaviar_app" WITH INHERIT TRUE;'
+            "Wait until they end, or end them now:  SELECT pg_terminate_backend(4711);"
         ),
     ),
     (
@@ -202,8 +207,8 @@ TEXTS: list[tuple[HotfixError, str]] = [
         (
             f"{BUSY} {NOBODY_WAITED}\n"
             "In the way: the prepared transaction it's 1 (billing), prepared 340 s ago, EXCLUSIVE on public.drivers."
-            " No session will ever let go of it: whoever prepared it must commit it or roll it back.\n"
-            "Run the same hotfix again when it ends. To end it now:  ROLLBACK PREPARED 'it''s 1';"
+            " No session will end it: whoever prepared it must commit it or roll it back.\n"
+            "Wait until it ends, or end it now:  ROLLBACK PREPARED 'it''s 1';"
         ),
     ),
     (
@@ -219,27 +224,27 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
         (
             f"{BUSY} {NOBODY_WAITED}\n"
-            "In the way: autovacuum to prevent wraparound pid 4711, in a transaction for 340 s, SHARE UPDATE EXCLUSIVE"
-            " on public.drivers. It yields to nobody: let it finish.\n"
-            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s, itself waiting,"
-            " ACCESS SHARE on public.drivers (awaited).\n"
-            "Run the same hotfix again when it ends."
+            "In the way: autovacuum to prevent wraparound pid 4711, in a transaction for 340 s, SHARE UPDATE"
+            " EXCLUSIVE on public.drivers. PostgreSQL starts it again if it is ended: let it finish.\n"
+            "In the way: pid 4711 (billing, nightly-report), in a transaction for 340 s (idle in transaction), itself"
+            " waiting, ACCESS SHARE on public.drivers (awaited).\n"
+            "Wait until they end."
         ),
     ),
     (
         lock_busy(stalled_ms=104),
         (
-            f"{BUSY} Nothing was changed, and others waited behind this run for 104 ms at most.\n"
-            "Nobody holds public.drivers at this moment; another table that the file touches may be locked.\n"
-            "Run the same hotfix again."
+            f"{BUSY} Nothing was changed, and other sessions waited 104 ms at most behind this run.\n"
+            "Nobody holds a lock on public.drivers now; another table that the file uses may be locked."
         ),
     ),
     (
         errors.limit_not_in_force(ADDRESS, "lock_timeout", 20, 0),
         (
-            f"The server of {ADDRESS} does not keep the limits of this session: lock_timeout should be 20 ms, and is"
-            " 0 ms there (0: none). Nothing was changed. Without its limits a run could hold others up. Reach the"
-            " server directly: put the instance's own endpoint, not a pooler's, into the secret or DB_HOST."
+            f"The server of {ADDRESS} does not keep the time limits of the session: lock_timeout is 0 ms (0: none)"
+            " and should be 20 ms. Nothing was changed. Without these limits a run could block other sessions. Put"
+            " the instance's own endpoint into the secret or DB_HOST:  aws rds describe-db-instances --query"
+            " 'DBInstances[].Endpoint.Address'"
         ),
     ),
     (
@@ -257,42 +262,40 @@ TEXTS: list[tuple[HotfixError, str]] = [
             f'public.drivers."Rating" exists but is not what {HOTFIX} expects.\n'
             "  expected  integer not null\n"
             "  actual    integer null\n"
-            "IF NOT EXISTS would keep the column as it is. Correct the file if that is right:\n"
+            "ADD COLUMN IF NOT EXISTS keeps an existing column as it is. If the actual column is right, correct the"
+            " file:\n"
             "  -- expect: column public.drivers.active_since text null default ''::text\n"
             '  -- expect: column public.drivers."Rating" integer null\n'
-            "or change the column by a migration of its own: a hotfix never rewrites an existing column."
+            "Otherwise change the column by a migration of its own."
         ),
     ),
     (
-        errors.mismatch(HOTFIX, [column("public.drivers.active_since", "text null", "missing")], read_only=True),
+        errors.mismatch(HOTFIX, [column("public.drivers.active_since", "text null", "missing")]),
         (
-            f"public.drivers.active_since is not there, though {HOTFIX} expects it. Nothing was changed.\n"
+            f"public.drivers.active_since is missing; {HOTFIX} expects it. Nothing was changed.\n"
             "  expected  text null\n"
-            "  actual    missing\n"
-            f'Apply it:  {{"hotfix": "{HOTFIX}", "action": "apply"}}'
+            "  actual    missing"
         ),
     ),
     (
         errors.plan_changed(HOTFIX, "public.drivers"),
         (
-            f"The plan_hash given to apply {HOTFIX} no longer describes what is there: the file, the database or"
-            " public.drivers has changed since. Nothing was changed. Look again, and apply with the new plan_hash:"
-            f'  {{"hotfix": "{HOTFIX}", "action": "plan"}}'
+            f"The plan_hash is out of date: sql/{HOTFIX}.sql, the database or public.drivers has changed since that"
+            " plan. Nothing was changed. Read a new plan, and apply with its plan_hash."
         ),
     ),
     (
         errors.sql_refused(HOTFIX, "25001", "CREATE INDEX CONCURRENTLY cannot run inside a transaction block", ""),
         (
             f"PostgreSQL refused {HOTFIX} (25001: CREATE INDEX CONCURRENTLY cannot run inside a transaction block)."
-            f" Nothing was changed. Correct sql/{HOTFIX}.sql, have it reviewed, deploy, and run it again."
+            f" Nothing was changed. Correct sql/{HOTFIX}.sql, and have it reviewed."
         ),
     ),
     (
         errors.outcome_unknown(HOTFIX, ADDRESS, "timed out"),
         (
-            f"The connection to the database {ADDRESS} was lost while {HOTFIX} was under way"
-            " (timed out). The change was applied completely or not at all. Run the same hotfix again: it is safe,"
-            " and finds out."
+            f"The connection to the database {ADDRESS} was lost while {HOTFIX} was under way (timed out). The change"
+            " was applied completely or not at all. To run it again is safe, and finds out."
         ),
     ),
 ]
@@ -306,11 +309,11 @@ def test_a_text_says_what_happened_what_is_and_what_to_do(error: HotfixError, te
 
 
 @pytest.mark.parametrize("error", [error for error, _ in TEXTS])
-def test_a_text_neither_begs_nor_wonders(error: HotfixError) -> None:
+def test_a_text_has_no_please_and_no_vague_words(error: HotfixError) -> None:
     assert not re.search(r"\b(please|sorry|oops|something went wrong|failed to|unable to)\b", str(error), re.IGNORECASE)
     assert not re.search(r"[^.:;\n] {2,}\S", re.sub(r"^  \S+ +", "", str(error), flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize(("name", "sql"), [("app", '"app"'), ("App", '"App"'), ('a"b', '"a""b"'), ("", '""')])
 def test_a_quoted_name_is_one_identifier(name: str, sql: str) -> None:
-    assert errors.quoted(name) == sql
+    assert quoted(name) == sql

@@ -109,8 +109,8 @@ def test_an_apply_of_another_plan_is_not_followed(client: SFNClient, create: Cre
     with pytest.raises(OtherPlanError) as refused:
         start_once(client, machine, APPLY)
     assert str(refused.value) == (
-        f"An apply of {ID}, asked for by ana, has been running since {first.started.astimezone(UTC):%F %T} UTC; it is "
-        "bound to another plan than yours, or does less. Nothing was started."
+        f"An apply of {ID}, asked for by ana, has been running since {first.started.astimezone(UTC):%F %T} UTC. It"
+        " uses another plan than yours, or does less. Nothing was started."
     )
     assert len(executions.list_newest(client, machine)) == 1
     assert start_once(client, machine, unbound) == first.arn  # whoever is bound to none may follow it

@@ -78,9 +78,8 @@ def test_too_little_time_is_refused_before_the_database_is_contacted() -> None:
     with pytest.raises(ConfigurationError) as caught:
         derive_limits(make_settings(), 3_000)
     assert str(caught.value) == (
-        "The function has 3000 ms left, and needs at least 4000 ms to work and to report."
-        " Nothing was changed."
-        " Raise the function's Timeout in template.yaml."
+        "The function has 3000 ms left, and needs at least 4000 ms to work and to report. Nothing was changed. Raise"
+        " the Timeout of MigrateFunction in template.yaml, and deploy."
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pg_hotfix.change import lock_wait
-from pg_hotfix.change.blockers import Blocker
+from pg_hotfix.change.blocker import Blocker
 from pg_hotfix.change.in_transaction import NotYet
 from pg_hotfix.change.lock_wait import LockWait
 from pg_hotfix.errors import DatabaseUnavailableError, LockBusyError
@@ -33,8 +33,8 @@ def clock(stop_time: Callable[..., FakeTime]) -> FakeTime:
 
 
 @pytest.fixture
-def make_turn(monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Callable[..., LockWait]:
-    """A run's turn, and who is seen in the way at each look; at the last one and ever after nobody."""
+def make_wait(monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Callable[..., LockWait]:
+    """A run's waiting, and who is seen in the way at each look; at the last one and ever after nobody."""
 
     def make(*looks: list[str], lock_wait_ms: int = 30_000, remaining_ms: int = 55_000) -> LockWait:
         script = iter(looks)
@@ -51,13 +51,13 @@ def make_turn(monkeypatch: pytest.MonkeyPatch, clock: FakeTime) -> Callable[...,
     return make
 
 
-def test_who_was_there_first_counts_as_long_and_who_comes_later_does_not(
-    make_turn: Callable[..., LockWait], clock: FakeTime
+def test_transactions_of_the_first_reading_count_as_long_running_and_later_ones_do_not(
+    make_wait: Callable[..., LockWait], clock: FakeTime
 ) -> None:
-    turn = make_turn(["old"], ["old", "new"])
-    turn.look_at_blockers()
-    turn.look_at_blockers()
-    assert turn.first_seen == {"old": -math.inf, "new": clock.now}
+    waiting = make_wait(["old"], ["old", "new"])
+    waiting.read_locks()
+    waiting.read_locks()
+    assert waiting.first_seen == {"old": -math.inf, "new": clock.now}
 
 
 @pytest.mark.parametrize(
@@ -74,96 +74,96 @@ def test_who_was_there_first_counts_as_long_and_who_comes_later_does_not(
     ],
 )
 def test_an_attempt_is_made_only_if_it_may_succeed(
-    make_turn: Callable[..., LockWait], next_queue_wait_ms: int, ages_ms: list[float], since_ms: float, worth: bool
+    make_wait: Callable[..., LockWait], next_queue_wait_ms: int, ages_ms: list[float], since_ms: float, worth: bool
 ) -> None:
-    turn = make_turn()
-    turn.next_queue_wait_ms = next_queue_wait_ms
-    assert turn.is_worth_trying(ages_ms, since_ms) == worth
+    waiting = make_wait()
+    waiting.next_queue_wait_ms = next_queue_wait_ms
+    assert waiting.is_worth_trying(ages_ms, since_ms) == worth
 
 
-def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_turn: Callable[..., LockWait]) -> None:
-    turn = make_turn()
-    turn.be_patient(among_others=True)
-    patience = [turn.queue_wait_ms]
-    turn.attempts = 1
+def test_the_first_attempt_does_not_wait_and_later_ones_ever_longer(make_wait: Callable[..., LockWait]) -> None:
+    waiting = make_wait()
+    waiting.lengthen_queue_wait(among_others=True)
+    patience = [waiting.queue_wait_ms]
+    waiting.attempts = 1
     for _ in range(8):
-        turn.be_patient(among_others=True)
-        patience.append(turn.queue_wait_ms)
+        waiting.lengthen_queue_wait(among_others=True)
+        patience.append(waiting.queue_wait_ms)
     assert patience == [0, 10, 20, 40, 80, 160, 320, 500, 500]
-    turn.be_patient(among_others=False)
-    assert turn.queue_wait_ms == 10
+    waiting.lengthen_queue_wait(among_others=False)
+    assert waiting.queue_wait_ms == 10
 
 
-def test_others_are_left_alone_three_times_as_long_as_they_may_have_waited(
-    make_turn: Callable[..., LockWait], clock: FakeTime
+def test_other_sessions_are_left_alone_three_times_as_long_as_they_may_have_waited(
+    make_wait: Callable[..., LockWait], clock: FakeTime
 ) -> None:
-    turn = make_turn()
+    waiting = make_wait()
     began = clock.now
-    turn.wait(NotYet(stalled_ms=100))
+    waiting.wait(NotYet(stalled_ms=100))
     assert clock.now - began >= 0.3
-    assert turn.longest_stall_ms == 100
+    assert waiting.longest_stall_ms == 100
 
 
 @pytest.mark.parametrize(("remaining_ms", "ends_early"), [(6_000, True), (55_000, False)])
 def test_the_wait_ends_before_an_attempt_could_outlive_the_function(
-    make_turn: Callable[..., LockWait], remaining_ms: int, ends_early: bool
+    make_wait: Callable[..., LockWait], remaining_ms: int, ends_early: bool
 ) -> None:
-    turn = make_turn(remaining_ms=remaining_ms)
-    last = turn.session.limits.last_attempt_at
-    assert turn.deadline == (last if ends_early else turn.started + 30)
-    assert turn.deadline <= last
+    waiting = make_wait(remaining_ms=remaining_ms)
+    last = waiting.session.limits.last_attempt_at
+    assert waiting.deadline == (last if ends_early else waiting.started + 30)
+    assert waiting.deadline <= last
 
 
-def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_turn: Callable[..., LockWait]) -> None:
-    turn = make_turn(lock_wait_ms=-1)
-    turn.wait(NotYet(late=True))
+def test_a_message_that_comes_late_is_tried_again_until_no_time_is_left(make_wait: Callable[..., LockWait]) -> None:
+    waiting = make_wait(lock_wait_ms=-1)
+    waiting.wait(NotYet(late=True))
     with pytest.raises(DatabaseUnavailableError) as refused:
-        turn.wait(NotYet(late=True))
+        waiting.wait(NotYet(late=True))
     assert refused.value.message == (
-        "Every message to the database kaviar at db:5432 arrived more than half a second late and was refused for that,"
-        " until the run had no time left: the network or the server is too slow. Nothing was changed, and no lock was"
-        " held. Run the same request again."
+        "Every message to the database kaviar at db:5432 arrived more than 0.5 s late, so the server refused each of"
+        " them until the run had no time left. Nothing was changed, and no lock was held. If it keeps failing, the"
+        " network or the server is too slow: look at the instance's CPU and connections."
     )
 
 
-def test_a_further_lock_is_tried_for_after_2_and_4_and_ever_8_seconds(
-    make_turn: Callable[..., LockWait], clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+def test_a_further_lock_is_tried_for_after_2_then_4_then_every_8_seconds(
+    make_wait: Callable[..., LockWait], clock: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock_wait, "find_suspects", lambda *_: [])
-    turn = make_turn()
-    turn.begin_attempt()
+    waiting = make_wait()
+    waiting.begin_attempt()
     paused = []
     for _ in range(4):
         began = clock.now
-        turn.wait(NotYet(stalled_ms=20, hidden=True))
-        turn.begin_attempt()
+        waiting.wait(NotYet(stalled_ms=20, hidden=True))
+        waiting.begin_attempt()
         paused.append(clock.now - began)
     # Each look at the locks comes at most 1.5 s after the one before.
     assert all(least <= took <= least + 1.5 for least, took in zip([2, 4, 8, 8], paused, strict=True)), paused
 
 
-def test_what_is_free_as_the_time_runs_out_is_tried_once(make_turn: Callable[..., LockWait]) -> None:
-    turn = make_turn(lock_wait_ms=-1)
-    turn.wait()
+def test_a_lock_that_is_free_at_the_deadline_is_tried_once(make_wait: Callable[..., LockWait]) -> None:
+    waiting = make_wait(lock_wait_ms=-1)
+    waiting.wait()
     with pytest.raises(LockBusyError):
-        turn.wait()
+        waiting.wait()
 
 
-def test_what_is_held_as_the_time_runs_out_is_given_up(make_turn: Callable[..., LockWait]) -> None:
+def test_a_lock_that_is_held_at_the_deadline_is_given_up(make_wait: Callable[..., LockWait]) -> None:
     with pytest.raises(LockBusyError):
-        make_turn(["old"], lock_wait_ms=-1).wait()
+        make_wait(["old"], lock_wait_ms=-1).wait()
 
 
-def test_a_costly_look_is_taken_less_often_but_one_late_answer_is_none(
-    make_turn: Callable[..., LockWait], monkeypatch: pytest.MonkeyPatch, clock: FakeTime
+def test_a_slow_reading_of_the_locks_is_repeated_less_often_and_one_late_answer_counts_as_none(
+    make_wait: Callable[..., LockWait], monkeypatch: pytest.MonkeyPatch, clock: FakeTime
 ) -> None:
-    turn = make_turn()
+    waiting = make_wait()
 
     def find_slowly(*_: object) -> list[Blocker]:
         clock.sleep(0.1)
         return []
 
     monkeypatch.setattr(lock_wait, "find_blockers", find_slowly)
-    late, costly = turn.look_at_blockers(), turn.look_at_blockers()
+    late, costly = waiting.read_locks(), waiting.read_locks()
     assert 20 <= late <= 30
     assert costly >= 500

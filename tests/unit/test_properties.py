@@ -33,6 +33,7 @@ from pg_hotfix.promises.column.line import (
     parse_expectation,
     written,
 )
+from pg_hotfix.quoting import quoted
 from pg_hotfix.request import ACTIONS, PLAN_HASH, TEXT_LIMIT, parse_request
 from pg_hotfix.server import credentials, transport
 from pg_hotfix.server.credentials import MISPLACED, Target, parse_secret
@@ -88,14 +89,14 @@ types = st.sampled_from(
         "timestamp(3) without time zone",
         "interval day to second(3)",
     ]
-) | st.tuples(names, names).map(lambda name: ".".join(map(errors.quoted, name)))
+) | st.tuples(names, names).map(lambda name: ".".join(map(quoted, name)))
 # As pg_get_expr prints them: CASE on several lines, strings and names with anything in them.
 expressions = st.lists(
     st.sampled_from(
         ["now()", "CASE\n    WHEN x THEN 1\n    ELSE 2\nEND", "nextval('a.b_seq'::regclass)", "(- 3)", " || "]
     )
     | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=15).map(literal)
-    | names.map(errors.quoted),
+    | names.map(quoted),
     min_size=1,
     max_size=4,
 ).map("\n  ".join)
@@ -120,7 +121,7 @@ def expect_lines(draw: st.DrawFn, expectation: Expectation) -> str:
     nullable: list[list[str]] = [["not", "null"], ["NOT", "NULL"]] if expectation.not_null else [[], ["null"]]
     words = [
         draw(st.sampled_from(["column", "COLUMN", "Column"])),
-        dot.join(map(errors.quoted, (expectation.schema, expectation.table, expectation.column))),
+        dot.join(map(quoted, (expectation.schema, expectation.table, expectation.column))),
         expectation.type,
         *(["collate", expectation.collation] if expectation.collation else []),
         *draw(st.sampled_from(nullable)),
@@ -374,7 +375,7 @@ requests = st.fixed_dictionaries(
     {},
     optional={
         "hotfix": st.just(ID) | st.from_regex(HOTFIX_ID) | any_json(texts),
-        "action": st.sampled_from(ACTIONS) | any_json(texts),
+        "action": st.sampled_from(list(ACTIONS)) | any_json(texts),
         "plan_hash": st.just("0" * 64) | st.from_regex(PLAN_HASH) | any_json(texts),
         "record": st.just("prisma") | any_json(texts),
         "force": st.booleans() | st.just("true") | any_json(texts),

@@ -31,10 +31,10 @@ HEADINGS = [
     *("Objects", "Lock and blockers", "What was not checked", "Rollback"),
 ]
 BUSY = (
-    "public.drivers stayed locked for 30 s, so 20260212092000_add_drivers_active_since was not applied. Nothing was "
-    "changed, and nobody waited behind this run.\nIn the way: pid 4711 (billing, nightly-report), in a transaction for "
-    "370 s, ACCESS SHARE on public.drivers.\nRun the same hotfix again when it ends. To end it now:  "
-    "SELECT pg_terminate_backend(4711);"
+    "public.drivers stayed locked for 30 s, so 20260212092000_add_drivers_active_since was not applied. Nothing was"
+    " changed, and nobody waited behind this run.\n"
+    "In the way: pid 4711 (billing, nightly-report), in a transaction for 370 s, ACCESS SHARE on public.drivers.\n"
+    "Wait until it ends, or end it now:  SELECT pg_terminate_backend(4711);"
 )
 HOSTILE = (
     "`````\n# Heading\n<script>alert(1)</script>\n| a | b |\n|---|---|\n[x](javascript:alert(1)) ![y](//z) ~~~\n"
@@ -103,7 +103,7 @@ def reverted() -> dict[str, Any]:
     whole["apply"]["objects"][0] |= {"actual": "missing", "matches": False, "changed": True}
     whole["apply"]["prisma"] = whole["apply"]["prisma"] | {
         "state": "not_recorded",
-        "next_deploy": f"It runs prisma/migrations/{whole['request']['hotfix']}, if that is there.",
+        "next_deploy": f"It runs prisma/migrations/{whole['request']['hotfix']} if that folder exists.",
         "recorded_here": False,
     }
     return whole | {"summary": whole["apply"]["summary"]}
@@ -402,7 +402,7 @@ def test_what_is_no_time_is_left_out(value: object) -> None:
 
 def test_what_may_surprise_somebody_later_is_told_once_and_as_text() -> None:
     whole = output("plan", "apply", "verify", result="applied")
-    text = "The way back takes along, and so needs force: index public.by_rating."
+    text = "revert drops these with the column, so revert needs --force: index public.by_rating."
     for name in ("plan", "apply"):
         whole[name]["notes"] = [{"code": "revert_dependents", "text": text}, {"code": "other", "text": HOSTILE}]
     markdown = make_report(Run(whole))["markdown"]

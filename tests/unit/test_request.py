@@ -16,17 +16,14 @@ HASH = "0123456789abcdef" * 4
 EVENTS = Path(__file__).parents[2] / "events"
 
 UNTOUCHED = "Nothing was contacted and nothing was changed."
-ALLOWED = (
-    "Send only hotfix, action, reason, requested_by, plan_hash, correlation_id, record, force, for example"
-    ' {"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}.'
-)
+ALLOWED = "The keys are hotfix, action, reason, requested_by, plan_hash, correlation_id, record, force."
 ACTIONS = "check, plan, apply, verify, revert, gate"
 FORM = "An id is 14 digits, an underscore, and lower-case words, such as 20260212092000_add_drivers_active_since."
-RECORD = 'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.'
-FORCED = 'Send {"action": "revert", "force": true, "reason": "<why the data may go>"}, and the hotfix.'
+RECORD = "Send record only with apply, to record the hotfix in Prisma's history as well."
+FORCED = "Send force only with the action revert, and with a reason."
 IN_ONE_LINE = "of at most 1000 characters in one line"
-WHOLE = "The request to gate names a hotfix, but the gate looks at the whole schema"
-COPY = "Copy the 64 hex digits from the plan's answer."
+WHOLE = "The request to gate names a hotfix, but the gate checks the whole schema"
+COPY = "Copy plan_hash from the answer of a plan, and send it with apply only."
 
 
 def envelope(detail: Any, **fields: Any) -> dict[str, Any]:
@@ -164,7 +161,7 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         ({"action": "verify", "hotfix": None}, f"The request to verify names no hotfix. {UNTOUCHED} {ALLOWED}"),
         (
             {"action": "gate", "hotfix": ID},
-            f'{WHOLE}. {UNTOUCHED} Send {{"action": "gate"}}.',
+            f"{WHOLE}. {UNTOUCHED} Leave the hotfix out.",
         ),
         (
             {"hotfix": ID, "action": "drop"},
@@ -226,11 +223,11 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         ({"x" * 81: 1}, f"The request has the unknown key '{'x' * 80}...'. {UNTOUCHED} {ALLOWED}"),
         (
             {"hotfix": ID, "action": "plan", "plan_hash": HASH},
-            f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
+            f"plan_hash is not 64 hex digits, or the action is not apply. {UNTOUCHED} {COPY}",
         ),
         (
             {"hotfix": ID, "action": "apply", "plan_hash": HASH[:-1]},
-            f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
+            f"plan_hash is not 64 hex digits, or the action is not apply. {UNTOUCHED} {COPY}",
         ),
         *(
             (request, f'record is not "prisma", or the action is not apply. {UNTOUCHED} {RECORD}')
@@ -270,7 +267,7 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         ),
         (
             {"hotfix": ID, "action": "revert", "plan_hash": HASH},
-            f"plan_hash is not what a plan returned, or the action is not apply. {UNTOUCHED} {COPY}",
+            f"plan_hash is not 64 hex digits, or the action is not apply. {UNTOUCHED} {COPY}",
         ),
         (
             envelope(json.dumps({"hotfix": ID})),

@@ -24,17 +24,18 @@ MODULES = {
 # The lowest first. A module belongs to the first line that names it, and imports from the lines above that one only, or
 # from its own.
 LAYERS = [
+    ("listing", "quoting"),
     ("errors", "results", "settings"),
     ("file.lexer",),
     ("promises.column.line",),
-    ("file.*", "request"),
+    ("file.*", "request", "next_command"),
     ("server.*",),
     ("promises.*",),
     ("look",),
     ("change.*",),
     ("history.*",),
     ("gate", "notes", "preconditions", "report"),
-    ("read_only",),
+    ("after_commit", "read_only"),
     ("hotfix",),
 ]
 

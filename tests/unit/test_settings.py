@@ -73,7 +73,8 @@ def test_a_function_without_a_secret_is_refused(value: str | None) -> None:
 
 def test_a_bundle_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert refuse({"DB_SECRET_ARN": ARN, "DB_CA_BUNDLE": str(tmp_path / "ca.pem"), "SQL_DIR": str(tmp_path)}) == (
-        f"DB_CA_BUNDLE names no file ({tmp_path}/ca.pem). {UNTOUCHED} Leave it out to use the packaged bundle of RDS."
+        f"DB_CA_BUNDLE names no file ({tmp_path}/ca.pem). {UNTOUCHED} Remove this setting to use the packaged"
+        " bundle of RDS."
     )
 
 

@@ -64,9 +64,9 @@ def test_every_sqlstate_has_its_name_in_a_look() -> None:
 def test_a_query_that_is_cancelled_before_its_time_was_cancelled_by_somebody() -> None:
     error = SESSION.translate(raised("57014", "canceling statement due to user request"), took_ms=120.4)
     assert f"{type(error).__name__}: {error}" == (
-        "StatementTimeoutError: Somebody cancelled a catalog query of pg-hotfix after 120 ms, before its limit of 5000"
-        " ms (57014: canceling statement due to user request). Nothing was changed. Find out who calls"
-        " pg_cancel_backend there, such as a monitor of long queries, then run the same request again."
+        "StatementTimeoutError: Another session cancelled a catalog query of pg-hotfix after 120 ms, before its limit"
+        " of 5000 ms (57014: canceling statement due to user request). Nothing was changed. Find out who calls"
+        " pg_cancel_backend on this server, such as a monitor of long queries."
     )
 
 
@@ -125,5 +125,5 @@ def is_retried(error: Exception) -> bool:
 def test_a_lost_connection_is_no_sqlstate() -> None:
     assert str(SESSION.translate(InterfaceError("network error"))) == (
         "The connection to the database kaviar at db.example:5432 was lost before COMMIT (the server closed it)."
-        " Nothing was changed: the server rolls back. Run the same request again."
+        " Nothing was changed: the server rolls back."
     )

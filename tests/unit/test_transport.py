@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pg_hotfix.file.hotfix_file import load_hotfix
-from pg_hotfix.look import Look, hash_plan
+from pg_hotfix.look import Seen, hash_plan
 from pg_hotfix.server import credentials, transport
 from pg_hotfix.server.credentials import Target
 from pg_hotfix.server.limits import derive_limits
@@ -61,7 +61,7 @@ def test_a_plan_is_bound_to_its_database(change: str) -> None:
 
     def hash_with(**facts: Any) -> str:
         known = {"host": "db", "port": 5432, "name": "kaviar", "database_oid": 5} | facts
-        return hash_plan(cast("Session", SimpleNamespace(facts=SimpleNamespace(**known))), hotfix, Look((), ()))
+        return hash_plan(cast("Session", SimpleNamespace(facts=SimpleNamespace(**known))), hotfix, Seen((), ()))
 
     assert hash_with() == hash_with()
     assert hash_with(**{change: "another"}) != hash_with()

@@ -1,4 +1,4 @@
-"""The Lambda function behind the dashboard's widget: it looks whenever it is called, and applies only upon a click.
+"""The Lambda function behind the dashboard's widget. It plans at every call, and applies only after a click.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
 """
@@ -59,19 +59,19 @@ logger = logging.getLogger("button")
 logger.setLevel(logging.INFO)
 
 DESCRIPTION = Path(__file__).with_name("describe.md")
-# A cold function that meets a busy database needs most of it; a viewer would wait no longer.
+# A cold function and a busy database need most of it, and a viewer would not wait for longer.
 LOOK_SECONDS = 20.0
-# An apply that meets nobody has ended by then, and is shown as done at once.
+# An apply with nobody in its way ends within this time, and is shown as done at once.
 APPLY_SECONDS = 6.0
-# What is left to the answer itself when Lambda's time runs out.
+# Kept free for the answer before Lambda's time-out.
 RESERVED_SECONDS = 5.0
 SHOWN_EXECUTIONS = 5
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
-# Narrower, a table of words would be a column of letters.
+# In a narrower widget a table would break every word.
 NARROW_PIXELS = 520
-# Looks and readiness checks, which change nothing and would fill the list.
+# Plans and checks change nothing, and would fill the list.
 READ_ONLY_NAMES = ("plan-", "check-")
-# A dashboard's definition has no business with these: they come from a click.
+# These may come only from a click, never from a dashboard's definition.
 CLICKED_KEYS = {"action", "plan_hash"}
 
 
@@ -84,16 +84,16 @@ class Settings:
 
 @functools.cache
 def connect() -> SFNClient:
-    # An answer late is an answer lost here: whoever waits refreshes.
+    # A late answer is of no use here, because the viewer refreshes.
     limits = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
     return boto3.client("stepfunctions", config=limits)
 
 
 def lambda_handler(event: object, context: LambdaContext) -> str:
-    """HTML for the dashboard, whatever happens: a failure is a sentence in it, and one line in the log.
+    """HTML for the dashboard; a failure is a text in it, and one line in the log.
 
-    An apply was started only if a click asked for it, bound by the hash of the plan that was seen. Any other call only
-    looks.
+    An apply was started only if a click asked for it, with the hash of the plan that the viewer has seen. Any other
+    call only plans.
     """
     asked = read_object(event)
     if asked.get("describe"):
@@ -123,7 +123,7 @@ def answer(event: Mapping[str, Any], viewer: Viewer, context: LambdaContext) -> 
 
 
 def look(event: Mapping[str, Any], viewer: Viewer, settings: Settings, remaining_seconds: float) -> Html:
-    """The state of one hotfix. Nothing was changed; whoever looks at the same time shares the one look."""
+    """The state of one hotfix. Nothing was changed. Viewers who refresh at the same time share one execution."""
     deadline = time.monotonic() + min(LOOK_SECONDS, remaining_seconds - RESERVED_SECONDS)
     hotfixes = list_hotfixes(settings.sql_dir)
     chosen = str(event.get("hotfix") or next(iter(hotfixes), ""))
@@ -132,9 +132,9 @@ def look(event: Mapping[str, Any], viewer: Viewer, settings: Settings, remaining
     if chosen not in hotfixes:
         raise not_packaged(chosen, hotfixes)
     client = connect()
-    request = {"action": "plan", "hotfix": chosen, "reason": "a look at the dashboard"}
+    request = {"action": "plan", "hotfix": chosen, "reason": "dashboard refreshed"}
     arn = start_once(client, settings.machine_arn, request)
-    newest = list_newest(client, settings.machine_arn)  # while the look is under way
+    newest = list_newest(client, settings.machine_arn)  # while the plan is running
     recent = read_recent(client, newest)
     searched = len(newest) if len(newest) == LOOKED_AT else None
     seen = wait_until_ended(client, arn, deadline - time.monotonic())
@@ -143,7 +143,7 @@ def look(event: Mapping[str, Any], viewer: Viewer, settings: Settings, remaining
 
 
 def apply(event: Mapping[str, Any], viewer: Viewer, settings: Settings) -> Html:
-    """One apply of the plan that was seen runs, however often the button was clicked."""
+    """One apply of the plan that the viewer has seen runs, even if the button was clicked several times."""
     widget = read_object(event.get("widgetContext"))
     if not widget or CLICKED_KEYS & read_object(widget.get("params")).keys():
         raise without_click()
@@ -171,7 +171,7 @@ def apply(event: Mapping[str, Any], viewer: Viewer, settings: Settings) -> Html:
 
 
 def show(arn: str, viewer: Viewer, settings: Settings) -> Html:
-    """How far that execution has come. Nothing was started."""
+    """The steps of that execution. Nothing was started."""
     if not arn.startswith(settings.machine_arn.replace(":stateMachine:", ":execution:") + ":"):
         raise of_another_machine(arn)
     client = connect()
@@ -209,7 +209,7 @@ def read_viewer(event: Mapping[str, Any], context: LambdaContext) -> Viewer:
 
 
 def read_object(value: object) -> dict[str, Any]:
-    """{} for what is none: anybody who may invoke the function can send anything."""
+    """{} for anything else: who may invoke the function can send any JSON."""
     return value if isinstance(value, dict) else {}
 
 
@@ -218,7 +218,7 @@ def read_number(value: object) -> float:
 
 
 def read_zone(timezone: object) -> tzinfo:
-    """The dashboard's own choice, UTC or the viewer's, such as {"label": "Local", "offsetISO": "-03:00"}."""
+    """The zone that the dashboard shows, UTC or the viewer's, such as {"label": "Local", "offsetISO": "-03:00"}."""
     try:
         return datetime.fromisoformat(f"2026-01-01T00:00:00{read_object(timezone).get('offsetISO')}").tzinfo or UTC
     except ValueError:
@@ -231,9 +231,9 @@ def list_hotfixes(sql_dir: Path) -> list[str]:
 
 
 def read_recent(client: SFNClient, newest: Sequence[ExecutionListItemTypeDef]) -> list[Execution]:
-    """Those of them that could change something or proved it, whoever started them; the newest first."""
+    """Those of them that could change something or proved it, the newest first."""
     names = [one for one in newest if not one["name"].startswith(READ_ONLY_NAMES)]
     described = (describe(client, one["executionArn"]) for one in names[: 2 * SHOWN_EXECUTIONS])
-    # EventBridge names its executions by itself, whatever they do.
+    # EventBridge gives its executions names of its own, so only the request tells the action.
     recent = [one for one in described if one.request.get("action") not in (None, "plan", "check")]
     return recent[:SHOWN_EXECUTIONS]

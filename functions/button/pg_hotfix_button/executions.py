@@ -1,4 +1,4 @@
-"""The executions of the state machine: who starts one, under which name, and what became of it."""
+"""The executions of the state machine: starts one, once, and reads how it ended."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import ExecutionListItemTypeDef
 
 RUNNING = "RUNNING"
-# One page of ListExecutions holds at most this many; an older execution is of no interest to an incident.
+# One page of ListExecutions has at most this many; older executions do not matter in an incident.
 LOOKED_AT = 1000
-# What of a request decides what is done, beside the action and the hotfix.
+# The keys of a request that decide what is done, beside the action and the hotfix.
 DECIDING = ("plan_hash", "record", "force")
-# ListExecutions may miss what has just been started.
+# ListExecutions may not list yet what has just been started.
 LISTED_WITHIN = timedelta(seconds=30)
 # DescribeExecution may not know yet what has just been started.
 KNOWN_WITHIN_SECONDS = 3.0
-# The calls of a start, whose refusal means that there is none. DescribeExecution is not one: it follows a start.
+# The calls that start an execution: if AWS refuses one of them, nothing was started. DescribeExecution follows a start.
 STARTING = {"ListExecutions", "StartExecution", "Invoke"}
-# From this HTTP status on, what has failed may have been done nevertheless.
+# From this HTTP status on, a call that failed may have been carried out.
 SERVER_ERRORS = 500
-# The pauses between two looks at a running execution: short at first, as most take a second or two.
+# The pauses between two readings of a running execution: short at first, since most take a second or two.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.5
 
@@ -57,8 +57,8 @@ class Execution:
 
 @dataclass(frozen=True)
 class Step:
-    """Something that an execution did: a state was entered, tried again, or failed. `kind` is the state's type, such as
-    Task; `text` is what a failure says."""
+    """One step of an execution: a state was entered, tried again, or failed. `kind` is the state's type, such as Task;
+    `text` is that of a failure."""
 
     at: datetime
     state: str
@@ -69,32 +69,31 @@ class Step:
 
 
 class OtherPlanError(Exception):
-    """An apply of the hotfix runs that is not bound to the plan that the caller has seen, or does less. Nothing was
-    started."""
+    """An execution for the hotfix runs with another plan than the caller's, or does less. Nothing was started."""
 
     def __init__(self, hotfix: str, running: Execution) -> None:
         by = running.request.get("requested_by") or "nobody named"
         what = "A revert" if running.request.get("action") == "revert" else "An apply"
         super().__init__(
             f"{what} of {hotfix}, asked for by {by}, has been running since "
-            f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; it is bound to another plan than yours, or "
-            "does less. Nothing was started."
+            f"{running.started.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC. It uses another plan than yours, or does less. "
+            "Nothing was started."
         )
 
 
 def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) -> str:
     """An execution of that request runs: a new one, or the one that runs already. Returns its ARN.
 
-    However often a button is pressed, and by however many people who saw the same, only one is started: the name is
-    made of the request and of the last execution like it, and Step Functions gives a name once.
+    If several people press the button several times after the same plan, only one execution is started: its name is
+    made of the request and of the last execution like it, and Step Functions accepts a name only once.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
 
     Raises:
-        OtherPlanError: the one that runs is not bound to the plan that the request names, or does not record what that
-            wants recorded; nothing was started.
+        OtherPlanError: the one that runs uses another plan than the request, or does not record what the request wants
+            recorded. Nothing was started.
     """
-    # Of a gate, which is about the whole schema, only that.
+    # A gate has no hotfix.
     action, hotfix = request["action"], request.get("hotfix", "schema")
     wanted = {key: request[key] for key in DECIDING if request.get(key)}
     last = find_last(client, machine_arn, name_prefix(action, hotfix))
@@ -111,9 +110,9 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
         try:
             return client.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
         except client.exceptions.ExecutionAlreadyExists:
-            # Either somebody else was faster by a moment, or it is so old that it has left the list: then it would
-            # stand in the way for good, so the next one is named after it. It wants the same: that is in the name, so
-            # that whoever asks by force is not shown the refusal of right before.
+            # Another caller started it just before, or it is so old that it is no longer listed. An old one would keep
+            # its name forever, so the next name is made from it. The name includes what is wanted, so that a forced
+            # revert does not return the refusal before it.
             existing = describe(client, execution_arn(machine_arn, name))
             if existing.is_running or existing.started > datetime.now(UTC) - LISTED_WITHIN:
                 return existing.arn
@@ -121,9 +120,9 @@ def start_once(client: SFNClient, machine_arn: str, request: Mapping[str, Any]) 
 
 
 def has_started_nothing(error: Exception) -> bool:
-    """Whether that failure of a start proves that there was none: AWS itself has refused it, at the first try.
+    """Whether this failure proves that nothing was started: AWS has refused the first try.
 
-    boto3 tells of its last try only. After an earlier one whose answer was lost, a refusal proves nothing.
+    boto3 reports only its last try. If the answer to an earlier one was lost, a refusal proves nothing.
     """
     if not isinstance(error, ClientError) or error.operation_name not in STARTING:
         return False
@@ -156,7 +155,7 @@ def list_newest(client: SFNClient, machine_arn: str) -> list[ExecutionListItemTy
 
 
 def describe(client: SFNClient, arn: str) -> Execution:
-    """The execution as it is now, also if it was started just before.
+    """The execution as it is now, even if it was started just before.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
     """
@@ -189,7 +188,7 @@ def read_object(text: str | None) -> dict[str, Any]:
 
 
 def wait_until_ended(client: SFNClient, arn: str, seconds: float) -> Execution:
-    """The execution as it is when it has ended, or when that time is over."""
+    """The execution when it has ended, or after that time."""
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
     while (execution := describe(client, arn)).is_running and time.monotonic() + pause < deadline:
@@ -223,7 +222,7 @@ def read_steps(client: SFNClient, arn: str) -> list[Step]:
 
 
 def read_cause(cause: str) -> str:
-    """The text for people in the cause of a failure: that of a function's exception comes as JSON.
+    """The text in the cause of a failure. Lambda sends a function's exception as JSON.
 
     https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
     """

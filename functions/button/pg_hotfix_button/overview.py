@@ -1,4 +1,4 @@
-"""The page of one hotfix: its state, what could be done about it, and what was done last."""
+"""The page of one hotfix: its state, the button that applies it, and the last executions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from pg_hotfix_button.words import (
     has_failed,
     objects_of,
     say_cause,
-    say_doing,
     say_duration,
-    say_lock,
     say_state,
     say_table,
     say_time,
-    say_waiting,
-    say_who,
     seconds_of,
     text_of,
     tone_of,
@@ -37,9 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """All that a refresh has found out. `steps` are those of a look that still runs; `recent` are the last executions
-    that could have changed something or proved it, the newest first; `searched` is among how many, None if among all
-    that there were."""
+    """What a refresh has found. `look` is an execution that plans; `steps` are its steps while it runs. `recent` are
+    the last executions that could have changed or proved something, the newest first, found among the last `searched`,
+    or among all if that is None."""
 
     hotfixes: Sequence[str]
     chosen: str
@@ -61,7 +57,7 @@ class Seen:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is something to do, as far as a look has seen it to its end."""
+        """Whether a plan has ended and says that there is something to apply."""
         has_seen = self.look.status == "SUCCEEDED" and self.look.output.get("result") == "would_apply"
         return has_seen and bool(self.plan.get("plan_hash"))
 
@@ -71,7 +67,7 @@ def asks_for(execution: Execution, action: str, hotfix: str) -> bool:
 
 
 def show_overview(viewer: Viewer, seen: Seen) -> Html:
-    """The state of one hotfix, what could be done about it, and what was done last."""
+    """The state of one hotfix, the button that applies it, and the last executions."""
     return frame(
         viewer,
         head(viewer, describe_database(seen.plan)),
@@ -99,12 +95,12 @@ def describe_database(plan: Mapping[str, Any]) -> str | None:
 def show_look(seen: Seen) -> Html:
     look, name = seen.look, element("code", seen.chosen)
     if look.is_running:
-        waited = f"The look takes long: {say_duration(seconds_of(look, seen.now))} so far."
+        waited = f"The plan has been running for {say_duration(seconds_of(look, seen.now))}."
         told = element("p", f"{waited} Refresh to see how it ends.")
-        return state("busy", "Looking", name, told, list_steps(seen.steps), *say_failure(seen.steps))
+        return state("busy", "Planning", name, told, list_steps(seen.steps), *say_failure(seen.steps))
     if has_failed(look):
         problem = f"{look.error or say_state(look)}: {say_cause(look)}"
-        return state("bad", "The look failed", name, element("pre", problem))
+        return state("bad", "The plan failed", name, element("pre", problem))
     return state(tone_of(look), say_state(look), name, element("p", text_of(look.output.get("summary"))))
 
 
@@ -138,11 +134,10 @@ def show_blockers(plan: Mapping[str, Any]) -> Html | None:
     blockers = objects_of(plan, "blockers")
     if not blockers:
         return None
-    rows = [[say_who(one), say_doing(one), say_lock(one), say_waiting(one)] for one in blockers]
-    note = "An apply waits for them outside the lock queue, so nobody waits behind it; it gives up after a while."
+    note = "An apply waits for them outside the lock queue, so no session waits behind it. It gives up after a while."
     return join(
         heading("In the way now"),
-        table(["Who", "What it does", "Lock", "Waits for"], rows),
+        element("ul", *[element("li", text_of(one.get("text"))) for one in blockers]),
         element("p", note, class_="pgh-muted"),
     )
 
@@ -158,7 +153,7 @@ def show_sql(seen: Seen) -> Html | None:
 
 
 def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
-    """The form and the button, only when there is something to do; else the way to whoever does it already."""
+    """The form and the button if there is something to do; a link to the apply that already runs, if there is one."""
     if seen.applying:
         progress = on_click(
             button("Show its progress", "btn-primary"),
@@ -166,8 +161,8 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
             {"execution": seen.applying.arn},
             display="popup",
         )
-        who = text_of(seen.applying.request.get("requested_by")) or "somebody"
-        return element("div", progress, element("span", f"An apply runs, asked for by {who}."), class_="pgh-buttons")
+        who = text_of(seen.applying.request.get("requested_by")) or "Somebody"
+        return element("div", progress, element("span", f"{who} has started an apply."), class_="pgh-buttons")
     if not seen.is_missing:
         return None
     database = database_of(seen.plan)
@@ -179,7 +174,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
         display="popup",
         confirmation=f"Apply {seen.chosen} to {where}? It runs under a short lock, is proved, and committed.",
     )
-    note = "Refused if the file, the database or the column is no longer what you see here."
+    note = "The apply is refused if the file, the database or the column has changed since you looked."
     return join(
         element(
             "form",
@@ -192,7 +187,7 @@ def show_apply(viewer: Viewer, seen: Seen) -> Html | None:
 
 
 def fill_in(label: str, name: str, typed: Mapping[str, str]) -> Html:
-    # Two fields and no submit button: the Enter key sends nothing.
+    # With two fields and no submit button the Enter key sends nothing.
     value = typed.get(name)
     return element(
         "label", label, element("input", type="text", name=name, value=value, maxlength="200", autocomplete="off")
@@ -218,7 +213,7 @@ def show_recent(viewer: Viewer, seen: Seen) -> Html:
 
 
 def show_link(viewer: Viewer, execution: Execution) -> Html:
-    """What was asked for, as a link to how it went."""
+    """The request, as a link to its steps."""
     request = execution.request
     what = f"{text_of(request.get('action'))} {text_of(request.get('hotfix'))}".strip() or execution.name
     return on_click(

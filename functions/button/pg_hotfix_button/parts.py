@@ -1,4 +1,4 @@
-"""What every page of the widget is put together from."""
+"""The elements of every page of the widget."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from pg_hotfix_button.markup import Content
 
-# A sign beside the word, so that no state is told by its colour alone.
+# A sign before the word, so that no state depends on its colour alone.
 SIGNS = {"good": "\N{CHECK MARK}", "warn": "\N{BLACK UP-POINTING TRIANGLE}", "bad": "\N{BALLOT X}", "busy": "\u2026"}
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks: `endpoint` is the function that the widget's own buttons call; theme and zone are the dashboard's;
-    `typed` is what stands in the form, which a refresh would empty."""
+    """Who views the widget. `endpoint` is the function that the widget's buttons call; theme and zone are those of the
+    dashboard; `typed` is the form's content, which a refresh would lose otherwise."""
 
     endpoint: str
     environment: str
@@ -32,7 +32,7 @@ class Viewer:
 
 
 def show_notice(viewer: Viewer, title: str, text: str, hotfixes: Sequence[str] = ()) -> Html:
-    """Why there is nothing else to see, and what to do; with the packaged hotfixes, if one of them may help."""
+    """Why the widget shows nothing else, and what to do; with the packaged hotfixes, if one of them may help."""
     others = element("ul", *[element("li", choose(viewer, hotfix)) for hotfix in hotfixes]) if hotfixes else None
     return frame(viewer, head(viewer, None), state("bad", title, None, element("pre", text)), others)
 
@@ -54,7 +54,7 @@ def state(tone: str, word: str, what: Content, *content: Content) -> Html:
 
 
 def marked(tone: str, word: str) -> Html:
-    """The word, its sign before it, in its colour."""
+    """The word in its colour, after its sign."""
     sign = element("span", f"{SIGNS[tone]} ", aria_hidden="true")
     return element("span", sign, word, class_=f"pgh-word pgh-is-{tone}")
 
@@ -82,8 +82,8 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[Content]]) -> Html:
 
 
 def button(label: str, class_: str, title: str | None = None) -> Html:
-    """What a click can be bound to. The `<a class="btn">` is the element that all of AWS's own samples bind to a
-    `<cwdb-action>`; the `<button>` in it can be reached and pressed with the keyboard, and its click reaches the link.
+    """An element for a click. AWS's samples all bind `<a class="btn">` to a `<cwdb-action>`. The `<button>` in it can
+    be reached and pressed with the keyboard, and its click reaches the link.
 
     https://github.com/aws-samples/cloudwatch-custom-widgets-samples
     """

@@ -1,4 +1,4 @@
-"""The page of one execution: how far it has come, or how it ended."""
+"""The page of one execution: its steps so far, or how it ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[Step], now: datetime) -> Html:
-    """How far an execution has come, or how it ended; as long as it runs, a button to look again."""
+    """The steps of an execution so far, or how it ended. While it runs there is a button to refresh them."""
     request = execution.request
     tone = tone_of(execution)
     asked = [text_of(request.get("requested_by")), text_of(request.get("reason"))]
@@ -48,7 +48,7 @@ def show_execution(viewer: Viewer, execution: Execution, steps: Sequence[Step], 
 
 
 def say_outcome(execution: Execution, steps: Sequence[Step]) -> list[Html]:
-    """Result and summary, or error and advice; while it runs, what it has met."""
+    """Result and summary, or error and advice; while it runs, the failure that is tried again."""
     if execution.is_running:
         return say_failure(steps)
     if has_failed(execution):
@@ -57,7 +57,7 @@ def say_outcome(execution: Execution, steps: Sequence[Step]) -> list[Html]:
     outcome = [element("p", text_of(execution.output.get("summary")))]
     endpoint, watch = execution.output.get("endpoint"), execution.output.get("watch")
     if isinstance(endpoint, dict):
-        outcome += [element("p", f"The endpoint that failed answers {text_of(endpoint.get('status'))}.")]
+        outcome += [element("p", f"The endpoint answers {text_of(endpoint.get('status'))}.")]
     if isinstance(watch, dict):
         outcome += [
             element("p", f"The application's log was free of the error for {text_of(watch.get('minutes'))} min.")
@@ -66,11 +66,11 @@ def say_outcome(execution: Execution, steps: Sequence[Step]) -> list[Html]:
 
 
 def say_failure(steps: Sequence[Step]) -> list[Html]:
-    """What is tried again by itself, and why it failed before."""
+    """The error of the call that the state machine tries again."""
     failure = find_failure(steps)
     if failure is None:
         return []
-    return [element("p", f"It tries again by itself after {failure.error}:"), element("pre", failure.text)]
+    return [element("p", f"The state machine tries again after {failure.error}:"), element("pre", failure.text)]
 
 
 def list_steps(steps: Sequence[Step]) -> Html:

@@ -1,4 +1,4 @@
-"""Figures and states as a person would say them."""
+"""Figures and states in words."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from pg_hotfix_button.results import Result
 
 SUCCEEDED = "SUCCEEDED"
-# Whoever reads of one of these must not take it for a success, whatever else is written there.
+# Each of these must read as a failure, whatever else is written there.
 ENDED_OTHERWISE = {"FAILED": "Failed", "TIMED_OUT": "Timed out", "ABORTED": "Stopped"}
 NO_CAUSE = {
-    "TIMED_OUT": "It ran out of time. What it had done by then is not known from here: look at the column, and apply "
-    "again if it is missing; that is safe.",
-    "ABORTED": "Somebody stopped it. What it had done by then is not known from here: look at the column, and apply "
-    "again if it is missing; that is safe.",
+    "TIMED_OUT": "The execution ran out of time. Whether it has changed the database is not known here. Refresh the "
+    "widget; if the column is missing, apply again: that is safe.",
+    "ABORTED": "Somebody stopped the execution. Whether it has changed the database is not known here. Refresh the "
+    "widget; if the column is missing, apply again: that is safe.",
 }
 
 
 def say_duration(seconds: float) -> str:
-    """At most two units, as an operator would say it on the phone."""
+    """At most two units, such as "5 min 40 s"."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     parts = []
@@ -52,43 +52,13 @@ def say_table(table: Mapping[str, Any]) -> str:
     if isinstance(rows, int) and isinstance(size, int) and rows >= 0:
         known = [f"about {rows:,} rows", say_size(size)]
     else:
-        known = ["size not known: never analysed"]
+        known = ["size not known: the table was never analyzed"]
     known += [f"owned by {table['owner']}"] if table.get("owner") else []
     return ", ".join(known)
 
 
-def say_who(blocker: Mapping[str, Any]) -> str:
-    if blocker.get("pid"):
-        who = [f"{blocker.get('autovacuum') or ''} pid {blocker['pid']}".strip()]
-    else:
-        who = [f"prepared transaction {blocker.get('prepared_transaction') or 'with an unknown name'}"]
-    who += [f"user {blocker['user']}"] if blocker.get("user") else []
-    who += [f"application {blocker['application_name']}"] if blocker.get("application_name") else []
-    return ", ".join(who)
-
-
-def say_doing(blocker: Mapping[str, Any]) -> str:
-    age = blocker.get("transaction_seconds")
-    state = blocker.get("state") or ("prepared" if not blocker.get("pid") else None)
-    if state is None and age is None:
-        return "not visible to this role"
-    return " ".join([state or "in a transaction", *([f"for {say_duration(age)}"] if age is not None else [])])
-
-
-def say_lock(blocker: Mapping[str, Any]) -> str:
-    verb = "holds" if blocker.get("granted") else "waits for"
-    return f"{verb} {blocker.get('lock_mode')} on {blocker.get('table')}"
-
-
-def say_waiting(blocker: Mapping[str, Any]) -> str:
-    if not blocker.get("waiting"):
-        return "nobody"
-    pids = [f"pid {pid}" if pid else "a prepared transaction" for pid in blocker.get("waits_for") or ()]
-    return ", ".join(pids) or "somebody"
-
-
 def say_state(execution: Execution) -> str:
-    """What became of it, in a word or two: the result's, and never a success for what is none."""
+    """How it ended, in a word or two; only a success reads as one."""
     if execution.is_running:
         return "Running"
     if execution.status == SUCCEEDED:
@@ -105,24 +75,24 @@ def result_of(execution: Execution) -> Result:
 
 
 def say_cause(execution: Execution) -> str:
-    return execution.cause or NO_CAUSE.get(execution.status, "It gave no reason.")
+    return execution.cause or NO_CAUSE.get(execution.status, "The execution gave no reason.")
 
 
 def say_steps(steps: Sequence[Step]) -> list[str]:
-    """What was called so far; tries that failed in the same way are counted: `Apply: LockBusyError, tried 3 times`."""
+    """The calls so far. Tries that failed in the same way are counted, as in `Apply: LockBusyError, tried 3 times`."""
     said: list[tuple[str, str]] = []
     calls = [step for step in steps if step.kind == "Task" and (step.error or step.attempt == 1)]
     for (state, error), same in itertools.groupby(calls, key=lambda step: (step.state, step.error)):
         count = len(list(same))
         times = "once" if count == 1 else f"{count} times"
         if error and said and said[-1] == (state, state):
-            said.pop()  # That it was called is said by its failures already.
+            said.pop()  # Its failures already say that it was called.
         said.append((state, f"{state}: {error}, tried {times}" if error else state))
     return [text for _, text in said]
 
 
 def find_failure(steps: Sequence[Step]) -> Step | None:
-    """The failure that is tried again now."""
+    """The failure of the call that is tried again now."""
     last = next((step for step in reversed(steps) if step.error or step.attempt == 1), None)
     return last if last and last.error else None
 
@@ -146,7 +116,7 @@ def say_time(moment: datetime, zone: tzinfo) -> str:
 
 
 def text_of(value: object) -> str:
-    """The value as text, whatever somebody has sent: a machine can be started with any JSON."""
+    """The value as text: somebody may start the state machine with any JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)

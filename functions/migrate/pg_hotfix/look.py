@@ -1,4 +1,4 @@
-"""Looks at the expected columns, without a lock on any table."""
+"""Reads the expected columns from the catalog, without a lock on any table."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was there at one moment: the expected columns, and their types as the server understands them. `referenced`:
-    by oid, the tables that the foreign keys refer to which would go with the columns, as SQL names them."""
+class Seen:
+    """What was there at one moment: the expected columns, and their types as the server understands them. `referenced`
+    are the tables that foreign keys of the columns refer to, by oid, as SQL names them; a DROP COLUMN locks them."""
 
     columns: tuple[Column, ...]
     types: tuple[ColumnType | None, ...]
@@ -39,54 +39,53 @@ class Look:
 
     @property
     def state(self) -> str:
-        """What the server proves that it still is."""
-        return ",".join(str(column.state) for column in self.columns)
+        """What the server compares with under the lock, to prove that nothing has changed."""
+        return ",".join(column.found.state for column in self.columns)
 
     @property
     def state_wanted(self) -> str:
-        """Of the same tables, whoever has replaced them meanwhile."""
-        return ",".join(f"{column.relation_oid}{'-' if self.reverting else ''}" for column in self.columns)
+        """The state that the job must reach, in these tables and not in others that have taken their place."""
+        return ",".join(f"{column.found.relation_oid}{'-' if self.reverting else ''}" for column in self.columns)
 
     def is_as_wanted(self, column: Column) -> bool:
         return column.actual == catalog.MISSING if self.reverting else column.matches
 
 
-def look(session: Session, hotfix: Hotfix) -> Look:
-    """What is there now, without a lock on any table.
+def look(session: Session, hotfix: Hotfix) -> Seen:
+    """What is there now. No table was locked.
 
     Raises:
-        RelationError: an expected table is missing, or is no table.
+        RelationError: an expected table is missing, or is not a table. LockNotAvailable: another session holds it.
     """
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query_prepared(catalog.read_columns_sql(session, hotfix.expectations, types))
     _, found = catalog.parse_columns(text)
     referenced = catalog.find_referenced_tables(session, hotfix) if hotfix.reverting else {}
-    seen = Look(compare_all(hotfix, found), tuple(types), hotfix.reverting, referenced)
+    seen = Seen(compare_all(hotfix, found), tuple(types), hotfix.reverting, referenced)
     for column in seen.columns:
         table = column.expectation.qualified_table
-        if column.relation_kind is None:
+        kind = column.found.relation_kind
+        if kind is None:
             raise errors.relation_missing(
                 table, session.facts.name, catalog.find_similar_tables(session, column.expectation)
             )
-        if column.relation_kind not in catalog.TABLE_KINDS:
-            raise errors.relation_of_other_kind(
-                table, catalog.OTHER_KINDS.get(column.relation_kind, "relation of an unknown kind")
-            )
+        if kind not in catalog.TABLE_KINDS:
+            raise errors.relation_of_other_kind(table, catalog.OTHER_KINDS.get(kind, "relation of an unknown kind"))
     return seen
 
 
 def compare_all(hotfix: Hotfix, found: Sequence[Found]) -> tuple[Column, ...]:
-    """Each expectation held against what was found of it."""
+    """Each expectation compared with what was found of it."""
     return tuple(catalog.compare(expectation, one) for expectation, one in zip(hotfix.expectations, found, strict=True))
 
 
-def differing(seen: Look) -> list[dict[str, Any]]:
+def differing(seen: Seen) -> list[dict[str, Any]]:
     return [column.describe() for column in seen.columns if not seen.is_as_wanted(column)]
 
 
-def hash_plan(session: Session, hotfix: Hotfix, seen: Look) -> str:
-    """Binds a plan to the file, the database and the state of its columns."""
+def hash_plan(session: Session, hotfix: Hotfix, seen: Seen) -> str:
+    """A hash that changes with the file, the database and the state of its columns."""
     facts = session.facts
-    states = [[column.expectation.name, column.relation_oid, column.actual] for column in seen.columns]
+    states = [[column.expectation.name, column.found.relation_oid, column.actual] for column in seen.columns]
     seen_so = [hotfix.id, hotfix.sha256, facts.host, facts.port, facts.name, facts.database_oid, states]
     return hashlib.sha256(json.dumps(seen_so).encode()).hexdigest()

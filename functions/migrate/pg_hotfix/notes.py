@@ -1,4 +1,4 @@
-"""What will surprise somebody later. A note stops nothing; plan, apply and verify show it."""
+"""What may surprise somebody later. Notes stop nothing; plan, apply and verify show them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pg_hotfix.change.dependents_sql import text_of
 from pg_hotfix.file.mentions import takes_whole_rows
 from pg_hotfix.promises.column.catalog import MISSING
 from pg_hotfix.promises.column.line import written
+from pg_hotfix.quoting import quoted, string
 from pg_hotfix.server.session import literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pg_hotfix.look import Look
+    from pg_hotfix.look import Seen
     from pg_hotfix.promises.column.catalog import Column
     from pg_hotfix.server.session import Session
 
 
-def find_notes(session: Session, seen: Look) -> tuple[dict[str, str], ...]:
-    """What others should know of the columns that are there or will be. Nothing was changed, and no table was locked.
-    What can't be read is left out: a note is no reason to fail."""
+def find_notes(session: Session, seen: Seen) -> tuple[dict[str, str], ...]:
+    """What others should know about the columns that are there or will be. Nothing was changed, no table was locked.
+    What cannot be read is left out: a missing note is no reason to fail."""
     if seen.reverting:
         return ()
     try:
@@ -33,7 +34,7 @@ def find_notes(session: Session, seen: Look) -> tuple[dict[str, str], ...]:
         return ()
     notes = []
     for role, oid, rights in json.loads(grants):
-        columns = [column for column in seen.columns if column.relation_oid == oid]
+        columns = [column for column in seen.columns if column.found.relation_oid == oid]
         notes.append(describe_column_grants(role, columns, rights))
     for trigger, function, source in json.loads(triggers):
         if takes_whole_rows(source):
@@ -43,17 +44,17 @@ def find_notes(session: Session, seen: Look) -> tuple[dict[str, str], ...]:
 
 def describe_trigger(trigger: str, function: str) -> dict[str, str]:
     text = (
-        f"The trigger {trigger} calls {function}, which takes whole rows (NEW.* or OLD.*): with one column more every "
-        "write may fail. Read it:  "
-        f"SELECT pg_catalog.pg_get_functiondef({errors.string(function)}::pg_catalog.regprocedure);"
+        f"The trigger {trigger} calls {function}, which uses whole rows (NEW.* or OLD.*): with one more column every "
+        "write to the table may fail. Read it:  "
+        f"SELECT pg_catalog.pg_get_functiondef({string(function)}::pg_catalog.regprocedure);"
     )
     return {"code": "trigger_whole_row", "text": text}
 
 
 def read_triggers_sql(columns: Sequence[Column]) -> str:
-    """Selects one text: the triggers of the tables, each with its function and that one's source, which may take whole
-    rows."""
-    tables = ", ".join(f"{column.relation_oid}::oid" for column in columns)
+    """Selects one text: the triggers of the tables whose function may use whole rows, each with the function and its
+    source."""
+    tables = ", ".join(f"{column.found.relation_oid}::oid" for column in columns)
     return f"""
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(
     pg_catalog.quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass, p.oid::regprocedure, {text_of("p.prosrc")})
@@ -65,31 +66,29 @@ WHERE t.tgrelid IN ({tables}) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND 
 
 
 def describe_column_grants(role: str, columns: Sequence[Column], rights: dict[str, list[str]]) -> dict[str, str]:
-    """`rights`: SELECT, INSERT or UPDATE, each with the columns that the role lacks it on."""
+    """`rights`: SELECT, INSERT or UPDATE, each with the columns on which the role lacks it."""
     expectation = columns[0].expectation
     lacked = {name for lacking in rights.values() for name in lacking}
     names = " or ".join(written(one.expectation.column) for one in columns if one.expectation.column in lacked)
-    grantee = errors.quoted(role) if role != "public" else "PUBLIC"
+    grantee = quoted(role) if role != "public" else "PUBLIC"
     when = "Grant it after apply" if any(column.actual == MISSING for column in columns) else "Grant it"
-    granted = ", ".join(
-        f"{right} ({', '.join(map(errors.quoted, lacking))})" for right, lacking in sorted(rights.items())
-    )
+    granted = ", ".join(f"{right} ({', '.join(map(quoted, lacking))})" for right, lacking in sorted(rights.items()))
     text = (
-        f"{role} has {' and '.join(sorted(rights))} on single columns of {expectation.qualified_table}, and not on "
-        f"{names}: PostgreSQL refuses its statements that name it (42501). {when}:  "
+        f"{role} has {' and '.join(sorted(rights))} on single columns of {expectation.qualified_table}, but not on "
+        f"{names}. PostgreSQL refuses its statements that name it (42501). {when}:  "
         f"GRANT {granted} ON {expectation.table_in_sql} TO {grantee};"
     )
     return {"code": "column_grants", "text": text}
 
 
 def read_column_grants_sql(columns: Sequence[Column]) -> str:
-    """Selects one text: roles that hold a right on some columns of a table, neither on the table nor on an expected
-    column. `public` stands for PUBLIC: no role can have this name.
+    """Selects one text: the roles that hold a right on some columns of a table, but not on the table and not on an
+    expected column. `public` stands for PUBLIC: no role can have this name.
 
     https://www.postgresql.org/docs/current/ddl-priv.html
     """
     values = ", ".join(
-        f"({position}, {column.relation_oid}::oid, {literal(column.expectation.column)}::name)"
+        f"({position}, {column.found.relation_oid}::oid, {literal(column.expectation.column)}::name)"
         for position, column in enumerate(columns)
     )
     return f"""

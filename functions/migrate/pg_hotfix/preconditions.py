@@ -1,4 +1,4 @@
-"""What is refused before any lock is taken, because it could not end well. None of these changes anything."""
+"""What is refused before any lock is taken, because PostgreSQL would refuse it later. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from pg_hotfix.server.session import literal
 
 if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.look import Look
+    from pg_hotfix.look import Seen
     from pg_hotfix.server.session import Session
 
-# Words of a column or a constraint for which PostgreSQL makes an index or a sequence.
+# Words of a column or a constraint for which PostgreSQL creates an index or a sequence.
 MAKES_A_RELATION = {"UNIQUE", "PRIMARY", "EXCLUDE", "IDENTITY"}
 
 
-def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Look, plan_hash: str | None) -> None:
+def refuse_stale_plan(session: Session, hotfix: Hotfix, seen: Seen, plan_hash: str | None) -> None:
     if plan_hash is not None and plan_hash != hash_plan(session, hotfix, seen):
         raise errors.plan_changed(hotfix.id, hotfix.tables)
 
 
-def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> None:
-    """What the server would refuse, or IF NOT EXISTS would hide, is refused before any lock is taken."""
+def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Seen) -> None:
+    """The server would not refuse the file, and no column differs, which IF NOT EXISTS would hide.
+
+    Raises:
+        HotfixError: it would, or one does. Nothing was changed, and no lock was taken.
+    """
     refuse_read_only(session)
     wrong = [column.describe() for column in seen.columns if not column.matches and column.actual != catalog.MISSING]
     if wrong:
@@ -37,8 +41,8 @@ def refuse_what_cannot_work(session: Session, hotfix: Hotfix, seen: Look) -> Non
         refuse_what_alter_table_would(session, hotfix, seen)
 
 
-def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Look) -> None:
-    """What the server would refuse of the tables and of the columns that are missing."""
+def refuse_what_alter_table_would(session: Session, hotfix: Hotfix, seen: Seen) -> None:
+    """ALTER TABLE would accept the tables, and the columns that are missing."""
     refuse_system_tables(seen)
     refuse_missing_rights(session, seen)
     refuse_obstacles(session, hotfix, seen)
@@ -54,20 +58,24 @@ def refuse_read_only(session: Session) -> None:
         raise errors.read_only(session.target.address, f"default_transaction_read_only is on for {session.facts.user}")
 
 
-def refuse_system_tables(seen: Look) -> None:
-    """Else the advice would be to give the role rights on them."""
+def refuse_system_tables(seen: Seen) -> None:
+    """Without this the advice would be to give the role rights on system tables."""
     for column in seen.columns:
         schema, table = column.expectation.schema, column.expectation.qualified_table
         if schema.startswith("pg_temp_"):
             raise errors.temporary_table(table, table)
-        # No other schema's name may begin so.
-        if (column.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
+        # PostgreSQL reserves schema names that begin like this.
+        if (column.found.relation_oid or 0) < FIRST_NORMAL_OID or schema.startswith("pg_"):
             raise errors.system_table(table)
 
 
-def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix, seen: Look) -> None:
-    """An index or a sequence needs CREATE on the table's schema, and a foreign key REFERENCES on the other table. Of a
-    file that does more than ADD, or in several schemas, only the server can tell. https://www.postgresql.org/docs/current/ddl-priv.html"""
+def refuse_missing_rights_beside_the_table(session: Session, hotfix: Hotfix, seen: Seen) -> None:
+    """The role has CREATE on the table's schema if the file adds an index or a sequence, and REFERENCES on the other
+    table if it adds a foreign key. What a file needs that does more than ADD, or that names several schemas, only the
+    server knows.
+
+    https://www.postgresql.org/docs/current/ddl-priv.html
+    """
     words = hotfix.keywords
     if words.isdisjoint({*MAKES_A_RELATION, "REFERENCES"}) or not hotfix.additions:
         return
@@ -88,15 +96,17 @@ SELECT (SELECT pg_catalog.min(n.nspname::text COLLATE pg_catalog."C") FROM pg_ca
         raise errors.no_references(unreferable, user)
 
 
-def are_selectable(session: Session, seen: Look) -> bool:
-    """The role that has logged in may select each column; False if one of them is gone. The table is not read: even a
-    SELECT of no rows would run functions of the table's owner, such as those in its policies, with this role's rights.
+def are_selectable(session: Session, seen: Seen) -> bool:
+    """The role that has logged in may select each column; False if one of them was dropped since. The table is not
+    read: even a SELECT of no rows would run functions of the table's owner, such as those in its policies, with this
+    role's rights.
 
     Raises:
         NotOwnerError: it may not.
     """
     values = ", ".join(
-        f"({position}, {column.relation_oid}::pg_catalog.oid, {literal(column.expectation.column)}::pg_catalog.name)"
+        f"({position}, {column.found.relation_oid}::pg_catalog.oid,"
+        f" {literal(column.expectation.column)}::pg_catalog.name)"
         for position, column in enumerate(seen.columns)
     )
     rows = session.query(f"""
@@ -114,13 +124,13 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = e.attribute
     return len(rows) == len(seen.columns)
 
 
-def refuse_missing_rights(session: Session, seen: Look) -> None:
+def refuse_missing_rights(session: Session, seen: Seen) -> None:
     for column in seen.columns:
         expectation, user = column.expectation, session.facts.user
         tables = expectation.qualified_table, expectation.table_in_sql
-        if not column.owned:
-            raise refuse_to_alter(session, tables[0], tables[1:], column.owner or "")
-        if not column.schema_usable:
+        if not column.found.owned:
+            raise refuse_to_alter(session, tables[0], tables[1:], column.found.owner or "")
+        if not column.found.schema_usable:
             raise errors.no_usage(expectation.schema, user)
-        if not column.lockable:
+        if not column.found.lockable:
             raise errors.no_lock_privilege(*tables, user)

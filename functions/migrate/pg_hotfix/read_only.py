@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pg_hotfix.file.hotfix_file import ExpectedSchema, Hotfix
-    from pg_hotfix.look import Look
+    from pg_hotfix.look import Seen
     from pg_hotfix.promises.column.catalog import Column
     from pg_hotfix.report import Notes
     from pg_hotfix.server.session import Session
 
 
 def plan(session: Session, hotfix: Hotfix) -> Report:
-    """What `apply` would do and meet now. Nothing was changed, no lock was taken.
+    """What `apply` would do now, and who is in its way. Nothing was changed, and no lock was taken.
 
     Raises: what `apply` would raise for the same state.
     """
@@ -50,8 +50,8 @@ def plan(session: Session, hotfix: Hotfix) -> Report:
     return replace(would, blockers=blockers, sql=hotfix.sql, notes=notes)
 
 
-def note_way_back(session: Session, hotfix: Hotfix, seen: Look) -> Notes:
-    """What the file's way back would meet now, if it has one and there is a column to drop."""
+def note_way_back(session: Session, hotfix: Hotfix, seen: Seen) -> Notes:
+    """What the file's revert lines would meet now, if it has any and there is a column to drop."""
     if hotfix.revert is None or all(column.actual == catalog.MISSING for column in seen.columns):
         return ()
     return find_dependents(session, hotfix).notes()
@@ -61,27 +61,27 @@ def verify(session: Session, hotfix: Hotfix) -> Report:
     """Every expectation holds, and the role that has logged in can select the columns. Nothing was changed.
 
     Raises:
-        MismatchError: one is missing or differs. NotOwnerError: the role may not select one.
+        MismatchError: a column is missing or differs. NotOwnerError: the role may not select one.
     """
     seen = look_for_match(session, hotfix)
-    while not are_selectable(session, seen):  # Somebody has dropped one since: most likely this look says so.
+    while not are_selectable(session, seen):  # Another session has dropped one since: the next look finds it missing.
         seen = look_for_match(session, hotfix)
     history = read_history(session, hotfix, find_history(session, hotfix), is_there=seen.matches)
     return report("verified", session, hotfix, seen, history, find_notes(session, seen))
 
 
-def look_for_match(session: Session, hotfix: Hotfix) -> Look:
+def look_for_match(session: Session, hotfix: Hotfix) -> Seen:
     seen = look(session, hotfix)
     if not seen.matches:
-        raise errors.mismatch(hotfix.id, differing(seen), read_only=True)
+        raise errors.mismatch(hotfix.id, differing(seen))
     return seen
 
 
 def check(session: Session, hotfixes: Sequence[Hotfix]) -> Report:
-    """Every link needed in an incident works: the files, the secret, the network, TLS, the login, the rights on every
-    table that ALTER TABLE reaches; and these can take the columns that are missing.
+    """Everything that an incident needs works: the files, the secret, the network, TLS, the login, and the rights on
+    every table that ALTER TABLE reaches. The tables can take the columns that are missing.
 
-    Raises: what `apply` would raise for a missing column. A column that is there and differs is `plan`'s to tell.
+    Raises: what `apply` would raise for a missing column. For a column that is there and differs, `plan` raises.
     """
     refuse_read_only(session)
     columns: list[Column] = []

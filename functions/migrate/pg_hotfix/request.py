@@ -1,4 +1,4 @@
-"""What a caller asks for: the event, read and checked before anything is contacted."""
+"""The request in an event, read and checked before anything is contacted."""
 
 from __future__ import annotations
 
@@ -9,31 +9,49 @@ from typing import Any
 from pg_hotfix import errors
 from pg_hotfix.file.hotfix_id import HOTFIX_ID
 
-ACTIONS = ("check", "plan", "apply", "verify", "revert", "gate")
-KEYS = ("hotfix", "action", "reason", "requested_by", "plan_hash", "correlation_id", "record", "force")
-EXAMPLE = '{"hotfix": "20260212092000_add_drivers_active_since", "action": "plan"}'
-ALLOWED = f"Send only {', '.join(KEYS)}, for example {EXAMPLE}."
-
-FORCED = 'Send {"action": "revert", "force": true, "reason": "<why the data may go>"}, and the hotfix.'
+# docs/reference.md has these texts.
+ACTIONS = {
+    "check": "Proves everything that an incident needs: secret, network, TLS, login, files, and the rights on every "
+    "table that ALTER TABLE reaches. The id is optional.",
+    "plan": "Reads what is there, what would run, and who is in the way. The default.",
+    "apply": "Runs the file if a column is missing, proves the columns, commits, and reads them again.",
+    "verify": "Reads that every column is as expected, and that the role which logs in may select it.",
+    "revert": "Runs the file's revert lines. Refuses while a row holds a value of its own in a column.",
+    "gate": "Reads that every column of `sql/schema.expect` is as expected. Takes no id.",
+}
+KEYS = {
+    "hotfix": "Id of the file: `sql/<id>.sql`.",
+    "action": "One of the actions above. `plan` if it is missing.",
+    "reason": "Why, such as the incident. A forced revert needs it. Self-declared.",
+    "requested_by": "Who asks. Self-declared.",
+    "plan_hash": "With `apply`: the `plan_hash` of a plan. If the file, the database or a column has changed since, "
+    "the apply is refused.",
+    "correlation_id": "Name of the caller's own run: an ARN of Step Functions, SSM Automation, CodeBuild or "
+    "CodePipeline, or the URL of a GitHub Actions run. Self-declared; it decides what `caller` says.",
+    "record": 'With `apply`: `"prisma"` writes the row of Prisma\'s history as well.',
+    "force": "With `revert`: `true` checks neither the rows nor Prisma's history.",
+}
+ALLOWED = f"The keys are {', '.join(KEYS)}."
+FORCED = "Send force only with the action revert, and with a reason."
 
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 
-# Who started us, told from the name of the caller's own run. Self-declared, as requested_by is.
+# What started the function, by the form of `correlation_id`. Self-declared, as requested_by is.
 CALLERS = (
     ("step_functions", re.compile(r"arn:aws[a-z-]*:states:[^:]*:[^:]*:(express|execution):.+")),
     ("runbook", re.compile(r"arn:aws[a-z-]*:ssm:[^:]*:[^:]*:automation-execution/.+")),
     ("ci", re.compile(r"https://[^/]+/[^/]+/[^/]+/actions/runs/.+|arn:aws[a-z-]*:(codebuild|codepipeline):.+")),
 )
 TEXT_LIMIT = 1000
-# What breaks a line, moves a terminal's cursor, or can't be written in UTF-8.
+# Characters that break a line, move a terminal's cursor, or have no UTF-8.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `hotfix` is None only for `check` of everything and for `gate`; `requested_by`, `reason` and
-    `correlation_id` are self-declared. `record` names the tool in whose history `apply` writes what it did: only Prisma
-    is known. With `force` a revert looks neither at the rows nor at that history."""
+    """One request. `hotfix` is None only for `check` of everything and for `gate`. `requested_by`, `reason` and
+    `correlation_id` are self-declared. `record` names the tool in whose history `apply` writes what it did; the only
+    one is Prisma. With `force` a revert checks neither the rows nor that history."""
 
     hotfix: str | None
     action: str
@@ -47,11 +65,11 @@ class Request:
 
 
 def parse_request(event: object) -> Request:
-    """The request that the event holds, bare or as the `detail` of an EventBridge event. Only the known keys are
-    accepted: neither a host nor a user nor SQL can come from a caller.
+    """The request in the event, or in the `detail` of an EventBridge event. Only the known keys are accepted, so a
+    caller cannot send a host, a user or SQL.
 
     Raises:
-        RequestError: anything else; nothing was contacted.
+        RequestError: the event holds anything else. Nothing was contacted.
     """
     body, caller, event_id = unwrap(event)
     unknown = sorted(str(key) for key in body if key not in KEYS)
@@ -66,7 +84,7 @@ def parse_request(event: object) -> Request:
         raise errors.bad_request(f"The request to {action} names no hotfix", ALLOWED)
     if hotfix is not None and action == "gate":
         raise errors.bad_request(
-            "The request to gate names a hotfix, but the gate looks at the whole schema", 'Send {"action": "gate"}.'
+            "The request to gate names a hotfix, but the gate checks the whole schema", "Leave the hotfix out."
         )
     if hotfix is not None and not HOTFIX_ID.fullmatch(hotfix):
         raise errors.bad_request(
@@ -76,14 +94,14 @@ def parse_request(event: object) -> Request:
     plan_hash = texts["plan_hash"]
     if plan_hash is not None and (action != "apply" or not PLAN_HASH.fullmatch(plan_hash)):
         raise errors.bad_request(
-            "plan_hash is not what a plan returned, or the action is not apply",
-            "Copy the 64 hex digits from the plan's answer.",
+            "plan_hash is not 64 hex digits, or the action is not apply",
+            "Copy plan_hash from the answer of a plan, and send it with apply only.",
         )
     record = texts["record"]
     if record is not None and (action != "apply" or record != "prisma"):
         raise errors.bad_request(
             'record is not "prisma", or the action is not apply',
-            'Send {"action": "apply", "record": "prisma"} to have the hotfix recorded in Prisma\'s history as well.',
+            "Send record only with apply, to record the hotfix in Prisma's history as well.",
         )
     force = read_force(body)
     if force and (action != "revert" or not texts["reason"]):
@@ -97,7 +115,7 @@ def parse_request(event: object) -> Request:
 
 
 def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
-    """The request itself, the caller as far as the envelope shows it, and the envelope's id.
+    """The request itself; the caller, if the envelope shows it; and the envelope's id.
 
     https://docs.aws.amazon.com/eventbridge/latest/ref/events-structure.html
     """
@@ -114,7 +132,7 @@ def unwrap(event: object) -> tuple[dict[Any, Any], str | None, str | None]:
 
 
 def read_text(body: dict[Any, Any], key: str) -> str | None:
-    """The text under that key; None when it is null, not there, or empty as a form's empty field sends it."""
+    """The text under that key. None if it is null, missing, or empty, as a form sends an empty field."""
     value = body.get(key)
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -124,7 +142,7 @@ def read_text(body: dict[Any, Any], key: str) -> str | None:
 
 
 def read_force(body: dict[Any, Any]) -> bool:
-    """A shell and a form know texts only."""
+    """Accepts texts as well, because a shell and a form send nothing else."""
     value = body.get("force")
     if value is True or value == "true":
         return True

@@ -1,5 +1,5 @@
-"""What a run that has not failed came to, in one word, and what is said of each word everywhere: in the metrics, on the
-dashboard, in the report and at a shell. The button and the report have this very file, by a link in their folders.
+"""The result words of a run that has not failed, and what the metrics, the dashboard, the report and the shell say for
+each. The button and the report have this file by a link in their folders.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """`said` is for people, `metric` what CloudWatch counts it as, if at all. While something is still to do, or it is
-    not known what was done, it is not `done`: then it is shown as neither a success nor a failure."""
+    """`said` is for people; `metric` is the name that CloudWatch counts it under, if it does. A result that is not
+    `done` is shown as neither a success nor a failure: something is still to do, or nobody knows what was done."""
 
     said: str
     metric: str | None = None
@@ -34,7 +34,7 @@ RESULTS = {
 
 
 def read_result(word: object) -> Result:
-    """What is said of that word. One that is not in the list, such as another version may answer, is unknown."""
+    """What is said for that word. Another version may answer a word that is not in the list."""
     if isinstance(word, str) and word in RESULTS:
         return RESULTS[word]
     return Result(f"Unknown result: {word}" if word else "Ended without a result", done=False)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 CERTIFICATES = Path(__file__).parent / "certificates"
 AMAZON_ROOTS = CERTIFICATES / "amazon-roots.pem"
 
-# 0 would turn the server's limit off, so it is out of bounds; a Lambda function lives 900 s at most.
+# 0 would turn the server's limit off, so it is out of bounds. A Lambda function runs for 900 s at most.
 LOCK_WAIT_BOUNDS_SECONDS = (1, 840)
 STATEMENT_TIMEOUT_BOUNDS_MS = (100, 840_000)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says. `db_*` fill what the secret lacks and may be unset."""
+    """What the environment says. `db_*` may be unset; they fill what the secret lacks."""
 
     secret_arn: str
     db_host: str | None
@@ -34,7 +34,7 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings, all within their bounds. An empty value counts as not set, since a template can't leave one out.
+    """The settings, all within their bounds. An empty value counts as not set: a template cannot leave a variable out.
 
     Raises:
         ConfigurationError: a setting is missing or out of bounds; nothing was contacted.
@@ -47,7 +47,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     ca_bundle = Path(environment.get("DB_CA_BUNDLE") or CERTIFICATES / "rds-ca-bundle.pem")
     if not is_there(ca_bundle.is_file):
         raise errors.bad_setting(
-            "DB_CA_BUNDLE", f"names no file ({ca_bundle})", "Leave it out to use the packaged bundle of RDS."
+            "DB_CA_BUNDLE", f"names no file ({ca_bundle})", "Remove this setting to use the packaged bundle of RDS."
         )
     sql_dir = Path(environment.get("SQL_DIR") or "/opt")
     if not is_there(sql_dir.is_dir):
@@ -66,10 +66,15 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     )
 
 
-def is_there(look: Callable[[], bool]) -> bool:
-    """A path that can't even be looked at, such as one that is too long, counts as not there."""
+def read_stack_name(environment: Mapping[str, str]) -> str | None:
+    """The name that CloudFormation knows this function's stack by; None on a laptop."""
+    return environment.get("STACK_NAME", "").strip() or None
+
+
+def is_there(exists: Callable[[], bool]) -> bool:
+    """A path that the system refuses to look up, such as one that is too long, counts as not there."""
     try:
-        return look()
+        return exists()
     except OSError:
         return False
 

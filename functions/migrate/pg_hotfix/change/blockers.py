@@ -1,12 +1,13 @@
-"""Who holds the tables that a hotfix needs, as PostgreSQL tells it to a role without special rights."""
+"""Who holds the tables that a hotfix needs, as far as PostgreSQL shows it to a role without special rights."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
+from pg_hotfix.change.blocker import AUTOVACUUM, WRAPAROUND, Blocker
 from pg_hotfix.file.hotfix_file import Hotfix
 from pg_hotfix.promises.column.catalog import columns_tree_sql
 from pg_hotfix.server.session import literal, read_as, with_names
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 # A busy table has hundreds; a log event has 256 kB.
 SHOWN_BLOCKERS = 50
-# Who waits for whom is asked for so many of them, so many steps far, and for so long at most.
+# Limits for the question whom a blocker waits for: how many blockers, how many steps, how many ms for each query.
 ASKED_BLOCKERS = 20
 LONGEST_CHAIN = 5
 ASKING_MS = 300
-# Of what the server said of a lock so many words are looked up as tables' names.
+# So many words of the server's message about a lock are looked up as names of tables.
 SUSPECTED_WORDS = 200
-# All that initdb makes is below. https://www.postgresql.org/docs/current/system-catalog-initial-data.html
+# initdb makes only objects below it. https://www.postgresql.org/docs/current/system-catalog-initial-data.html
 FIRST_OWN_OID = 16384
 
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
@@ -35,52 +36,17 @@ MODES = (
     *("AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock"),
     *("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"),
 )
-# The weakest mode in the way, counted from 1, of ACCESS EXCLUSIVE; of SHARE ROW EXCLUSIVE, the lock that a foreign key
-# or a trigger takes on a table it refers to; and of ROW EXCLUSIVE, that of whoever writes.
+# The weakest mode, counted from 1, that conflicts with ACCESS EXCLUSIVE; with SHARE ROW EXCLUSIVE, which a foreign key
+# or a trigger takes on a table it refers to; and with ROW EXCLUSIVE, which writers take.
 IN_THE_WAY_OF_ALTER, IN_THE_WAY_OF_REFERENCES, IN_THE_WAY_OF_WRITERS = 1, 3, 5
-
-AUTOVACUUM = "autovacuum"
-WRAPAROUND = "autovacuum to prevent wraparound"
-
-
-@dataclass(frozen=True)
-class Blocker:
-    """A transaction that holds or awaits a lock on one of the tables, or Prisma's lock, for which `table` is None; of
-    several locks the strongest. Of a parallel query it is the leader; without pg_read_all_stats nobody can tell the
-    workers of another role from sessions, so they are listed as well.
-
-    `pid` is None for a prepared transaction, which `prepared_transaction` names; `autovacuum` is None for all others.
-    `application_name`, `state` and `transaction_seconds` are None where the role lacks pg_read_all_stats. Whether it is
-    `waiting` for any lock itself is always known; `waits_for` are the pids, the nearest first, 0 for a prepared
-    transaction. No query text: it would hold people's data.
-    """
-
-    transaction: str
-    pid: int | None
-    user: str | None
-    application_name: str | None
-    state: str | None
-    transaction_seconds: float | None
-    lock_mode: str
-    granted: bool
-    waiting: bool
-    table: str | None
-    prepared_transaction: str | None
-    autovacuum: str | None
-    waits_for: tuple[int, ...] = ()
-
-    def describe(self) -> dict[str, Any]:
-        """The blocker as the response shows it."""
-        described = asdict(self) | {"waits_for": list(self.waits_for)}
-        del described["transaction"]
-        return described
 
 
 def find_blockers(session: Session, hotfix: PackagedFile, bookkeeping: Bookkeeping | None = None) -> list[Blocker]:
-    """Every other transaction with a lock, or in wait for one, in the way of the file or of `bookkeeping`. Those that
-    wait for nobody come first, of these the oldest. On the expected tables and those that it alters any lock
-    counts, on those that it refers to the locks of writers; partitions and inheritance children too. Of a way back any
-    lock counts on what the foreign keys of its columns refer to. Waits for nobody.
+    """Every other transaction that holds or awaits a lock in the way of the file or of `bookkeeping`. Those that wait
+    for no lock come first, the oldest of them before the others. Any lock counts on the expected tables and on those
+    that the file alters, and on their partitions and inheritance children; only the locks of writers count on the
+    tables that it refers to. For a revert any lock counts on the tables that foreign keys of its columns refer to.
+    Waits for no lock.
 
     https://www.postgresql.org/docs/current/view-pg-locks.html
     """
@@ -96,9 +62,9 @@ def find_blockers(session: Session, hotfix: PackagedFile, bookkeeping: Bookkeepi
 
 
 def find_suspects(session: Session, hotfix: Hotfix, said: str) -> list[Blocker]:
-    """As `find_blockers`, on tables that the file does not name, when an attempt held its locks and failed on a further
-    one: what foreign keys of its tables refer to, and from where; what the server `said` of it; and what the functions
-    of event triggers name, and those that the server named.
+    """As `find_blockers`, on tables that the file does not name, after an attempt held its locks and failed on one
+    more: tables joined to its tables by a foreign key, tables in what the server `said`, and tables that are named in
+    the functions of event triggers and in the functions that the server named.
 
     https://www.postgresql.org/docs/current/event-triggers.html
     """
@@ -137,7 +103,7 @@ def named_tables_sql(session: Session, hotfix: PackagedFile, bookkeeping: Bookke
     values = ", ".join(
         f"({literal(schema)}::name, {literal(name)}::name, {weakest})" for schema, name, weakest in tables
     )
-    # What a bare name means to the file's own statements.
+    # The search_path of the file's own statements, which decides what a bare name means.
     path = [*(one.schema for one in hotfix.expectations), *session.facts.schemas]
     schemas = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(path))
     return f"""
@@ -156,7 +122,7 @@ def read_blockers(session: Session, tables: str, bookkeeping: Bookkeeping | None
     """`tables`: CTEs, the last of them `named (oid, weakest)`."""
     modes = ", ".join(map(literal, MODES))
     is_advisory = bookkeeping.find_lock if bookkeeping else "false"
-    # A prepared transaction has no process; it is known by the lock on its own transaction id.
+    # A prepared transaction has no process; the lock on its own transaction id identifies it.
     sql = f"""
 WITH RECURSIVE {tables}, relation (oid, weakest) AS (
     SELECT oid, weakest FROM named
@@ -170,7 +136,7 @@ WITH RECURSIVE {tables}, relation (oid, weakest) AS (
         AND (pg_catalog.array_position(ARRAY[{modes}], l.mode) >= relation.weakest OR {is_advisory})
     ORDER BY l.virtualtransaction, l.pid, l.granted DESC, pg_catalog.array_position(ARRAY[{modes}], l.mode) DESC
 )
--- A tool's own lock outlives the transactions of its session.
+-- The advisory lock of another tool outlives the transactions of its session.
 SELECT CASE WHEN b.relation IS NULL THEN 'advisory' ELSE b.virtualtransaction END || ' ' || coalesce(b.pid, 0)
         AS transaction,
     b.pid, coalesce(a.usename, p.owner) AS user,
@@ -182,7 +148,7 @@ SELECT CASE WHEN b.relation IS NULL THEN 'advisory' ELSE b.virtualtransaction EN
     b.granted, b.pid IN (SELECT pid FROM held WHERE NOT granted) IS TRUE AS waiting,
     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS table,
     p.gid AS prepared_transaction,
-    -- Of all processes with a database only autovacuum has no user. Its query is hidden, the age of the table is not.
+    -- Of the processes with a database only autovacuum has no user. Its query may be hidden, the table's age is not.
     CASE WHEN a.pid IS NULL OR a.usesysid IS NOT NULL THEN NULL
         WHEN a.query LIKE '%(to prevent wraparound)' OR pg_catalog.age(c.relfrozenxid) > least(
             pg_catalog.current_setting('autovacuum_freeze_max_age')::int,
@@ -200,22 +166,25 @@ LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
 LEFT JOIN held own ON b.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid'
     AND own.virtualtransaction = b.virtualtransaction
 LEFT JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = own.transactionid
--- A query's workers hold no lock that their leader does not hold. A subscription's workers have their own transactions.
+-- The workers of a query hold no lock that their leader does not hold. Those of a subscription have transactions.
 WHERE a.leader_pid IS NULL OR a.backend_type <> 'parallel worker'
 ORDER BY waiting, transaction_seconds DESC NULLS LAST, b.pid"""
     return read_as(Blocker, session.query_prepared(with_names(sql)))
 
 
 def describe_blockers(session: Session, blockers: Sequence[Blocker]) -> tuple[Blocker, ...]:
-    """The first of them, with whom they wait for themselves. Waits for nobody."""
+    """The first of them, with the pids that they wait for. Waits for no lock."""
     shown = blockers[:SHOWN_BLOCKERS]
     waits = find_waits(session, [blocker.pid for blocker in shown if blocker.pid and blocker.waiting])
     return tuple(replace(blocker, waits_for=follow(waits, blocker.pid)) for blocker in shown)
 
 
 def find_waits(session: Session, pids: Sequence[int]) -> dict[int, list[int]]:
-    """Whom each of the pids waits for, and whom these wait for in turn. Empty if that takes long: each question stops
-    the whole lock manager for a moment. https://www.postgresql.org/docs/current/functions-info.html"""
+    """The pids that each of the pids waits for, and those that these wait for in turn; fewer if a query takes long.
+    pg_blocking_pids stops the whole lock manager for a moment.
+
+    https://www.postgresql.org/docs/current/functions-info.html
+    """
     waits: dict[int, list[int]] = {}
     for _ in range(LONGEST_CHAIN):
         asked = ", ".join(str(pid) for pid in list(dict.fromkeys(pids))[:ASKED_BLOCKERS] if pid not in waits)
@@ -237,7 +206,7 @@ def find_waits(session: Session, pids: Sequence[int]) -> dict[int, list[int]]:
 
 
 def follow(waits: Mapping[int, Sequence[int]], pid: int | None) -> tuple[int, ...]:
-    """Everybody that the pid waits for, the nearest first."""
+    """All pids that the pid waits for, the nearest first."""
     found: dict[int, None] = {}
     nearest = list(waits.get(pid or 0, ()))
     while nearest:
@@ -248,7 +217,7 @@ def follow(waits: Mapping[int, Sequence[int]], pid: int | None) -> tuple[int, ..
 
 
 def try_to_describe_blockers(session: Session, hotfix: PackagedFile) -> tuple[Blocker, ...]:
-    """The blockers, for an error that must be reported whether they can be seen or not."""
+    """The blockers; none if they cannot be read, since the caller reports another error."""
     try:
         return describe_blockers(session, find_blockers(session, hotfix))
     except (errors.HotfixError, LockNotAvailable):

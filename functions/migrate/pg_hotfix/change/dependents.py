@@ -1,10 +1,8 @@
-"""What a way back leaves behind though it needs the column, and what it takes along: known before any lock is taken,
-and seen to be the same under the lock.
+"""What depends on the columns that a revert drops. It is read before any lock is taken, and compared under the lock.
 
-Without CASCADE PostgreSQL refuses to drop a column with which a view, a policy or another table's key was made. What
-was made on the table itself, such as an index or a CHECK, it drops without a word, whatever other columns that spans.
-Of what stands in a function's body it knows nothing: a trigger whose function names the column lets every write fail
-once the column is gone.
+Without CASCADE PostgreSQL refuses to drop a column that a view, a policy or another table's key uses. It silently drops
+what was made on the table itself, such as an index or a CHECK, whatever other columns that has. It does not read the
+bodies of functions: if a trigger's function names the column, every write to the table fails once the column is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from pg_hotfix.change.dependents_sql import COMPILED, functions_sql, tables_sql
 from pg_hotfix.file.lexer import statements, tokens
 from pg_hotfix.file.made import find_made
 from pg_hotfix.file.mentions import Mention, find_mentions, takes_whole_rows
+from pg_hotfix.listing import first_few
 from pg_hotfix.server.session import literal
 from pg_hotfix.server.signals import IN_USE
 
@@ -28,18 +27,18 @@ if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
     from pg_hotfix.server.session import Session
 
-# Under the lock the look is ended after so long.
-LOOK_UNDER_LOCK_MS = 400
-# PostgreSQL's words where they are not a reader's.
+# Under the lock the query is cancelled after this time.
+READ_UNDER_LOCK_MS = 400
+# PostgreSQL's words that a reader would not know, and what is said instead.
 WORDS = {
     "table constraint": "constraint",
     "table column": "column",
     "statistics object": "statistics",
     "publication relation": "publication of",
 }
-# A way back may drop these if its file makes them, the first ones before the others.
+# Revert lines may drop these if the file makes them, those with a lower number first.
 DROPPED_BY_LINES = {"trigger": 1, "policy": 1, "view": 2, "materialized view": 2, "function": 3, "procedure": 3}
-# What a column's own clause makes beside the column: how its default name ends, and the words of which one makes it.
+# What a clause of the column's definition makes beside the column: how its default name ends, and the clause's words.
 OWN_CLAUSES = {
     "u": ("key", ("unique",)),
     "p": ("pkey", ("primary",)),
@@ -53,10 +52,10 @@ NAME_LIMIT_BYTES = 63
 
 @dataclass(frozen=True)
 class Dependents:
-    """`staying`: what needs a column and is not dropped, so that PostgreSQL would refuse or writes would fail. Of these
-    `droppable` are statements that drop what the file itself makes; `others` tells whether there are more. `going`:
-    what goes along though the file does not make it. `guessed`: what may fail without the column. `guard` is SQL that
-    fails with InUse unless all is still so."""
+    """`staying`: what needs a column and is not dropped, so that PostgreSQL would refuse the revert, or writes would
+    fail. `droppable` are statements that drop those of them that the file itself makes; `others` tells whether there
+    are more. `going`: what PostgreSQL drops with the column, and the file does not make. `guessed`: what may fail
+    without the column. `guard` is SQL that fails with InUse if any of this has changed."""
 
     staying: tuple[str, ...]
     droppable: tuple[str, ...]
@@ -66,21 +65,22 @@ class Dependents:
     guard: str
 
     def notes(self, *, done: bool = False) -> tuple[dict[str, str], ...]:
-        """What a plan says of them; or, if it is `done`, the answer of the revert."""
+        """The notes of a plan; or, if it is `done`, of the revert."""
+        needs_force = "" if done else ", so revert needs --force"
         said = (
-            ("The way back is refused as long as these stay and need the column", self.staying),
-            ("The way back has taken along" if done else "The way back takes along, and so needs force", self.going),
-            ("Without the column these may fail" + ("" if done else ", so the way back needs force"), self.guessed),
+            ("revert is refused while these need the column", self.staying),
+            (f"revert {'dropped' if done else 'drops'} these with the column{needs_force}", self.going),
+            (f"These may fail without the column{needs_force}", self.guessed),
         )
         return tuple(
-            {"code": "revert_dependents", "text": f"{text}: {'; '.join(errors.first_few(found))}."}
+            {"code": "revert_dependents", "text": f"{text}: {'; '.join(first_few(found))}."}
             for text, found in said
             if found
         )
 
 
 def find_dependents(session: Session, hotfix: Hotfix) -> Dependents:
-    """What the way back of the hotfix meets now. Waits for nobody."""
+    """What depends on the hotfix's columns now. Waits for no lock."""
     sql = tables_sql(hotfix)
     ((text, digest),) = session.query_prepared(sql)
     ((functions,),) = session.query(functions_sql(hotfix))
@@ -90,10 +90,10 @@ def find_dependents(session: Session, hotfix: Hotfix) -> Dependents:
 
 
 def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None:
-    """Nothing stays that needs a column; unless `force` is given, nothing goes along with it, either.
+    """Nothing that stays needs a column. Without `force` nothing else is dropped with it, either.
 
     Raises:
-        RevertRefusedError: something does. Nothing was changed.
+        RevertRefusedError: something does, or is. Nothing was changed.
     """
     columns = " and ".join(one.name for one in hotfix.expectations)
     if found.staying:
@@ -102,17 +102,17 @@ def refuse_dependents(hotfix: Hotfix, found: Dependents, *, force: bool) -> None
         raise errors.taken_along(hotfix.id, columns, found.going, found.guessed)
 
 
-def guard_sql(look: str, digest: int) -> str:
-    """The same look, for the transaction that holds the lock, but for functions elsewhere: these can be made at any
-    time, and to read every body takes too long. What others have written is compared by its hash only: nothing of it is
-    ever a part of our SQL."""
-    return f"""SELECT pg_catalog.set_config('statement_timeout', '{LOOK_UNDER_LOCK_MS}ms', true);
+def guard_sql(query: str, digest: int) -> str:
+    """The same query, for the transaction that holds the lock. It leaves out functions elsewhere, because reading every
+    body takes too long. The answer is compared by its hash, so that no name that others chose becomes a part of this
+    SQL."""
+    return f"""SELECT pg_catalog.set_config('statement_timeout', '{READ_UNDER_LOCK_MS}ms', true);
 DO $pg_hotfix$
 DECLARE
     seen text;
     digest bigint;
 BEGIN
-    EXECUTE {literal(look)} INTO seen, digest;
+    EXECUTE {literal(query)} INTO seen, digest;
     IF digest <> {digest} THEN
         RAISE EXCEPTION USING MESSAGE = '{IN_USE}0 changed';
     END IF;
@@ -123,8 +123,7 @@ END $pg_hotfix$;
 def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[str, Any]], guard: str) -> Dependents:
     """`seen` and `functions`: the answers to `tables_sql` and `functions_sql`."""
     columns, tables = {one.column for one in hotfix.expectations}, set(seen["tables"] or ())
-    # By what it is called: how it is told, and the statements that drop it, each with its place among them, if the file
-    # makes it.
+    # By name: how a text says it, and, if the file makes it, the statements that drop it, each with its order.
     staying: dict[str, tuple[str, list[tuple[int, str]]]] = {}
     going: list[str] = []
     guessed: dict[str, str] = {}
@@ -170,9 +169,10 @@ def judge(hotfix: Hotfix, seen: Mapping[str, Any], functions: Sequence[Mapping[s
 
 
 def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]) -> tuple[Mention, str]:
-    """PART if the trigger would fail: its function says such as `NEW.rating`, or names the column and the table outside
-    of strings; or it is compiled, and is given the column's name. WORD if that may be. And how it needs the column."""
-    given, named_by = "which is given the name of the column", f"whose function {trigger['function']} names the column"
+    """PART if the trigger would fail: its function uses `NEW.rating` or the like, or names the column and the table
+    outside of strings; or it is compiled, and gets the column's name as an argument. WORD if it may fail. And how it
+    needs the column."""
+    given, named_by = "which gets the name of the column", f"whose function {trigger['function']} names the column"
     arguments = trigger["arguments"] or ()
     is_given = not columns.isdisjoint(arguments) or any(
         mention for argument in arguments for mention in find_mentions(argument, columns).values()
@@ -185,13 +185,13 @@ def tell_mention(trigger: Mapping[str, Any], columns: set[str], tables: set[str]
     if any(plain[name] for name in columns) and any(plain[name] for name in tables):
         return Mention.PART, named_by
     if not named and not is_given and language == "plpgsql" and takes_whole_rows(source):
-        return Mention.WORD, f"whose function {trigger['function']} takes whole rows (NEW.* or OLD.*)"
+        return Mention.WORD, f"whose function {trigger['function']} uses whole rows (NEW.* or OLD.*)"
     return max(named, Mention(int(is_given))), named_by if named else given
 
 
 def is_of_file(hotfix: Hotfix, one: Mapping[str, Any], others: Collection[str]) -> bool:
-    """Whether the file itself makes it: its name stands there, and is not that of a table or a column; or PostgreSQL
-    has made it up for what a column's own clause makes."""
+    """Whether the file itself makes it: the file has its name, which is not that of a table or a column; or the name is
+    the one that PostgreSQL gives to what a clause of the column makes."""
     if one["name"] is None:
         return False
     ending, words = OWN_CLAUSES.get(one["contype"], ("", ()))
@@ -205,7 +205,7 @@ def is_of_file(hotfix: Hotfix, one: Mapping[str, Any], others: Collection[str]) 
 
 
 def default_name(table: str, column: str, ending: str) -> str:
-    """The name that PostgreSQL makes: the longer of the two is cut until it fits. See makeObjectName in
+    """The name that PostgreSQL makes; it cuts the longer of the two until they fit. See makeObjectName in
     https://github.com/postgres/postgres/blob/master/src/backend/commands/indexcmds.c
     """
     first, second = table.encode(), column.encode()
@@ -219,7 +219,7 @@ def default_name(table: str, column: str, ending: str) -> str:
 
 
 def drop_sql(hotfix: Hotfix, kind: str, name: str | None, identity: str) -> list[tuple[int, str]]:
-    """What the way back may say of it, if its file makes it."""
+    """The statement that drops it, if revert lines may drop such an object and the file makes it."""
     made = (one for statement in statements(tokens(hotfix.sql)) for one in find_made(statement))
     if kind not in DROPPED_BY_LINES or not any((one.kind, one.name) == (kind.upper(), name) for one in made):
         return []

@@ -1,5 +1,4 @@
-"""The question to PostgreSQL's catalog that `dependents` judges the answer of. It calls pg_catalog only, and locks
-nothing.
+"""The catalog queries whose answers dependents.py judges. They call functions of pg_catalog only, and lock nothing.
 
 https://www.postgresql.org/docs/current/catalog-pg-depend.html
 """
@@ -15,19 +14,19 @@ from pg_hotfix.server.session import literal
 if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
 
-# What holds no text that could be searched.
+# Languages whose functions have no source text to search.
 COMPILED = ("internal", "c")
-# Cheap, and more than there is: `takes_whole_rows` reads the tokens.
+# A cheap filter; `takes_whole_rows` then reads the tokens.
 WHOLE_ROWS = "pg_catalog.strpos(h.prosrc, '*') > 0"
 COMPILED_IN_SQL = f"({', '.join(map(literal, COMPILED))})"
 
 
 def tables_sql(hotfix: Hotfix) -> str:
-    """Selects one JSON text and its hash: what is there now of `tables` that lose the expected columns, of `objects`
-    that depend on these columns or on what else the way back drops, and of `triggers` on the tables.
+    """Selects one JSON text and its hash: the `tables` that lose the expected columns, the `objects` that depend on
+    these columns or on what else the revert lines drop, and the `triggers` on the tables.
 
-    An object `goes` along if any dependency says so, and else PostgreSQL refuses. What is a part of another object,
-    such as the index of a UNIQUE or a partition's copy, is left to that.
+    If any dependency lets PostgreSQL drop an object with the column, it `goes`; otherwise PostgreSQL refuses. A part of
+    another object, such as the index of a UNIQUE or a partition's copy, follows that object and is left out.
     """
     return f"""{common_sql(hotfix)}
 ), part AS (
@@ -87,8 +86,8 @@ SELECT seen, pg_catalog.hashtextextended(seen COLLATE pg_catalog."C", 0) FROM lo
 
 
 def functions_sql(hotfix: Hotfix) -> str:
-    """Selects one JSON text: the further functions whose text may name a column and its table; NULL if there are none.
-    It reads every body, of 10,000 functions in some 0.2 s: so not under a lock."""
+    """Selects one JSON text: further functions whose text may name a column and its table; NULL if there are none. It
+    reads the body of every function, 10,000 in about 0.2 s, so it must not run under a lock."""
     return f"""{common_sql(hotfix)}
 )
 SELECT pg_catalog.json_agg(pg_catalog.json_build_object('type', i.type, 'identity', i.identity, 'name', p.proname,
@@ -112,8 +111,8 @@ WHERE (b.sure OR b.named OR b.callers IS NOT NULL) AND p.oid NOT IN (SELECT func
 
 
 def common_sql(hotfix: Hotfix) -> str:
-    """What both ask about: `root` is the columns that go, `dropped` what the lines drop, `reached` all that depends on
-    either, with the kind of dependency, and `hooked` the triggers that stay."""
+    """The CTEs of both queries: `root` is the columns that go, `dropped` what the revert lines drop, `reached` all that
+    depends on either, with the kind of dependency, and `hooked` the triggers that stay."""
     return f"""WITH RECURSIVE {columns_tree_sql(hotfix.expectations)}, root AS (
     SELECT DISTINCT a.attrelid AS relation, a.attnum AS number, a.attname AS name, c.relname, c.reltype
     FROM going JOIN pg_catalog.pg_attribute a ON a.attrelid = going.relation AND a.attnum = going.number
@@ -145,8 +144,8 @@ def common_sql(hotfix: Hotfix) -> str:
 
 
 def dropped_sql(hotfix: Hotfix) -> str:
-    """Selects what the revert lines drop beside columns. Without a schema only one of the first expectation's schema is
-    meant: that one PostgreSQL finds first. A function must be the only one of its name with so many arguments."""
+    """Selects what the revert lines drop beside columns. A name without a schema means the first expectation's schema,
+    which is first in the search_path. A function must be the only one of its name and number of arguments."""
     schema = hotfix.expectations[0].schema
     named = [
         {
@@ -186,14 +185,14 @@ def classid(catalog: str) -> str:
 
 
 def mentions(source: str, name: str) -> str:
-    """Whether the source may use the name, in upper or lower case. Of one with quotes in it, which are doubled however
-    often, all is taken that can't be ruled out."""
+    """Whether the source may use the name, in upper or lower case. A quote in the name may be doubled any number of
+    times in the source, so only the part before it is searched."""
     text, part = (f'pg_catalog.lower({one}::text COLLATE pg_catalog."C")' for one in (source, name))
     unquoted = f"pg_catalog.split_part(pg_catalog.translate({part}, '\"', ''''), '''', 1)"
     return f"pg_catalog.strpos({text}, {unquoted}) > 0"
 
 
 def text_of(source: str) -> str:
-    """The source as any client can read it: in a database without an encoding it may hold any bytes."""
+    """The source as any client can read it: in a database with SQL_ASCII it may hold any bytes."""
     ascii_only = f"pg_catalog.regexp_replace({source}, '[^\\x01-\\x7f]', '?', 'g')"
     return f"CASE pg_catalog.current_setting('server_encoding') WHEN 'SQL_ASCII' THEN {ascii_only} ELSE {source} END"

@@ -1,4 +1,4 @@
-"""Runs a job's SQL under a short lock, proves it there, keeps books if that is asked for, and commits."""
+"""Runs a job's SQL under a short lock, proves the result there, writes the bookkeeping if there is any, and commits."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from pg_hotfix.server.signals import ArrivedLate, HistoryBusy, LockNotAvailable,
 if TYPE_CHECKING:
     from pg_hotfix.change.job import Bookkeeping, Job
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.look import Look
+    from pg_hotfix.look import Seen
     from pg_hotfix.promises.column.catalog import Column
     from pg_hotfix.server.session import Row, Session
 
 
-# Taking the lock of a table with many partitions costs this at most, beside the waiting.
+# To lock a table with many partitions takes this long at most, without the waiting.
 LOCKING_MS = 100
 
 
 @dataclass(frozen=True)
 class Altered:
-    """What one committed transaction did, and how long it held the lock at most: from its sending to the answer to
-    COMMIT, less the wait. `stalled_ms` is how long others may have waited for it, the wait included. `recorded` tells
-    whether its bookkeeping wrote a row."""
+    """What one committed transaction did. `lock_held_ms` is how long it held the lock at most: from its sending to the
+    answer to COMMIT, without the wait. `stalled_ms` is how long other sessions may have waited for it, with the wait.
+    `recorded` tells whether its bookkeeping wrote a row. `ended` is on the monotonic clock."""
 
     proof: tuple[Column, ...]
     lock_held_ms: float
     stalled_ms: float
     recorded: bool
+    ended: float
 
 
 @dataclass(frozen=True)
 class NotYet:
-    """A lock was not to be had, or things are no longer as they were looked at: the tables, or the other tool's.
-    All is rolled back. `stalled_ms` is how long others may have waited behind the attempt. It was `hidden` if the
-    attempt held its own locks and failed on a further one, of which the server `said` something; it was `late` if the
-    message came too late to begin."""
+    """A lock was not free, or the tables or the other tool's history have changed since the look. The transaction is
+    rolled back. `stalled_ms` is how long other sessions may have waited behind the attempt. `hidden`: the attempt held
+    its locks and failed on one more, of which the server `said` something. `late`: the message arrived too late to
+    begin."""
 
     stalled_ms: float = 0.0
     hidden: bool = False
@@ -51,31 +52,32 @@ class NotYet:
 
 
 class Replaced(Exception):  # noqa: N818 - never leaves this module
-    """What was looked at is no longer there: another table stands in its place, or the column was changed."""
+    """Another table has taken the place of the one that was looked at, or the column has changed since."""
 
 
 def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool = False) -> Altered | NotYet:
-    """The job's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. Waits for
-    `queue_wait_ms` at most in the lock queue; with 0 it does not enter the queue. The bookkeeping follows the proof,
-    under the other tool's lock, for which it never waits; if nothing else is to be done, no table is locked.
+    """The job's SQL is committed, and was proved before COMMIT under the same lock; or nothing was changed. The attempt
+    waits for `queue_wait_ms` at most in the lock queue; with 0 it does not enter the queue. The bookkeeping follows the
+    proof, under the other tool's lock, for which the attempt never waits. If only the bookkeeping is to be done, no
+    table is locked.
 
-    All goes to the server in one message, COMMIT too: neither the network nor our own processor's share can hold the
-    lock any longer. With `judge_here` COMMIT follows once the proof was judged here. The way back runs only if the
-    columns are still those that were looked at, and if the guard does not fail.
+    Everything goes to the server in one message, with COMMIT: so neither the network nor a slow function makes the
+    server hold the lock for longer. With `judge_here` COMMIT follows after the proof was judged here. Revert lines run
+    only if the columns are still those that were looked at, and if the guard does not fail.
 
     Raises:
         MismatchError: the proof failed. OutcomeUnknownError: the connection was lost. InUse: the guard failed.
-        Whatever is raised, the session's owner closes it, which rolls back what is not committed.
+        After any error the session's owner closes it, which rolls back what is not committed.
     """
     hotfix, before = job.hotfix, job.before
-    # The file may make a type, which has no oid before. Only then further round trips are needed under the lock.
+    # The file may create a type, which has no oid before. Only then are further round trips needed under the lock.
     judge_here = judge_here or (None in before.types and not before.reverting)
     started = time.monotonic()
     try:
         waited_ms, text, rows = run_under_lock(session, job, queue_wait_ms, judge_here=judge_here)
         proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
         if judge_here:
-            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{keep_books_sql(session, job.bookkeeping)}")
+            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{bookkeeping_sql(session, job.bookkeeping)}")
     except NotAsExpected as error:
         session.roll_back()
         try:
@@ -94,41 +96,43 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
         session.read_clock()
         return NotYet(late=True)
     except (LockNotAvailable, Replaced) as error:
-        # Of several tables or partitions the first are locked while it waits for the next.
-        alone = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
-            column.has_children for column in before.columns
+        # Of several tables or partitions the first ones are locked while the attempt waits for the next.
+        one_table = sum(not before.is_as_wanted(column) for column in before.columns) == 1 and not any(
+            column.found.has_children for column in before.columns
         )
-        harmless = before.is_done or (alone and not queue_wait_ms and not session.lock_held)
+        harmless = before.is_done or (one_table and not queue_wait_ms and not session.lock_held)
         stalled_ms = 0.0 if harmless else elapsed_ms(started)
         session.roll_back()
         if isinstance(error, LockNotAvailable) and session.lock_held:
             return NotYet(stalled_ms, hidden=True, said=error.said)
         return NotYet(stalled_ms)
     recorded = job.bookkeeping is not None and rows[-1] == [1]
+    ended = time.monotonic()
     if before.is_done:
-        return Altered(proof, 0.0, 0.0, recorded)
-    if before.reverting:  # Of a column that is gone no row tells who dropped it; it was still there under the lock.
+        return Altered(proof, 0.0, 0.0, recorded, ended)
+    if before.reverting:  # The catalog does not tell who dropped a column; it was still there under the lock.
         proof = tuple(
             replace(column, changed_here=not before.is_as_wanted(was))
             for column, was in zip(proof, before.columns, strict=True)
         )
     stalled_ms = elapsed_ms(started)
-    return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms, recorded)
+    return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms, recorded, ended)
 
 
 def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool) -> tuple[float, str, list[Row]]:
-    """The SQL was run under the lock, and the columns were read: proved by the server, recorded and committed, unless
-    they are to be judged here. Returns how long the server had waited for the lock, in ms, the columns' text, and the
-    rows. Where all columns are as expected already there is no SQL to run and no table to lock."""
-    # The file's own statements may need locks on further tables: they wait a little for these in any case, but not for
-    # long, since the first lock is held by then.
-    hotfix, before, books = job.hotfix, job.before, job.bookkeeping
+    """The SQL was run under the lock, and the columns were read. Unless they are to be judged here, the server has
+    proved, recorded and committed them. Returns how long the server had waited for the lock, in ms, the columns' text,
+    and the rows. If all columns are as expected before, no SQL is run and no table is locked."""
+    # The file's own statements may need locks on further tables. They wait a little for these, but not for long, since
+    # the first lock is held by then.
+    hotfix, before, bookkeeping = job.hotfix, job.before, job.bookkeeping
     lock_timeout_ms = queue_wait_ms or SHORTEST_ATTEMPT_MS
     further_ms = min(lock_timeout_ms, USUAL_ATTEMPT_MS)
-    # `lock_timeout` counts for each lock; this limits a table with all its partitions.
+    # `lock_timeout` counts for each lock; this limits the locking of a table with all its partitions.
     locking_ms = lock_timeout_ms + LOCKING_MS
-    # The proof and COMMIT have their share, too; and what looks at the history, and at the columns before a way back.
-    others = 2 + bool(books) + before.reverting
+    # The proof and COMMIT have their share, too; and so have the queries of the history, and of the columns before
+    # revert lines.
+    others = 2 + bool(bookkeeping) + before.reverting
     statement_ms = session.share_of_statements(hotfix.statement_count + others)
     read = session.sql_or_execute(catalog.read_columns_sql(session, hotfix.expectations, before.types))
     prove = ""
@@ -136,9 +140,9 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
         prove = (
             f"SELECT pg_catalog.set_config('{catalog.STATE_TO_PROVE}', '{before.state_wanted}', true),"
             " pg_catalog.set_config('row_security', 'off', true);"
-            f"{read};{keep_books_sql(session, books)}COMMIT"
+            f"{read};{bookkeeping_sql(session, bookkeeping)}COMMIT"
         )
-    locks = f", {books.take_lock};{books.lock_table}" if books else ";"
+    locks = f", {bookkeeping.take_lock};{bookkeeping.lock_table}" if bookkeeping else ";"
     if not before.is_done:
         locks += f"{lock_tables_sql(before, nowait=not queue_wait_ms)};"
     unchanged = ""
@@ -152,7 +156,7 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
         hotfix.id,
         f"BEGIN; SELECT pg_catalog.set_config('lock_timeout', '{lock_timeout_ms}ms', true),"
         f" pg_catalog.set_config('statement_timeout', '{locking_ms}ms', true),"
-        # A message that was held up must not begin when we have given up: by then the server has ended what did begin.
+        # A message that was delayed must not begin after the run has given up: so it fails if it arrives too late.
         f" 1 / (pg_catalog.clock_timestamp() < {session.server_time_in(MARGIN_MS)})::int{locks}"
         "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000,"
         f" pg_catalog.set_config('{catalog.TRANSACTION}', pg_catalog.pg_current_xact_id()::text, true),"
@@ -166,27 +170,27 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
     )
     waited_ms = rows[1][0]
     if not judge_here:
-        return waited_ms, rows[-2 if books else -1][0], rows
+        return waited_ms, rows[-2 if bookkeeping else -1][0], rows
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query(catalog.read_columns_sql(session, hotfix.expectations, types))
     return waited_ms, text, rows
 
 
-def keep_books_sql(session: Session, books: Bookkeeping | None) -> str:
-    return f"{session.sql_or_execute(books.sql)};" if books else ""
+def bookkeeping_sql(session: Session, bookkeeping: Bookkeeping | None) -> str:
+    return f"{session.sql_or_execute(bookkeeping.sql)};" if bookkeeping else ""
 
 
-def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
+def judge(hotfix: Hotfix, before: Seen, text: str) -> tuple[Column, ...]:
     """The columns are as expected, in the tables that were looked at, and in the transaction that took the lock.
 
     Raises:
-        MismatchError, HotfixFileError, Replaced: they are not. What is not committed is not to be committed.
+        MismatchError, HotfixFileError, Replaced: they are not. The caller must not commit.
     """
     own, rows = catalog.parse_columns(text)
-    if not own:  # The reading of the file refuses transaction control; this is the second line of defence.
+    if not own:  # hotfix_file.py refuses transaction control; this is the second line of defence.
         raise errors.file_ended_transaction(hotfix.id)
     proof = compare_all(hotfix, rows)
-    if [column.relation_oid for column in proof] != [column.relation_oid for column in before.columns]:
+    if [column.found.relation_oid for column in proof] != [column.found.relation_oid for column in before.columns]:
         raise Replaced
     if wrong := differing(replace(before, columns=proof)):
         if before.is_done:  # Nothing was run that could have made it so.
@@ -195,17 +199,17 @@ def judge(hotfix: Hotfix, before: Look, text: str) -> tuple[Column, ...]:
     return proof
 
 
-def lock_tables_sql(before: Look, *, nowait: bool) -> str:
-    """Takes the lock by a statement of its own: in the order of the oids, so that two runs come to no deadlock, and
-    before any statement of the file has run. Partitions and inheritance children are locked, too, and so is what a
-    foreign key refers to that goes with a column: DROP COLUMN would take that lock with the others in its hand.
+def lock_tables_sql(before: Seen, *, nowait: bool) -> str:
+    """SQL that takes the locks before any statement of the file runs, in the order of the oids, so that two runs cannot
+    deadlock. PostgreSQL locks partitions and inheritance children, too. A table that a foreign key of a dropped column
+    refers to is locked here, because DROP COLUMN would wait for it while it holds the other locks.
 
     https://www.postgresql.org/docs/current/sql-lock.html
     """
     tables = {
-        column.relation_oid: column.expectation.table_in_sql
+        column.found.relation_oid: column.expectation.table_in_sql
         for column in before.columns
-        # A way back drops by IF EXISTS what may come meanwhile.
+        # Revert lines drop with IF EXISTS what another session may have added meanwhile.
         if before.reverting or not before.is_as_wanted(column)
     }
     tables = dict(sorted((tables | before.referenced).items(), key=lambda table: table[0] or 0))

@@ -1,4 +1,4 @@
-"""Which trigger or function of the database refused a file, where the words of its code must not be shown."""
+"""Which trigger or function of the database refused a file. Its own message is not shown: it may quote row data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.session import literal, read_as, with_names
 from pg_hotfix.server.signals import LockNotAvailable
 from pg_hotfix.server.sqlstates import WITHHELD, find_raisers
@@ -21,8 +22,8 @@ ENABLED = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 
 @dataclass(frozen=True)
 class Raiser:
-    """A function by its bare name and as SQL writes it; the trigger that calls it, in words, with its table; and of an
-    event trigger its name and how it is enabled."""
+    """A function, by its bare name and as SQL writes it, and a trigger that calls it: in words, and with its table. An
+    event trigger has a name and a way in which it is enabled instead of a table."""
 
     name: str
     function: str
@@ -36,14 +37,14 @@ class Raiser:
     def switch(self) -> tuple[str, str] | None:
         if not self.event_trigger:
             return None
-        alter = f"ALTER EVENT TRIGGER {errors.quoted(self.event_trigger)}"
+        alter = f"ALTER EVENT TRIGGER {quoted(self.event_trigger)}"
         return f"{alter} DISABLE;", f"{alter} {ENABLED[self.enabled or 'O']};"
 
 
 def name_trigger(session: Session, hotfix: Hotfix, error: errors.HotfixError) -> errors.HotfixError:
-    """The same error with the trigger or the function of the database that raised it. Where one did the transaction is
-    rolled back; the error stays as it is where the file's own code raised it, or its words are shown, or where several
-    may have raised it: the server tells a function's name without its schema."""
+    """The same error, with the trigger or the function of the database that raised it; then the transaction is rolled
+    back. The error stays as it is if the file's own code raised it, if its message is shown, or if several functions
+    may have raised it, since the server names a function without its schema."""
     sqlstate, names = find_raisers(error.__cause__)
     if not names or WITHHELD not in error.message:
         return error
@@ -52,15 +53,14 @@ def name_trigger(session: Session, hotfix: Hotfix, error: errors.HotfixError) ->
         found = read_as(Raiser, session.query(with_names(find_raisers_sql(names))))
     except (errors.HotfixError, LockNotAvailable):
         return error
-    # A trigger's function is further out than what it calls.
+    # The context has the innermost function first, and the trigger's function further out.
     by_triggers = [one for name in names for one in found if one.name == name and one.trigger]
     suspects = [one for one in by_triggers if one.event_trigger or is_on_table_of(hotfix, one)] or by_triggers or found
     if len({one.function for one in suspects if one.name == suspects[0].name}) != 1:
         return error
     first, *others = (one for one in suspects if one.name == suspects[0].name)
-    if first.trigger and not others:
-        return errors.refused_by_trigger(error, hotfix.id, sqlstate, first.trigger, first.function, first.switch)
-    return errors.refused_by_function(error, hotfix.id, sqlstate, first.function)
+    trigger, switch = (None, None) if others else (first.trigger, first.switch)
+    return errors.refused_by_code(error, hotfix.id, sqlstate, first.function, trigger, switch)
 
 
 def is_on_table_of(hotfix: Hotfix, one: Raiser) -> bool:

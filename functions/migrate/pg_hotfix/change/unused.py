@@ -1,7 +1,7 @@
 """Whether a column that a hotfix has added is still unused, so that dropping it loses nothing.
 
-It is while every row holds what the column was added with: what PostgreSQL keeps for the rows that were there before,
-or NULL. A default is never evaluated, and no value leaves the server.
+A column is unused while every row holds what the column was added with: the value that PostgreSQL stores once for all
+rows that existed before, or NULL. No default is evaluated, and no value leaves the server.
 
 https://www.postgresql.org/docs/current/catalog-pg-attribute.html (attmissingval)
 """
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
     from pg_hotfix.server.session import Session
 
-# The rows are looked at once more under the lock, where everybody waits. A table whose look takes longer is left alone.
-LONGEST_LOOK_MS = 200
-# Under the lock it is ended after so long, whatever has slowed it down since.
-LOOK_UNDER_LOCK_MS = 2 * LONGEST_LOOK_MS
+# The rows are read again under the lock, where all other sessions wait. If reading takes longer, the revert is refused.
+LONGEST_READ_MS = 200
+# Under the lock reading is cancelled after this time, if something has slowed it down since.
+READ_UNDER_LOCK_MS = 2 * LONGEST_READ_MS
 # No such column, no such table: https://www.postgresql.org/docs/current/errcodes-appendix.html
 GONE = ("42703", "42P01")
 
 
 def refuse_used(session: Session, hotfix: Hotfix, guard: str) -> None:
-    """Every row holds what the columns were added with, and to see that takes little time. No lock stops anybody.
+    """Every row holds what the columns were added with, and reading them takes little time. Other sessions can read and
+    write meanwhile.
 
     Raises:
-        RevertRefusedError: a row holds something else, or that can't be seen, or not quickly. LockNotAvailable.
+        RevertRefusedError: a row holds something else, or cannot be read, or not quickly. LockNotAvailable.
     """
     took_ms = 0.0
-    for sql in (look_at_rows_sql(hotfix), guard):  # The second time the rows are in the server's memory.
+    for sql in (read_rows_sql(hotfix), guard):  # The second time the rows are in the server's memory.
         started = time.monotonic()
         try:
             session.query(sql)
@@ -44,22 +45,20 @@ def refuse_used(session: Session, hotfix: Hotfix, guard: str) -> None:
         except errors.SqlRefusedError as error:
             if error.facts["refusal"][:5] not in GONE:
                 raise
-            return  # Another session changed it first: the look under the lock, and the one before it, tell.
+            return  # Another session has dropped it since: the next look finds that.
         took_ms = elapsed_ms(started)
-        if took_ms <= LONGEST_LOOK_MS:
+        if took_ms <= LONGEST_READ_MS:
             return
-    raise errors.rows_not_seen(hotfix.id, hotfix.tables, round(took_ms), LONGEST_LOOK_MS)
+    raise errors.rows_not_seen(hotfix.id, hotfix.tables, round(took_ms), LONGEST_READ_MS)
 
 
 def guard_sql(hotfix: Hotfix) -> str:
-    """The same look, for the transaction that holds the lock."""
-    return (
-        f"SELECT pg_catalog.set_config('statement_timeout', '{LOOK_UNDER_LOCK_MS}ms', true);{look_at_rows_sql(hotfix)}"
-    )
+    """The same SQL, for the transaction that holds the lock."""
+    return f"SELECT pg_catalog.set_config('statement_timeout', '{READ_UNDER_LOCK_MS}ms', true);{read_rows_sql(hotfix)}"
 
 
 def explain(hotfix: Hotfix, found: InUse, took_ms: float | None = None) -> errors.RevertRefusedError:
-    """`took_ms`: of a look without a lock."""
+    """The error for what the guard, or `read_rows_sql`, has found. `took_ms`: how long it took without a lock."""
     column = hotfix.expectations[found.position].name
     match found.why:
         case "changed":
@@ -69,18 +68,18 @@ def explain(hotfix: Hotfix, found: InUse, took_ms: float | None = None) -> error
         case "untold":
             return errors.usage_not_told(hotfix.id, column)
         case _ if took_ms is None:
-            return errors.rows_not_seen(hotfix.id, hotfix.tables, LOOK_UNDER_LOCK_MS, LOOK_UNDER_LOCK_MS)
+            return errors.rows_not_seen(hotfix.id, hotfix.tables, READ_UNDER_LOCK_MS, READ_UNDER_LOCK_MS)
         case _:
-            return errors.rows_not_seen(hotfix.id, hotfix.tables, round(took_ms), LONGEST_LOOK_MS)
+            return errors.rows_not_seen(hotfix.id, hotfix.tables, round(took_ms), LONGEST_READ_MS)
 
 
-def look_at_rows_sql(hotfix: Hotfix) -> str:
-    """SQL that fails with InUse at the first row that holds something of its own. It looks at the table, its partitions
-    and its children one by one, since each keeps for itself what its rows were given.
+def read_rows_sql(hotfix: Hotfix) -> str:
+    """SQL that fails with InUse at the first row that holds a value of its own. It reads the table, its partitions and
+    its children one by one, because each stores for itself what its rows were given.
 
-    Values are compared as they are printed: not every type can be compared, and a cast to text may print otherwise.
-    With row_security off the server refuses to hide rows from this. The column's own collation may take different texts
-    for the same, and fewer digits different numbers.
+    Values are compared as `format` prints them: not every type can be compared, and a cast to text may print otherwise.
+    The collation is "C" and floats have all digits, so that different values never count as equal. With row_security
+    off the server fails instead of hiding rows.
     """
     values = ", ".join(
         f"({position}, {literal(one.schema)}::name, {literal(one.table)}::name, {literal(one.column)}::name)"

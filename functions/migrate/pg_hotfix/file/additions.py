@@ -1,4 +1,4 @@
-"""What a file does to tables, read from its SQL: whether it only adds."""
+"""Whether a file only adds columns, read from its SQL."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from pg_hotfix.file.lexer import Token
 
-# What may follow ADD besides a column.
+# What follows ADD if it does not add a column.
 CONSTRAINTS = {"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN", "EXCLUDE"}
 
 
 def count_additions(sql: str) -> int:
-    """How many columns the file adds, if that is all that it does, but for constraints; else 0."""
+    """How many columns the file adds; 0 if it does anything else but add columns and constraints."""
     count = 0
     for statement in statements(tokens(sql)):
         top = [token for token, depth in with_depth(statement) if depth == 0]

@@ -1,6 +1,6 @@
-"""Whether the database's encoding has the characters that a file sends, asked of the server before anything runs.
+"""Whether the database's encoding has the characters of a file. The server is asked before anything runs.
 
-Only the server knows its conversions: Python has no codec for some of its encodings, and other tables for others.
+Only the server knows its conversions: Python has no codec for some of its encodings, and converts others differently.
 https://www.postgresql.org/docs/current/multibyte.html
 """
 
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     from pg_hotfix.file.hotfix_file import Hotfix
     from pg_hotfix.server.session import Session
 
-# UTF8 has every character. SQL_ASCII stores what it is sent, whatever that is: the file's bytes, as psql sends them.
+# UTF8 has every character. SQL_ASCII stores any bytes: those of the file, as psql sends them.
 TAKES_ALL = ("UTF8", "SQL_ASCII")
 BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 NO_EQUIVALENT = "22P05"
 
 
 def fit_hotfix(session: Session, hotfix: Hotfix) -> Hotfix:
-    """The hotfix as it can be sent: in a database with another encoding than UTF8 its comments hold ASCII only, each
-    other character being a question mark, so that the places of errors stay right.
+    """The hotfix as it can be sent. In a database with another encoding than UTF8 a question mark replaces each
+    character of a comment that is not ASCII, so that the positions in errors stay right.
 
     Raises:
-        HotfixFileError: the encoding lacks a character of a statement, an expect line or the way back. Nothing was run.
+        HotfixFileError: the encoding lacks a character of a statement, an expect line or a revert line. Nothing was
+            changed.
     """
     if session.encoding in TAKES_ALL:
         return hotfix
@@ -44,7 +45,7 @@ def fit_schema(session: Session, schema: ExpectedSchema) -> None:
     """The encoding has every character of the list.
 
     Raises:
-        HotfixFileError: it lacks one, so no column can have such a name, type or default. Nothing was run.
+        HotfixFileError: it lacks one, so no column can have such a name, type or default. Nothing was changed.
     """
     if session.encoding not in TAKES_ALL:
         refuse_missing(session, schema.file, schema.text)
@@ -66,7 +67,7 @@ def refuse_missing(session: Session, file: str, text: str) -> None:
         reason = error.facts["refusal"]
         if not reason.startswith(NO_EQUIVALENT):
             raise
-        # The sequence of bytes is the same in every language of the server.
+        # The message may be translated, but its sequence of bytes is not.
         sequence = bytes.fromhex("".join(re.findall("0x([0-9a-f]{2})", reason)))
         sign = next((one for one in sent if sequence.startswith(one.encode())), next(iter(sent)))
         line = text.count("\n", 0, sent[sign]) + 1
@@ -74,7 +75,8 @@ def refuse_missing(session: Session, file: str, text: str) -> None:
 
 
 def parts_to_send(text: str) -> Iterator[tuple[int, str]]:
-    """What of the file is ever sent, with its place: all but comments, and of these the promises and the way back."""
+    """The parts of the file that are sent to the server, with their positions: all but comments, and of the comments
+    the expect lines and the revert lines."""
     for token in tokens(text):
         directive = DIRECTIVE.match(token.text) if token.kind == "comment" else None
         if token.kind != "comment":
@@ -87,7 +89,7 @@ def parts_to_send(text: str) -> Iterator[tuple[int, str]]:
 
 
 def parts_of_line(line: str) -> list[tuple[int, str]]:
-    """All but comments of a line, as far as it can be read by itself: what begins in it may end in the next."""
+    """The parts of a line that are not comments; the whole line if a string or name goes on in the next line."""
     try:
         return [(token.position, token.text) for token in tokens(line) if token.kind != "comment"]
     except Unended:
@@ -95,8 +97,8 @@ def parts_of_line(line: str) -> list[tuple[int, str]]:
 
 
 def without_comments(sql: str) -> str:
-    """The same SQL, and as long. Characters beyond ASCII in comments are question marks, but in promises, which have
-    been looked at."""
+    """The same SQL, with the same length. In comments question marks replace characters beyond ASCII, except in expect
+    lines, whose characters were checked."""
     return "".join(
         BEYOND_ASCII.sub("?", token.text) if token.kind == "comment" and not is_promise(token.text) else token.text
         for token in tokens(sql)

@@ -1,7 +1,7 @@
 """One reviewed file of sql/: its SQL, and what it promises, read without a database.
 
-psql can run a file as it is. What is checked here is only what must hold before anything connects; PostgreSQL itself
-judges the SQL.
+psql can run a file as it is. This module checks only what must be right before anything connects; PostgreSQL checks the
+SQL itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pg_hotfix.file.additions import count_additions
 from pg_hotfix.file.hotfix_id import HOTFIX_ID
 from pg_hotfix.file.lexer import Token, Unended, split_at_commas, statements, tokens
 from pg_hotfix.file.made import WITHOUT_DATA, Named, find_dropped, find_made, inner_text
+from pg_hotfix.listing import counted
 from pg_hotfix.promises.column.line import Expectation, Unreadable, parse_expectation, stored_name
+from pg_hotfix.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 DIRECTIVE = re.compile(r"--[ \t]*(expect|allow|revert)[ \t]*:[ \t]*(.*)", re.IGNORECASE)
 ALLOWED = re.compile(r"(rewrite|scan)\b[ \t]*(.*)", re.IGNORECASE)
-# Such as "expected: column", "exepct column", or one with a no-break space: a promise that would be lost in silence.
+# Such as "expected: column", "exepct column", or one with a no-break space: this promise would be ignored silently.
 MISSPELT = re.compile(r"--\W*ex[cept]{3,}\w*\W*column\b", re.IGNORECASE)
 MISSPELT_REVERT = re.compile(r"--\W*re?v[ert]{2,}\w*\W*(ALTER|DROP)\b", re.IGNORECASE)
 
@@ -36,26 +38,26 @@ LIMITS = (
     "(?:LOCK_TIMEOUT|STATEMENT_TIMEOUT|TRANSACTION_TIMEOUT|IDLE_IN_TRANSACTION_SESSION_TIMEOUT"
     "|CLIENT_CONNECTION_CHECK_INTERVAL|ALL)"
 )
-# How a statement begins that is refused, what to say of it, and what to do.
+# How a refused statement begins, what the text says about it, and what to do.
 REFUSED = (
     (
         re.compile(rf"(?:{TRANSACTION_CONTROL})\b"),
-        "holds transaction control ({})",
-        "Leave it out: the whole file runs in one transaction, which is committed only after the proof.",
+        "contains transaction control ({})",
+        "Remove it: the whole file runs in one transaction, which is committed only after the proof.",
     ),
     (
         re.compile(rf"(?:SET (?:SESSION |LOCAL )?{LIMITS}|RESET {LIMITS}|DISCARD|DEALLOCATE)\b"),
         "changes the session's limits ({})",
-        "Leave it out: LOCK_WAIT_SECONDS and STATEMENT_TIMEOUT_MS limit every run.",
+        "Remove it: LOCK_WAIT_SECONDS and STATEMENT_TIMEOUT_MS limit every run.",
     ),
-    (re.compile(r"COPY\b"), "moves data ({})", "A hotfix changes the schema: move data by other means."),
+    (re.compile(r"COPY\b"), "moves data ({})", "A hotfix changes the schema: remove it, and move data by other means."),
 )
 
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A name of the SQL that stands where a table's does, as PostgreSQL stores it; `schema` is None if there is none.
-    The table is altered, or a foreign key, an index or a trigger refers to it."""
+    """A name in the SQL at a place where a table is named, as PostgreSQL stores it; `schema` is None if it has none.
+    The table is `altered`, or a foreign key, an index or a trigger refers to it."""
 
     schema: str | None
     name: str
@@ -64,7 +66,7 @@ class NamedTable:
 
 @dataclass(frozen=True)
 class Revert:
-    """The reviewed way back: the SQL of the file's revert lines, and what it drops beside columns."""
+    """The SQL of the file's revert lines, and what it drops beside columns."""
 
     sql: str
     statement_count: int
@@ -74,9 +76,9 @@ class Revert:
 
 @dataclass(frozen=True)
 class Hotfix:
-    """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same
-    checksum. `allowed` tells why the file may do what `make check-sql` would refuse: a reason for "rewrite" or "scan".
-    Of one that is `reverting` the columns are wanted gone, and the counts and names are those of the way back.
+    """A file that may be run. `sha256` is of its bytes, so a Prisma migration of the same bytes has the same checksum.
+    `allowed` has the reason why the file may do what `./pg-hotfix prove` would refuse: for "rewrite" or "scan". If the
+    hotfix is `reverting`, the columns must go, and the counts and names are those of the revert lines.
     """
 
     id: str
@@ -99,7 +101,7 @@ class Hotfix:
 
     @property
     def touches_others(self) -> bool:
-        """Whether the SQL names tables that are not expected ones; a word too many does no harm."""
+        """Whether the SQL names tables that are not expected ones. A name that is no table's does no harm."""
         expected = {(one.schema, one.table) for one in self.expectations} | {
             (None, one.table) for one in self.expectations
         }
@@ -120,7 +122,8 @@ class Hotfix:
 
 @dataclass(frozen=True)
 class ExpectedSchema:
-    """The columns that the application expects, of all its tables, as `make gate` has written them. It has no SQL."""
+    """The columns that the application expects, of all its tables, as `./pg-hotfix expect-schema` writes them. It has
+    no SQL."""
 
     expectations: tuple[Expectation, ...]
     sha256: str
@@ -134,14 +137,14 @@ type PackagedFile = Hotfix | ExpectedSchema
 
 
 def tables_of(expectations: Iterable[Expectation]) -> str:
-    """Their tables, each once, as a text names them."""
+    """The names of their tables, each once."""
     return " and ".join(dict.fromkeys(expectation.qualified_table for expectation in expectations))
 
 
 def count_columns(expectations: Collection[Expectation]) -> str:
     """Such as "412 columns of 57 tables"."""
     tables = {(expectation.schema, expectation.table) for expectation in expectations}
-    return f"{errors.counted(len(expectations), 'column')} of {errors.counted(len(tables), 'table')}"
+    return f"{counted(len(expectations), 'column')} of {counted(len(tables), 'table')}"
 
 
 def list_hotfixes(sql_dir: Path) -> list[str]:
@@ -176,15 +179,15 @@ def read_packaged[File: PackagedFile](path: Path, parse: Callable[[bytes], File]
     except Unreadable as error:
         raise errors.bad_file(path.name, error.what, error.advice) from None
     except OSError as error:
-        advice = "Make it a file that everybody may read (chmod 644), and deploy."
-        raise errors.bad_file(path.name, f"can't be read ({error.strerror})", advice) from error
+        advice = "Make it a file that everybody may read (chmod 644)."
+        raise errors.bad_file(path.name, f"cannot be read ({error.strerror})", advice) from error
 
 
 def as_revert(hotfix: Hotfix) -> Hotfix:
-    """The same hotfix, to be undone.
+    """The same hotfix, to be reverted.
 
     Raises:
-        HotfixFileError: nobody has reviewed a way back; nothing was contacted.
+        HotfixFileError: the file has no revert line. Nothing was contacted.
     """
     if hotfix.revert is None:
         raise errors.no_way_back(hotfix.id, derive_way_back(hotfix.expectations))
@@ -194,16 +197,14 @@ def as_revert(hotfix: Hotfix) -> Hotfix:
 
 def derive_way_back(expectations: Iterable[Expectation]) -> list[str]:
     """The opposite of what is expected, one statement for each column."""
-    return [
-        f"ALTER TABLE {one.table_in_sql} DROP COLUMN IF EXISTS {errors.quoted(one.column)};" for one in expectations
-    ]
+    return [f"ALTER TABLE {one.table_in_sql} DROP COLUMN IF EXISTS {quoted(one.column)};" for one in expectations]
 
 
 @lru_cache(maxsize=32)
 def parse_hotfix(hotfix_id: str, content: bytes) -> Hotfix:
-    """A warm function is asked for the same file again."""
+    """The file, from the cache if a warm function has read it before."""
     if not HOTFIX_ID.fullmatch(hotfix_id):
-        raise Unreadable("has a name that is no id", "Name it as 14 digits, an underscore, and lower-case words.")
+        raise Unreadable("has a name that is not an id", "Name it as 14 digits, an underscore, and lower-case words.")
     sql, found = cut_tokens(content)
     expectations, allowed, lines = read_directives(found)
     cut = cut_statements(found)
@@ -219,7 +220,7 @@ def parse_schema(content: bytes) -> ExpectedSchema:
     text, found = cut_tokens(content)
     expectations, allowed, revert = read_directives(found)
     if allowed or revert is not None or any(token.kind not in ("space", "comment") for token in found):
-        raise Unreadable("holds more than expect lines", "Write it again:  make gate SCHEMA=schema.sql")
+        raise Unreadable("contains more than expect lines", "It is a list of columns only.")
     refuse_none_or_twice(expectations)
     return ExpectedSchema(tuple(expectations), hashlib.sha256(content).hexdigest(), text)
 
@@ -240,23 +241,23 @@ def cut_tokens(content: bytes) -> tuple[str, list[Token]]:
     except UnicodeDecodeError:
         raise Unreadable("is not UTF-8", "Save it as UTF-8.") from None
     if "\0" in sql or sql.startswith("\ufeff"):
-        raise Unreadable("holds a zero byte or begins with a byte order mark", "Save it as plain UTF-8.")
+        raise Unreadable("contains a zero byte or begins with a byte order mark", "Save it as plain UTF-8.")
     try:
         return sql, list(tokens(sql))
     except Unended as error:
         line = sql.count("\n", 0, error.position) + 1
-        raise Unreadable(f"holds a string, name or comment that does not end (line {line})", "Close it.") from None
+        raise Unreadable(f"contains a string, name or comment that does not end (line {line})", "Close it.") from None
 
 
 def cut_statements(found: list[Token]) -> list[list[Token]]:
     """The statements, at least one, and none of them refused."""
     if any(token.text == "\\" for token in found):
-        raise Unreadable("holds a psql meta-command (\\)", "Write plain SQL: the function is not psql.")
+        raise Unreadable("contains a psql meta-command (\\)", "Write plain SQL: the function is not psql.")
     cut = list(statements(iter(found)))
     for statement in cut:
         refuse_statement(statement)
     if not cut:
-        raise Unreadable("holds no statement", "Write the ALTER TABLE below its expect lines.")
+        raise Unreadable("contains no statement", "Write the ALTER TABLE below its expect lines.")
     return cut
 
 
@@ -273,7 +274,7 @@ def name_tables(cut: list[list[Token]]) -> tuple[NamedTable, ...]:
 
 
 def find_tables(statement: list[Token]) -> Iterator[NamedTable]:
-    """The names that stand where a table's does, also in the body of a DO. Which are tables the server knows."""
+    """The names at places where a table is named, also in the body of a DO. Only the server knows which are tables."""
     words = [token.keyword or token.text for token in statement]
     for position, word in enumerate(words):
         altered = word == "TABLE" and words[max(0, position - 1)] in ("ALTER", "DROP", "TRUNCATE")
@@ -287,7 +288,7 @@ def find_tables(statement: list[Token]) -> Iterator[NamedTable]:
 
 
 def name_at(following: list[Token], *, altered: bool) -> Iterator[NamedTable]:
-    """The table's name, with its schema if it has one; nothing if no name stands there."""
+    """The table's name, with its schema if it has one; nothing if there is no name."""
     rest = list(dropwhile(lambda token: token.keyword in ("IF", "EXISTS", "ONLY"), following))[:3]
     names = [stored_name(token) for token in rest]
     if len(rest) == 3 and rest[1].text == "." and names[0] and names[2]:
@@ -297,8 +298,8 @@ def name_at(following: list[Token], *, altered: bool) -> Iterator[NamedTable]:
 
 
 def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, str], str | None]:
-    """The expectations, what is allowed and the SQL of the way back, from the comments before the first statement,
-    where all of them must stand."""
+    """The expectations, what is allowed, and the SQL of the revert lines. All of them must stand before the first
+    statement."""
     expectations: list[Expectation] = []
     allowed: dict[str, str] = {}
     revert: list[str] = []
@@ -320,37 +321,41 @@ def read_directives(found: list[Token]) -> tuple[list[Expectation], dict[str, st
             try:
                 expectations.append(parse_expectation(directive[2]))
             except Unreadable as error:
-                what = f"has an expect line that can't be read ({error.what}): {comment}"
+                what = f"has an expect line that cannot be read ({error.what}): {comment}"
                 raise Unreadable(what, error.advice) from None
         elif token.kind == "comment" and MISSPELT.match(comment):
-            what = f"has a line that looks like an expectation but is none: {comment}"
+            what = f"has a line that looks like an expect line but is not one: {comment}"
             raise Unreadable(what, "Write  -- expect: column ...")
         elif token.kind == "comment" and MISSPELT_REVERT.match(comment):
-            what = f"has a line that looks like a way back but is none: {comment}"
+            what = f"has a line that looks like a revert line but is not one: {comment}"
             raise Unreadable(what, "Write  -- revert: ALTER TABLE ...")
     return expectations, allowed, "\n".join(revert) if revert else None
 
 
 def read_revert(sql: str, expectations: Sequence[Expectation], file: Iterable[list[Token]]) -> Revert:
-    """What is refused in a file is refused here, too, and whatever it would lose beside the expected columns and what
-    the statements of the `file` make."""
+    """The SQL of the revert lines. What a file may not do they may not do either, and they drop only the expected
+    columns and what the statements of the `file` make.
+
+    Raises:
+        Unreadable: they do more.
+    """
     try:
         found = cut_tokens(sql.encode())[1]
         if not list(statements(iter(found))):
-            raise Unreadable("holds no statement", "Write  -- revert: ALTER TABLE ...")
+            raise Unreadable("contains no statement", "Write  -- revert: ALTER TABLE ...")
         cut = cut_statements(found)
         made = [one for statement in file for one in find_made(statement)]
         dropped = [one for statement in cut for one in list_dropped(statement, expectations, made)]
     except Unreadable as error:
-        raise Unreadable(f"has a way back (its revert lines) that {error.what}", error.advice) from None
+        raise Unreadable(f"has revert lines with an error: the SQL {error.what}", error.advice) from None
     return Revert(sql, len(cut), name_tables(cut), tuple(dropped))
 
 
 def list_dropped(
     statement: list[Token], expectations: Sequence[Expectation], made: Sequence[Named]
 ) -> tuple[Named, ...]:
-    """What the statement drops beside the expected columns. Only these are looked at for what rows hold. What else the
-    file has made may go if nothing is lost with it.
+    """What the statement drops beside the expected columns. A revert checks only the rows of these columns, so the
+    statement may drop nothing else that holds data.
 
     Raises:
         Unreadable: it does more.
@@ -378,7 +383,7 @@ def list_dropped(
         f"does more than drop the expected columns ({' '.join(words[:6])} ...)",
         "Write  -- revert: ALTER TABLE ... DROP COLUMN IF EXISTS ...;  It may also drop types, domains and indexes, and"
         " the triggers, functions, procedures, policies and views that the file itself creates: each without CASCADE,"
-        " and a function with its arguments as the file has them. What else there is goes by a migration.",
+        " and a function with its arguments as the file has them. Drop everything else by a migration.",
     )
 
 
@@ -395,11 +400,12 @@ def read_allowed(text: str, comment: str) -> tuple[str, str]:
     allowed = ALLOWED.fullmatch(text)
     if allowed is None:
         raise Unreadable(
-            f"allows what can't be allowed: {comment}", "Write  -- allow: rewrite <reason>  or  -- allow: scan <reason>"
+            f"has an allow line with an unknown rule: {comment}",
+            "Write  -- allow: rewrite <reason>  or  -- allow: scan <reason>",
         )
     if not allowed[2]:
         raise Unreadable(
             f"allows a {allowed[1].lower()} without a reason: {comment}",
-            "Say on the same line why it does no harm here, such as  -- allow: rewrite the table has 300 rows",
+            "Write on the same line why it is safe here, such as  -- allow: rewrite the table has 300 rows",
         )
     return allowed[1].lower(), allowed[2]

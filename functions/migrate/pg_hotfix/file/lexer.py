@@ -1,4 +1,4 @@
-"""Cuts SQL into tokens where PostgreSQL would, so that nothing hides in what only looks like a string or a comment.
+"""Cuts SQL into tokens where PostgreSQL would, so that no statement hides in what only looks like a string or comment.
 
 https://www.postgresql.org/docs/current/sql-syntax-lexical.html and PostgreSQL's own src/backend/parser/scan.l
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Every character beyond ASCII is a letter to PostgreSQL, a no-break space too; white space is ASCII only. Such a letter
-# is [^\x00-\x7f]: of a set up to \U0010ffff Python makes a bitmap, which took 25 ms of each cold start.
+# For PostgreSQL every character beyond ASCII is a letter, even a no-break space, and white space is ASCII only. Such a
+# letter is [^\x00-\x7f] here: for a set up to \U0010ffff Python builds a bitmap, which took 25 ms of each cold start.
 TOKEN = re.compile(
     r"""(?P<space>[ \t\n\r\f\v]+)
     |(?P<comment>--[^\r\n]*|/\*)

@@ -1,4 +1,4 @@
-"""What a file makes beside columns, and what its way back drops of it: read from the statements, without a database.
+"""What a file creates beside columns, and what its revert lines drop of that, read from the statements.
 
 https://www.postgresql.org/docs/current/sql-commands.html
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pg_hotfix.file.lexer import Token
 
-# What stands between CREATE and the kind. A view that is TEMPORARY or RECURSIVE is a view as well.
+# Words between CREATE and the kind. A TEMPORARY or RECURSIVE view is a view as well.
 BEFORE_THE_KIND = ("OR", "REPLACE", "CONSTRAINT", "TEMP", "TEMPORARY", "RECURSIVE")
 ROUTINES = ("FUNCTION", "PROCEDURE")
 ON_A_TABLE = ("TRIGGER", "POLICY")
@@ -29,8 +29,8 @@ KINDS = (*WITHOUT_DATA, "INDEX", "TYPE", "DOMAIN")
 
 @dataclass(frozen=True)
 class Named:
-    """An object as a statement names it; `schema` is None if it is not told. A trigger or a policy has no schema of its
-    own: it is its table's, which is `table`. `arguments` are a routine's, the words of each; None without brackets."""
+    """An object as a statement names it; `schema` is None if the statement names none. A trigger or a policy has the
+    schema of its `table`. `arguments` are those of a routine, the words of each; None without brackets."""
 
     kind: str
     schema: str | None
@@ -39,15 +39,15 @@ class Named:
     arguments: tuple[tuple[str, ...], ...] | None = None
 
     def is_made_by(self, made: Named, schemas: Collection[str]) -> bool:
-        """Whether a statement that drops this drops what `made` was created as. Without a schema one of `schemas` is
-        meant."""
+        """Whether a statement that drops this drops what `made` creates. A name without a schema means one of
+        `schemas`."""
         same = (self.kind, self.name, self.table) == (made.kind, made.name, made.table)
         told = {schema for schema in (self.schema, made.schema) if schema is not None}
         return same and len(told) < 2 and (self.schema == made.schema or told <= set(schemas)) and self.takes_as(made)
 
     def takes_as(self, made: Named) -> bool:
-        """Whether the arguments are the same. The types are enough, in the same words: a name and a default of an
-        argument need not be said again, and neither does what comes out. So no other function of the name is meant."""
+        """Whether the arguments are the same, so that no other function of this name is meant. The types are enough, in
+        the same words; names, defaults and OUT arguments may be left out."""
         if self.kind not in ROUTINES:
             return True
         if self.arguments is None or made.arguments is None:

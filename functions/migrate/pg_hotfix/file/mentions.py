@@ -1,6 +1,6 @@
-"""Which names some source code uses. Of a function's body PostgreSQL keeps no dependency: only its text tells.
+"""Which names the source of a function uses. PostgreSQL keeps no dependencies of a function's body, only its text.
 
-A comment names nothing. A string may be SQL that is put together and run, so it is read as SQL, too.
+A comment uses no name. A string may be SQL that the function builds and runs, so it is read as SQL, too.
 https://www.postgresql.org/docs/current/plpgsql-implementation.html
 """
 
@@ -16,12 +16,12 @@ from pg_hotfix.promises.column.line import stored_name
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# Those whose words our lexer can cut. Of any other the whole text is searched.
+# The languages that the lexer can cut. In any other the whole text is searched.
 SQL_LANGUAGES = ("plpgsql", "sql")
 
 
 class Mention(IntEnum):
-    """How a name is used, the clearest last: not at all, as a word of its own, or as a part of something, such as
+    """How a name is used, in ascending certainty: not at all, as a word, or as a part of something, such as
     `NEW.rating`."""
 
     NONE = 0
@@ -54,7 +54,7 @@ def find_mentions(
 
 
 def takes_whole_rows(source: str) -> bool:
-    """Whether a trigger's function in PL/pgSQL uses `NEW.*` or `OLD.*`, and may need as many columns as before."""
+    """Whether a trigger's function in PL/pgSQL uses `NEW.*` or `OLD.*`: it may need the same number of columns."""
     words = []
     try:
         words = [token.text.upper() for token in tokens(source) if token.kind not in ("space", "comment")]
@@ -66,7 +66,7 @@ def takes_whole_rows(source: str) -> bool:
 
 
 def stands_in(text: str, name: str) -> bool:
-    """Whether the name stands there as a whole word, in upper or lower case."""
+    """Whether the text has the name as a whole word, in upper or lower case."""
     text, name = text.translate(LOWER), name.translate(LOWER)
     position = text.find(name)
     while position >= 0:

@@ -1,4 +1,4 @@
-"""The files that were deployed with the function; read before anything is contacted."""
+"""The files that were deployed with the function, read before anything is contacted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_list(sql_dir: Path) -> ExpectedSchema:
-    """What the gate compares with; before anything is contacted."""
+    """The list that the gate compares with."""
     schema = load_schema(sql_dir)
     if schema is None:
         raise errors.no_list(ExpectedSchema.file)
@@ -22,11 +22,11 @@ def load_list(sql_dir: Path) -> ExpectedSchema:
 
 
 def load_hotfixes(sql_dir: Path, hotfix_id: str | None, *, reverting: bool = False) -> list[Hotfix]:
-    """The file that is asked for, or all of them; before anything is contacted."""
+    """The file with this id, or all of them."""
     if not hotfix_id:
-        load_schema(sql_dir)  # If there is one, it must be readable as well.
+        load_schema(sql_dir)  # `check` reads the list as well, if there is one.
     ids = [hotfix_id] if hotfix_id else list_hotfixes(sql_dir)
     if not ids:
-        raise errors.bad_setting("SQL_DIR", f"holds no hotfix ({sql_dir})", "Deploy with at least one file in sql/.")
+        raise errors.bad_setting("SQL_DIR", f"contains no hotfix ({sql_dir})", "Deploy with at least one file in sql/.")
     hotfixes = [load_hotfix(sql_dir, one) for one in ids]
     return [as_revert(hotfix) for hotfix in hotfixes] if reverting else hotfixes

@@ -1,4 +1,4 @@
-"""What Prisma Migrate will do next, told from its history as Prisma's own commands read it.
+"""What Prisma Migrate will do next, read from its history as Prisma's own commands read it.
 
 See apply_migrations and diagnose_migration_history in
 https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/commands
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
 from pg_hotfix.promises.column.line import written
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.pinned import SHOW_ALL_ROWS
 from pg_hotfix.server.session import literal, read_as, with_names
 from pg_hotfix.server.signals import LockNotAvailable
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from pg_hotfix.server.session import Session
 
 TABLE = "_prisma_migrations"
-# One for each database. Prisma takes it for as long as its session lasts, and gives up after 10 s.
+# One for each database. Prisma holds it until its session ends, and waits for it for at most 10 s.
 # https://www.prisma.io/docs/orm/prisma-migrate/workflows/development-and-production
 ADVISORY_LOCK = 72707369
-# How pg_locks shows it. https://www.postgresql.org/docs/current/view-pg-locks.html
+# As pg_locks shows it. https://www.postgresql.org/docs/current/view-pg-locks.html
 IS_ADVISORY_LOCK = f"(l.locktype = 'advisory' AND l.classid = 0 AND l.objid = {ADVISORY_LOCK} AND l.objsubid = 1)"
-# Own rows come first, then failed ones, which block every deploy. Nobody reads more of them.
+# The hotfix's own rows come first, then failed ones, which block every deploy.
 READ_ROWS = 50
 
 NO_HISTORY, NOT_RECORDED, RECORDED, ROLLED_BACK = "no_history", "not_recorded", "recorded", "rolled_back"
@@ -39,10 +40,10 @@ FAILED, OTHER_CHECKSUM, UNREADABLE = "failed", "other_checksum", "unreadable"
 
 @dataclass(frozen=True)
 class HistoryTable:
-    """Where Prisma keeps its history, and what this role may do there. It is `trusted` if its owner could do no more
-    by it than without it: who owns a table decides what its policies and triggers do with the rights of others.
-    `filtered`: row security hides rows from this role. `trigger`: one that would run the function of another role, if
-    there is one; the right TRIGGER is enough to create it."""
+    """Where Prisma keeps its history, and what this role may do there. The owner of a table decides what its policies
+    and triggers do with the rights of the roles that use it; the table is `trusted` if its owner could do all of that
+    without it. `filtered`: row security hides rows from this role. `trigger`: one that would run a function of another
+    role; the privilege TRIGGER is enough to create it."""
 
     schema: str
     owner: str
@@ -59,12 +60,13 @@ class HistoryTable:
 
     @property
     def in_sql(self) -> str:
-        return f"{errors.quoted(self.schema)}.{errors.quoted(TABLE)}"
+        return f"{quoted(self.schema)}.{quoted(TABLE)}"
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One row of the history. One that runs at this moment looks like one that failed: `pid` is who might be at it."""
+    """One row of the history. A migration that runs now looks like one that failed: `pid` holds Prisma's lock, and may
+    be running it."""
 
     name: str
     checksum: str
@@ -75,9 +77,9 @@ class Migration:
 
 @dataclass(frozen=True)
 class History:
-    """What the history says of a hotfix at one moment. `failed` are the migrations that did, this one first; each
-    blocks every deploy. `differs`: another file was applied under this id. `has_applied`: some
-    row has it as applied, whatever else there is. `reason`: why it could not be read."""
+    """What the history says of a hotfix at one moment. `failed` are the failed migrations, this one first; each of them
+    blocks every deploy. `differs`: another file was applied under this id. `has_applied`: a row has it as applied,
+    whatever the other rows say. `reason`: why the history could not be read."""
 
     table: str | None
     state: str
@@ -99,8 +101,8 @@ class History:
 
 
 def find_history(session: Session, hotfix: Hotfix) -> HistoryTable | None:
-    """Prisma's history, seen without a lock on it: the first one where the expected tables are, then along the role's
-    own search_path. Prisma keeps it in the schema that its connection URL names."""
+    """Prisma's history, found without a lock on it: the first one in the schemas of the expected tables, then along the
+    role's own search_path. Prisma keeps it in the schema that its connection URL names."""
     schemas = [one.schema for one in hotfix.expectations] + [*session.facts.schemas, "public"]
     known = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(schemas))
     rows = session.query(f"""
@@ -124,8 +126,8 @@ ORDER BY pg_catalog.array_position(ARRAY[{known}], n.nspname) LIMIT 1""")
 
 
 def trusted_roles_sql(hotfix: Hotfix) -> str:
-    """Selects the roles whose code may run with this role's rights, since they could do no more by it than without it:
-    superusers, those whose rights this role has, and the owners of the database and of the expected tables."""
+    """Selects the roles whose code may run with this role's rights, because they could do the same without it:
+    superusers, roles whose rights this role has, and the owners of the database and of the expected tables."""
     tables = ", ".join(f"({literal(one.schema)}::name, {literal(one.table)}::name)" for one in hotfix.expectations)
     return f"""SELECT oid FROM pg_catalog.pg_roles WHERE rolsuper OR pg_catalog.pg_has_role(oid, 'USAGE')
     UNION ALL SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
@@ -135,7 +137,7 @@ def trusted_roles_sql(hotfix: Hotfix) -> str:
 
 
 def foreign_triggers_sql(hotfix: Hotfix) -> str:
-    """Selects the triggers, of any table, that may run the function of a role which is not trusted."""
+    """Selects the triggers, of any table, that may run a function of a role that is not trusted."""
     return f"""SELECT tg.tgrelid, tg.tgname FROM pg_catalog.pg_trigger tg JOIN pg_catalog.pg_proc f ON f.oid = tg.tgfoid
     WHERE NOT tg.tgisinternal AND tg.tgenabled <> 'D' AND f.proowner NOT IN ({trusted_roles_sql(hotfix)})"""
 
@@ -148,12 +150,11 @@ def read_history(
     is_there: bool,
     bookkeeping: Bookkeeping | None = None,
 ) -> History:
-    """What the history says now; a look that can't be had is an answer, too. The table's lock is waited for no longer
-    than any look waits. `is_there`: the columns are as expected. With `bookkeeping` the server has parsed its statement
-    as well.
+    """What the history says now. A history that cannot be read is a state, too. `is_there`: the columns are as
+    expected. With `bookkeeping` the server has parsed its statement as well.
 
     Raises:
-        LockNotAvailable: only with `bookkeeping`.
+        LockNotAvailable: only with `bookkeeping`, since then the history must be read.
     """
     if table is None:
         return History(None, NO_HISTORY, without_history(hotfix))
@@ -166,14 +167,14 @@ def read_history(
     except LockNotAvailable:
         if bookkeeping:
             raise
-        return unreadable(table, "Somebody holds it locked: look again later.")
+        return unreadable(table, "Another session holds it locked: run plan again later.")
     except (errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError) as error:
         return unreadable(table, f"{error.facts.get('refusal') or error.message.split('. ', 1)[0]}.")
     return tell(hotfix, table, read_as(Migration, rows), is_there=is_there)
 
 
 def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None:
-    user = errors.quoted(session.facts.user)
+    user = quoted(session.facts.user)
     if not table.trusted:
         return (
             f"It belongs to {written(table.owner)}, whose policies and triggers would run with the rights of "
@@ -183,17 +184,17 @@ def find_reason_not_to_read(session: Session, table: HistoryTable) -> str | None
     if not table.readable:
         return f"Grant it:  GRANT SELECT ON {table.in_sql} TO {user};"
     if table.filtered:
-        # BYPASSRLS only a superuser may give, or since PostgreSQL 16 a role that has it: no administrator of RDS.
+        # Not BYPASSRLS: only a superuser may give it, or since PostgreSQL 16 a role that has it, and RDS has neither.
         change = "NO FORCE ROW LEVEL SECURITY" if table.owner == session.facts.user else f"OWNER TO {user}"
         line = f"ALTER TABLE {table.in_sql} {change};"
-        return f"Row security may hide rows of it from {session.facts.user}. Show it all:  {line}"
+        return f"Row security may hide rows of it from {session.facts.user}. To show all of them:  {line}"
     return None
 
 
 def read_history_sql(session: Session, hotfix: Hotfix, table: HistoryTable) -> str:
     """Selects a text for each Migration.
 
-    With row_security off the server refuses to hide rows from this, should somebody switch it on meanwhile.
+    With row_security off the server fails instead of hiding rows, if row security is switched on meanwhile.
     """
     return f"{SHOW_ALL_ROWS};" + with_names(
         "SELECT migration_name AS name, checksum, finished_at IS NOT NULL AS finished,"
@@ -208,7 +209,7 @@ def read_history_sql(session: Session, hotfix: Hotfix, table: HistoryTable) -> s
 
 
 def checksums(hotfix: Hotfix) -> tuple[str, ...]:
-    """Those that Prisma takes for this file's: it overlooks what git does to line ends."""
+    """Those that Prisma accepts for this file: git may have changed the line ends."""
     spellings = (hotfix.sql, hotfix.sql.replace("\r\n", "\n"), hotfix.sql.replace("\n", "\r\n"))
     return tuple(dict.fromkeys(hashlib.sha256(sql.encode()).hexdigest() for sql in spellings))
 
@@ -222,7 +223,7 @@ def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Migration], *, is_t
     differs = bool(applied) and applied.isdisjoint(checksums(hotfix))
     if hotfix.id in failed:
         state = FAILED
-        # Prisma refuses --applied (P3008) where a row of this name was ever finished.
+        # Prisma refuses --applied (P3008) if a row of this name was ever finished.
         text = when_failed(hotfix.id, "--rolled-back" if any(row.finished for row in own) else "--applied", is_there)
     elif applied:
         state = OTHER_CHECKSUM if differs else RECORDED
@@ -238,14 +239,15 @@ def tell(hotfix: Hotfix, table: HistoryTable, rows: Sequence[Migration], *, is_t
 
 # The sentences
 
-RECORD_IT = 'An apply with "record": "prisma"'
+RECORD_IT = "An apply with --record prisma"
 
 
 def without_history(hotfix: Hotfix) -> str:
     schemas = " or ".join(dict.fromkeys(written(expectation.schema) for expectation in hotfix.expectations))
     return (
-        f"There is no {TABLE}. Where Prisma Migrate is not used: nothing. Where its connection URL names the schema "
-        f"{schemas}: it refuses with P3005, since the schema is not empty, until that is baselined."
+        f"The database has no {TABLE}. Without Prisma Migrate there is no next deploy. If the connection URL of Prisma "
+        f"Migrate names the schema {schemas}, it refuses with P3005, because the schema is not empty, until somebody "
+        "baselines it."
     )
 
 
@@ -254,27 +256,28 @@ def unreadable(table: HistoryTable, reason: str) -> History:
 
 
 def when_run(hotfix: str, state: str, is_there: bool) -> str:
-    again = " again, since it is recorded as rolled back," if state == ROLLED_BACK else ","
-    runs = f"It runs prisma/migrations/{hotfix}{again} if that is there."
-    waits = "waits for ACCESS EXCLUSIVE, with everybody behind it"
+    again = " again, because it is recorded as rolled back," if state == ROLLED_BACK else ""
+    runs = f"It runs prisma/migrations/{hotfix}{again} if that folder exists."
+    waits = "waits for ACCESS EXCLUSIVE, and all other sessions wait behind it"
     if is_there:
-        return (
-            f"{runs} With this file's SQL it changes nothing, but {waits}, to find that out. {RECORD_IT} spares that."
-        )
-    return f"{runs} It adds what is missing, and {waits}. After an apply it changes nothing. {RECORD_IT} makes it skip."
+        return f"{runs} With this file's SQL it changes nothing, but {waits}. {RECORD_IT} makes it skip the hotfix."
+    return (
+        f"{runs} It adds what is missing: it {waits}. After an apply it changes nothing. {RECORD_IT} makes it skip the "
+        "hotfix."
+    )
 
 
 def when_applied(hotfix: str, state: str, is_there: bool) -> str:
     other = ", with the checksum of another file" if state == OTHER_CHECKSUM else ""
-    lacking = "" if is_there else ", though not all of it is there: only an apply adds that"
-    dev = " To prisma migrate dev it was modified after it was applied." if state == OTHER_CHECKSUM else ""
+    lacking = "" if is_there else ". Not all of it is there, and only an apply adds the rest"
+    dev = " prisma migrate dev says that it was modified after it was applied." if state == OTHER_CHECKSUM else ""
     return f"It skips {hotfix}, which is recorded as applied{other}{lacking}.{dev}"
 
 
 def when_blocked(failed: Sequence[str], running: int | None) -> str:
     names = f"{' and '.join(failed)} {'is' if len(failed) == 1 else 'are'}"
-    at_work = f" Unless it is at work on that now: pid {running} holds Prisma's lock." if running else ""
-    return f"It stops with P3009 and runs nothing, since {names} recorded as failed.{at_work}"
+    at_work = f" But pid {running} holds Prisma's lock, and may be running it now." if running else ""
+    return f"It stops with P3009 and runs nothing, because {names} recorded as failed.{at_work}"
 
 
 def when_failed(hotfix: str, flag: str, is_there: bool) -> str:
@@ -284,4 +287,4 @@ def when_failed(hotfix: str, flag: str, is_there: bool) -> str:
 
 def resolve_others(failed: Sequence[str], then: str) -> str:
     line = f"prisma migrate resolve --rolled-back {failed[0]}"
-    return f"To have it run again:  {line}  (--applied, if all of it is there). After that: {then[0].lower()}{then[1:]}"
+    return f"To let it run again:  {line}  (--applied if all of it is there). After that: {then[0].lower()}{then[1:]}"

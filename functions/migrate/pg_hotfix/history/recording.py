@@ -1,5 +1,5 @@
 """What a hotfix's transaction does with Prisma's history: it writes the row that `prisma migrate resolve --applied`
-writes, or makes sure that there is none.
+writes, or checks that there is none.
 
 See mark_migration_applied in https://github.com/prisma/prisma-engines/tree/main/schema-engine/commands/src/commands
 """
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, record_only: bool) -> Bookkeeping | None:
-    """What `prisma migrate resolve --applied` does, as one statement to be run while Prisma's lock is held: failed rows
-    of this id are marked as rolled back, and one that counts as applied is written unless there is one. None without a
+    """What `prisma migrate resolve --applied` does, as one statement to run while Prisma's lock is held: it marks
+    failed rows of this id as rolled back, and writes a row that counts as applied unless there is one. None without a
     history. `record_only`: the columns are there, and nothing else is to be done.
 
-    It fails when the history is no longer such that this is right: then it must be looked at again.
+    The statement fails if the history has changed so that this would be wrong: then it must be read again.
     """
     if table is None:
         return None
@@ -44,7 +44,7 @@ def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, record_only: b
     resolve = f" resolved AS (UPDATE {table.in_sql} SET rolled_back_at = pg_catalog.now() WHERE id IN {failed}),"
     if not table.updatable:
         is_right, resolve = f"{is_right} AND NOT EXISTS {failed}", ""
-    return keep_books(
+    return make_bookkeeping(
         table,
         "WITH own AS (SELECT id, checksum, finished_at"
         f" FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)} AND rolled_back_at IS NULL),{resolve}"
@@ -59,7 +59,8 @@ def plan_recording(hotfix: Hotfix, table: HistoryTable | None, *, record_only: b
 
 
 def refuse_triggers_sql(hotfix: Hotfix, table: HistoryTable) -> str:
-    """Selects nothing, and fails if a trigger of another role has come since the look. From this lock on none can."""
+    """Selects nothing, and fails if another role has created a trigger since the history was read. The lock that is
+    held now keeps further ones away."""
     found = (
         f"SELECT FROM ({foreign_triggers_sql(hotfix)}) AS t"
         f" WHERE t.tgrelid = {literal(table.in_sql)}::pg_catalog.regclass"
@@ -68,29 +69,33 @@ def refuse_triggers_sql(hotfix: Hotfix, table: HistoryTable) -> str:
 
 
 def plan_absence(hotfix: Hotfix, table: HistoryTable | None) -> Bookkeeping | None:
-    """Fails unless no row of this hotfix counts as applied, and no migration runs: for a revert, after which a deploy
-    that skips the hotfix would leave the column out. None without a history."""
+    """Fails if a row of this hotfix counts as applied, or if a migration runs: after a revert a deploy that skips the
+    hotfix would never add the column again. None without a history."""
     if table is None:
         return None
-    return keep_books(
+    return make_bookkeeping(
         table,
         f"SELECT CASE WHEN EXISTS (SELECT FROM {table.in_sql} WHERE migration_name = {literal(hotfix.id)}"
         f" AND finished_at IS NOT NULL AND rolled_back_at IS NULL) THEN '{HISTORY_BUSY}0' ELSE '0' END::int",
     )
 
 
-def keep_books(table: HistoryTable, sql: str, lock_table: str = "", *, record_only: bool = False) -> Bookkeeping:
+def make_bookkeeping(table: HistoryTable, sql: str, lock_table: str = "", *, record_only: bool = False) -> Bookkeeping:
     return Bookkeeping((table.schema, TABLE), take_lock_sql(), IS_ADVISORY_LOCK, sql, lock_table, record_only)
 
 
 def take_lock_sql() -> str:
-    """An expression that fails unless Prisma's lock was free and is now this transaction's. It never waits."""
+    """An expression that takes Prisma's lock for this transaction, or fails if it is not free. It never waits."""
     taken = f"pg_catalog.pg_try_advisory_xact_lock({ADVISORY_LOCK})"
     return f"CASE WHEN {taken} THEN '1' ELSE '{HISTORY_BUSY}' || pg_catalog.pg_backend_pid() END::int"
 
 
 def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | None, history: History) -> None:
-    """What could not be recorded at the end is refused before anything is run."""
+    """The hotfix can be recorded at the end.
+
+    Raises:
+        RelationError, NotOwnerError, HotfixFileError: it cannot. Nothing was changed.
+    """
     if table is None:
         raise errors.no_history(hotfix.id, session.facts.name)
     rights = {
@@ -109,7 +114,11 @@ def refuse_unrecordable(session: Session, hotfix: Hotfix, table: HistoryTable | 
 
 
 def refuse_recorded(hotfix: Hotfix, table: HistoryTable | None, history: History) -> None:
-    """What Prisma has as applied, with whichever checksum, it never runs again."""
+    """Prisma does not have the hotfix as applied, with any checksum; otherwise it would never run it again.
+
+    Raises:
+        RevertRefusedError: it has, or that cannot be read. Nothing was changed.
+    """
     if table and history.state == UNREADABLE:
         raise errors.history_not_seen(hotfix.id, table.name, history.reason)
     if table and history.has_applied:

@@ -1,4 +1,4 @@
-"""From the settings to an open session."""
+"""Opens a session with what the settings and the secret say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def log_in(settings: Settings, remaining_ms: Callable[[], int]) -> Session:
-    """An open session. The secret was read once more if the server refused the one that a warm function remembered."""
+    """An open session. If the server refused the secret that a warm function remembered, it was read again.
+
+    Raises:
+        LoginError, SecretError, SecretUnavailableError, TlsError, ConfigurationError, DatabaseUnavailableError: nothing
+        was changed.
+    """
     target = read_target(settings)
     try:
         return open_session(target, derive_limits(settings, remaining_ms()), settings.ca_bundle)

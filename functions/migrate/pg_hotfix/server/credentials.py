@@ -21,22 +21,24 @@ from pg_hotfix import errors
 if TYPE_CHECKING:
     from pg_hotfix.settings import Settings
 
-# At DEBUG botocore logs what Secrets Manager answers, the password included. No log level may do that.
+# At DEBUG botocore logs the answers of Secrets Manager, with the password. No log level may do that.
 for noisy in ("botocore", "urllib3"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 
-# An endpoint that can't be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
+# An endpoint that cannot be reached must be reported long before the function's time is up: 2 tries of at most 2 + 3 s.
 AWS_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2, "mode": "standard"})
-# A rotated password shows as 28P01 and is read again then. A changed host would not show, and no apply may go to the
-# database of before.
+# After a rotation the server answers 28P01, and the secret is read again. A changed host causes no error, and no apply
+# may go to the old database.
 SECRET_MAX_AGE_SECONDS = 60
 
-# Keys of a URL in JSON, in any case. The database's own address comes before DATABASE_URL, which may be a pooler's:
-# Prisma and Supabase, Vercel, and Neon. https://www.prisma.io/docs/orm/reference/prisma-schema-reference#fields
+# Keys of a URL in JSON, in upper or lower case. The database's own address comes before DATABASE_URL, which may be a
+# pooler's. Prisma and Supabase, Vercel, and Neon use these names.
+# https://www.prisma.io/docs/orm/reference/prisma-schema-reference#fields
 URL_KEYS = ("DIRECT_URL", "POSTGRES_URL_NON_POOLING", "DATABASE_URL_UNPOOLED", "DATABASE_URL")
 # SQLAlchemy names its driver in the scheme: postgresql+psycopg2.
 SCHEME = re.compile(r"postgres(ql)?(\+(psycopg|psycopg2|asyncpg|pg8000))?", re.IGNORECASE)
-# What libpq lets override the part before the "?". https://www.postgresql.org/docs/current/libpq-connect.html
+# Parameters by which libpq overrides the part before the "?".
+# https://www.postgresql.org/docs/current/libpq-connect.html
 MISPLACED = {"dbname", "host", "hostaddr", "password", "passfile", "port", "service", "user"}
 
 NO_ANSWER = {
@@ -86,7 +88,7 @@ def read_target(settings: Settings, *, again: bool = False) -> Target:
     except GetParameterError as error:
         raise translate(settings.secret_arn, error.__context__ or error) from error
     except NoRegionError as error:
-        raise errors.bad_setting("AWS_REGION", "is not set", "Lambda sets it; set it yourself elsewhere.") from error
+        raise errors.bad_setting("AWS_REGION", "is not set", "Lambda sets it; elsewhere set it yourself.") from error
     return parse_secret(value, settings)
 
 
@@ -101,21 +103,21 @@ def translate(arn: str, error: BaseException) -> errors.HotfixError:
         code = error.response["Error"]["Code"]
         if code in NO_ANSWER or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
             return errors.secret_unavailable(arn, code)
-        advice = ADVICE.get(code, "Look at its policy and state:  aws secretsmanager describe-secret --secret-id {arn}")
+        advice = ADVICE.get(code, "See its state and policy:  aws secretsmanager describe-secret --secret-id {arn}")
         return errors.secret_refused(arn, code, advice.format(arn=arn))
     if isinstance(error, NoCredentialsError):
-        return errors.bad_setting("The AWS credentials", "are missing", "Run the function with an execution role.")
+        return errors.bad_setting("The AWS credentials", "are missing", "Give the function an execution role.")
     if isinstance(error, ParamValidationError):
-        return errors.bad_setting("DB_SECRET_ARN", "is no ARN of a secret", "Copy the secret's whole ARN.")
+        return errors.bad_setting("DB_SECRET_ARN", "is not the ARN of a secret", "Copy the secret's whole ARN.")
     return errors.secret_unavailable(arn, type(error).__name__)
 
 
 def parse_secret(value: object, settings: Settings) -> Target:
-    """The target, from any of the shapes that a secret may have; the settings fill what it lacks. Parameters of a URL
-    such as `schema`, `sslmode` or `connection_limit` are for other clients: TLS is verified whatever they say.
+    """The target, from any of the forms that a secret may have; the settings fill what it lacks. Parameters of a URL
+    such as `schema`, `sslmode` or `connection_limit` are for other clients and are ignored: TLS is always verified.
 
     Raises:
-        SecretError: it can't be read; the text and the chain hold nothing of its value.
+        SecretError: it cannot be read. The text and the chained exceptions hold nothing of its value.
     """
     arn = settings.secret_arn
     fields = read_fields(value, arn)
@@ -128,33 +130,33 @@ def parse_secret(value: object, settings: Settings) -> Target:
         raise errors.secret_lacks(arn, "dbname", "DB_NAME")
     for name in ("username", "password"):
         if not fields.get(name):
-            raise errors.secret_unreadable(arn, f"holds no {name}")
+            raise errors.secret_unreadable(arn, f"has no {name}")
     if not fields.get("engine", "postgres").startswith(("postgres", "aurora-postgres")):
         raise errors.secret_unreadable(arn, "is for another database engine than PostgreSQL")
     if any("\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text) for text in fields.values()):
-        raise errors.secret_unreadable(arn, "holds characters that no PostgreSQL login can have")
+        raise errors.secret_unreadable(arn, "contains characters that no PostgreSQL login can have")
     return Target(host, read_port(fields.get("port"), settings), database, fields["username"], fields["password"])
 
 
 def refuse_other_addresses(host: str, arn: str) -> None:
-    """One host, reached over TCP: only then is there a certificate to verify, and only one server that is changed."""
+    """The secret names one host, over TCP. Otherwise there is no certificate to verify, or not one server to change."""
     if "," in host:
-        raise errors.secret_unreadable(arn, "names several hosts, and one is supported: the writer's endpoint")
+        raise errors.secret_unreadable(arn, "names several hosts; pg-hotfix needs one, the writer's endpoint")
     if host.startswith(("/", "@")):
-        raise errors.secret_unreadable(arn, "names a Unix socket, and only TCP with TLS is supported")
+        raise errors.secret_unreadable(arn, "names a Unix socket; pg-hotfix needs TCP with TLS")
 
 
 def read_port(text: str | None, settings: Settings) -> int:
     if not text:
         return settings.db_port or 5432
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536):
-        raise errors.secret_unreadable(settings.secret_arn, "holds a port that is not a number from 1 to 65535")
+        raise errors.secret_unreadable(settings.secret_arn, "has a port that is not a number from 1 to 65535")
     return int(text)
 
 
 def read_fields(value: object, arn: str) -> dict[str, str]:
-    """The secret's fields under the names of the RDS JSON, as texts. The errors chain nothing: their cause could
-    quote the secret."""
+    """The secret's fields under the names of the RDS JSON, as texts. The errors chain no exception, since its text
+    could quote the secret."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -180,7 +182,7 @@ def read_fields(value: object, arn: str) -> dict[str, str]:
         if document.get(name) is not None
     }
     if any(isinstance(field, bool) or not isinstance(field, str | int) for field in fields.values()):
-        raise errors.secret_unreadable(arn, "holds a field that is neither text nor number")
+        raise errors.secret_unreadable(arn, "has a field that is neither text nor number")
     return {name: str(field) for name, field in fields.items()}
 
 
@@ -191,7 +193,7 @@ def find_url(document: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def load_json(text: str) -> Any:
-    """What the text holds. None instead of an exception, whose context would quote the secret."""
+    """The parsed text; None instead of an exception, whose context would quote the secret."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -202,25 +204,25 @@ def read_url(text: str, arn: str, key: str = "URL") -> dict[str, str]:
     """https://www.prisma.io/docs/orm/overview/databases/postgresql#connection-url"""
     scheme = text.partition("://")[0].lower()
     if scheme.startswith("prisma"):
-        raise errors.secret_unreadable(arn, f"holds a {key} of Prisma's proxy ({scheme}://), not of a database")
+        raise errors.secret_unreadable(arn, f"has a {key} of Prisma's proxy ({scheme}://), not of a database")
     if not SCHEME.fullmatch(scheme):
-        raise errors.secret_unreadable(arn, f"holds a {key} that is not postgresql://")
+        raise errors.secret_unreadable(arn, f"has a {key} that is not postgresql://")
     fields = split_url(text)
     if fields is None:
-        raise errors.secret_unreadable(arn, "holds a URL that can't be read")
+        raise errors.secret_unreadable(arn, "has a URL that cannot be read")
     if fields.pop("cut", ""):
-        raise errors.secret_unreadable(arn, "holds a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)")
+        raise errors.secret_unreadable(arn, "has a URL with a bare #, /, ? or @ (write %23, %2F, %3F, %40)")
     if misplaced := fields.pop("misplaced", ""):
-        what = f'holds a URL that names its {misplaced} behind the "?": write it before that'
+        what = f'has a URL that names its {misplaced} after the "?": write it before'
         raise errors.secret_unreadable(arn, what)
     return fields
 
 
 def split_url(text: str) -> dict[str, str] | None:
-    """The parts that are there, decoded; `cut` when a sign that nobody encoded has put half of a password elsewhere,
-    and `misplaced` for the name of a parameter that would override a part. Of several hosts all are the `host`.
+    """The parts of the URL, decoded. `cut` is there if a character that was not encoded has cut the password in two,
+    `misplaced` is the name of a parameter that would override a part, and `host` has all hosts if there are several.
     None instead of an exception, whose text and context would quote the URL."""
-    if not text.isprintable():  # urlsplit would drop a line break in a password and go on.
+    if not text.isprintable():  # urlsplit would silently drop a line break in a password.
         return None
     try:
         several = re.fullmatch(r"([^/?#]*@)?([^/?#@]*,[^/?#@]*)(.*)", text.partition("://")[2])

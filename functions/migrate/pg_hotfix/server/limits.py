@@ -1,7 +1,7 @@
 """How long anything may take, derived from the time that the function has left.
 
-The limits nest strictly, so that the innermost one always fires first and the server never outlives us:
-lock < statement < transaction < socket < function.
+The limits nest strictly, so that the innermost one always ends the work first, and the server never goes on after the
+function: lock < statement < transaction < socket < function.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from pg_hotfix import errors
 if TYPE_CHECKING:
     from pg_hotfix.settings import Settings
 
-# Kept free of database work: to look at the blockers, write the log line and the metrics, and return.
+# Kept free of work under a lock: to read the blockers, write the log line and the metrics, and return.
 REPORT_MS = 2_000
-# How long a look waits for a lock, which it needs only where somebody changes the table or the catalog at this moment.
+# How long a catalog query waits for a lock. It needs one only while another session changes the table or the catalog.
 LOCK_TIMEOUT_MS = 20
-# How long an attempt may stand in the lock queue: whoever comes after it waits as long at most. It begins with the
-# shortest and doubles. Beyond the usual it goes only where long transactions take turns, and nothing else can succeed.
+# How long an attempt may stay in the lock queue; sessions that come after it wait no longer than that. The first wait
+# is the shortest, and each further one twice as long. Waits beyond the usual one are only for long transactions that
+# follow one another, where nothing shorter can succeed.
 SHORTEST_ATTEMPT_MS = 10
 USUAL_ATTEMPT_MS = 80
 LONGEST_ATTEMPT_MS = 500
-# A client that vanished without a word holds its locks no longer than this between two statements.
+# If the client disappears between two statements, the server keeps its locks no longer than this.
 IDLE_IN_TRANSACTION_MS = 1_000
-# How soon the server notices, while it works or waits for a lock, that our socket is closed.
+# How soon the server notices a closed socket while it works or waits for a lock.
 CONNECTION_CHECK_MS = 500
-# Each outer limit exceeds the inner one by this, enough for a cancelled statement's error to reach us.
+# Each outer limit exceeds the inner one by this, so that the error of a cancelled statement still arrives.
 MARGIN_MS = 500
 CONNECT_TIMEOUT_MS = 5_000
 SHORTEST_STATEMENT_MS = 500
@@ -36,9 +37,9 @@ SHORTEST_STATEMENT_MS = 500
 
 @dataclass(frozen=True)
 class Limits:
-    """All in milliseconds, but `last_attempt_at`, on the monotonic clock: an attempt that begins later could outlive
-    the function. `lock_timeout_ms` is for looks, `longest_attempt_ms` is the cap of attempts,
-    `lock_wait_ms` the budget of all attempts and the waiting between them."""
+    """`lock_timeout_ms` is for catalog queries, `longest_attempt_ms` for one attempt in the lock queue, `lock_wait_ms`
+    for all attempts and the waiting between them. `last_attempt_at` is on the monotonic clock: an attempt that begins
+    later could outlive the function."""
 
     lock_timeout_ms: int
     longest_attempt_ms: int
@@ -51,7 +52,7 @@ class Limits:
     last_attempt_at: float
 
     def server_limits(self) -> dict[str, int]:
-        """The limits that the server itself keeps, by its names for them. None is 0: that would turn it off."""
+        """The limits that the server keeps, by its names for them. No value is 0: that would turn the limit off."""
         return {
             "lock_timeout": self.lock_timeout_ms,
             "statement_timeout": self.statement_timeout_ms,
@@ -69,19 +70,19 @@ class Limits:
             "tcp_keepalives_idle": "5s",
             "tcp_keepalives_interval": "2s",
             "tcp_keepalives_count": "3",
-            # Nothing else ends a server that writes an answer which nobody takes: it heeds no other limit meanwhile.
+            # While the server writes an answer that nobody reads, no other limit ends it.
             "tcp_user_timeout": f"{IDLE_IN_TRANSACTION_MS}ms",
         }
 
 
 def derive_limits(settings: Settings, remaining_ms: int) -> Limits:
-    """The limits for a run that must have ended, reported and all, within `remaining_ms`.
+    """The limits for a run that must end, with its report, within `remaining_ms`.
 
     Raises:
-        ConfigurationError: there is too little time to do anything safely; the database was not contacted.
+        ConfigurationError: there is too little time to do anything safely. The database was not contacted.
     """
     longest_socket = remaining_ms - REPORT_MS
-    # Half of what is left stays for the looks and for waiting.
+    # Half of what is left is for catalog queries and for waiting.
     longest_statement = (longest_socket - 2 * MARGIN_MS) // 2
     if longest_statement < SHORTEST_STATEMENT_MS:
         raise errors.too_little_time(remaining_ms, REPORT_MS + 2 * MARGIN_MS + 2 * SHORTEST_STATEMENT_MS)

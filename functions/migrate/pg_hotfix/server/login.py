@@ -1,4 +1,4 @@
-"""pg8000's connection, with passwords as libpq takes them."""
+"""pg8000's connection, with passwords as libpq handles them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-AUTHENTICATIONSASL
 SASL = struct.pack("!i", 10)
-# The server takes the role from the startup message, and ignores what SCRAM says of it.
+# The server takes the role from the startup message, and ignores the user name in SCRAM.
 ANYBODY = b"*"
 
 
 class LibpqConnection(Connection):  # type: ignore[misc]
-    """A connection that logs in with every password that psql logs in with, and under every role's name."""
+    """A connection that logs in with every password and every role name with which psql logs in."""
 
     user: bytes
     password: bytes
-    # What a pooler said before it hung up: pg8000 forgets it, since it waits for the server to be ready again.
+    # What a pooler said before it closed the connection. pg8000 loses that, since it waits for ReadyForQuery.
     last_words = ""
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802 - pg8000's name
-        """scramp raises where SASLprep forbids a character. So it begins with a password that nobody forbids, and has
-        the real one before it is asked for the proof.
+        """SCRAM begins with a password that SASLprep allows, because scramp raises for a forbidden character. The real
+        password is there before the server asks for the proof.
 
         https://www.postgresql.org/docs/current/sasl-authentication.html
         """
@@ -51,16 +51,17 @@ class LibpqConnection(Connection):  # type: ignore[misc]
 
 
 def is_from_pooler(fields: Mapping[str, str]) -> bool:
-    """PgBouncer says everything as 08P01 and, unlike PostgreSQL, without its place in the source.
+    """PgBouncer sends every error as 08P01 and, unlike PostgreSQL, without a file name of its source.
     https://github.com/pgbouncer/pgbouncer/blob/master/src/client.c"""
     return fields.get("C") == "08P01" and "F" not in fields
 
 
 def prepare_password(password: str) -> bytes:
-    """The bytes that libpq and the server hash: SASLprep's, or the password's own where SASLprep forbids a character.
+    """The bytes that libpq and the server hash: those of SASLprep, or the password's own if SASLprep forbids a
+    character.
 
-    Both look for what is forbidden before they normalize, unlike RFC 4013 and scramp, and make a space of U+200B, which
-    RFC 3454 lists as a space and as nothing.
+    Unlike RFC 4013 and scramp, both check for forbidden characters before they normalize, and map U+200B to a space;
+    RFC 3454 lists it as a space and as nothing.
     https://github.com/postgres/postgres/blob/master/src/common/saslprep.c
     """
     mapped = "".join(
@@ -88,7 +89,7 @@ def is_forbidden(sign: str) -> bool:
 
 
 def is_mixed(text: str) -> bool:
-    """Whether it has right-to-left letters beside others, or does not begin and end with one."""
+    """Whether it mixes right-to-left letters with others, or does not begin and end with one."""
     if not any(map(stringprep.in_table_d1, text)):
         return False
     ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])

@@ -1,7 +1,7 @@
-"""The SQL that gives our role the rights of another one, on this version and with what is granted already.
+"""The SQL that gives our role the rights of another one, for this server version and the existing grants.
 
-A member has the rights of a role only by inheritance: a property of the member up to PostgreSQL 15, of each membership
-since 16. https://www.postgresql.org/docs/current/role-membership.html
+A member has the rights of a role only by inheritance. That is a property of the member up to PostgreSQL 15, and of each
+membership since 16. https://www.postgresql.org/docs/current/role-membership.html
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_hotfix import errors
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.session import literal, read_as, with_names
 from pg_hotfix.server.signals import LockNotAvailable
 
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
     from pg_hotfix.server.session import Session
 
-# Who sees what other sessions do: https://www.postgresql.org/docs/current/predefined-roles.html
+# Its members see what other sessions do: https://www.postgresql.org/docs/current/predefined-roles.html
 READER_OF_SESSIONS = "pg_read_all_stats"
 
 
 @dataclass(frozen=True)
 class Membership:
-    """How our role stands to another: whether it inherits at all, is a member directly, or through others. The other
-    one may be an administrator's, which nobody should be a member of, or itself a member of ours."""
+    """How our role relates to another: whether ours inherits at all, and is a member, directly or through others. The
+    other one may be an administrator, of which no role should be a member, or itself a member of ours."""
 
     inherits: bool
     is_direct: bool
@@ -35,7 +36,7 @@ class Membership:
 
 
 def refuse_to_alter(session: Session, table: str, tables_in_sql: Sequence[str], owner: str) -> errors.NotOwnerError:
-    """The error for a table, or for several of one owner, whose rights our role does not have."""
+    """The error for a table, or for several tables of one owner, whose rights our role does not have."""
     user = session.facts.user
     found = read_membership(session, owner)
     if found.is_administrator or found.is_circular:
@@ -46,16 +47,16 @@ def refuse_to_alter(session: Session, table: str, tables_in_sql: Sequence[str], 
 
 
 def line_that_shows_sessions(session: Session) -> str:
-    """The line for an error that must be reported, whether the catalog can be read or not."""
+    """The GRANT that lets our role see other sessions; a plain one if the catalog cannot be read."""
     try:
         return line_that_grants(session, READER_OF_SESSIONS, read_membership(session, READER_OF_SESSIONS))
     except (errors.HotfixError, LockNotAvailable):
-        return f"GRANT {errors.quoted(READER_OF_SESSIONS)} TO {errors.quoted(session.facts.user)};"
+        return f"GRANT {quoted(READER_OF_SESSIONS)} TO {quoted(session.facts.user)};"
 
 
 def line_that_grants(session: Session, role: str, found: Membership) -> str:
-    user = errors.quoted(session.facts.user)
-    grant = f"GRANT {errors.quoted(role)} TO {user}"
+    user = quoted(session.facts.user)
+    grant = f"GRANT {quoted(role)} TO {user}"
     if session.facts.version_number >= 160000:
         return f"{grant} WITH INHERIT TRUE;"
     lines = [] if found.is_direct and not found.inherits else [f"{grant};"]
@@ -63,7 +64,7 @@ def line_that_grants(session: Session, role: str, found: Membership) -> str:
 
 
 def read_membership(session: Session, role: str) -> Membership:
-    """On RDS the administrators are members of rds_superuser, which is no superuser."""
+    """On RDS administrators are members of rds_superuser, which is not a superuser."""
     sql = (
         "SELECT own.rolinherit AS inherits, EXISTS (SELECT FROM pg_catalog.pg_auth_members m"
         " WHERE m.roleid = other.oid AND m.member = own.oid) AS is_direct,"

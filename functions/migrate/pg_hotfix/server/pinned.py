@@ -1,8 +1,8 @@
 """The settings under which our own SQL runs, so that it means the same and prints the same in every database.
 
-With an empty search_path a name without a schema is one of pg_catalog, whatever other roles have created elsewhere, and
+With an empty search_path a name without a schema means one of pg_catalog, whatever other roles have created, and
 PostgreSQL prints every other name with its schema. With these formats it prints values as pg_dump does. The statements
-of a hotfix file run under the session's own settings: their author meant those.
+of a hotfix file run under the session's own settings, which their author knows.
 
 https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATH and setup_connection in
 https://github.com/postgres/postgres/blob/master/src/bin/pg_dump/pg_dump.c
@@ -29,8 +29,8 @@ PINNED = {
     "lc_monetary": "C",
 }
 
-# Run before anything is pinned, when any role's functions and operators may stand in the way: so it calls functions of
-# pg_catalog by their whole name, and uses no operator, no cast and no table.
+# Runs before anything is pinned, when another role's functions and operators may come first in the search_path. So it
+# calls functions of pg_catalog by their whole names, and uses no operator, no cast and no table.
 READ_OWN = (
     "SELECT pg_catalog.json_build_object('pid', pg_catalog.pg_backend_pid(),"
     " 'schemas', pg_catalog.current_schemas(false), 'settings', pg_catalog.json_build_object("
@@ -38,13 +38,13 @@ READ_OWN = (
     + "))"
 )
 
-# For the transaction; see https://www.postgresql.org/docs/current/ddl-rowsecurity.html
+# Until the transaction ends; see https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 SHOW_ALL_ROWS = "SELECT pg_catalog.set_config('row_security', 'off', true)"
 
 
 def set_sql(settings: Mapping[str, str]) -> str:
-    """SQL that sets them for the session, whatever a file has set before in the same transaction; if that is rolled
-    back, so are they. As safe as READ_OWN wherever it runs."""
+    """SQL that sets them for the session, even if a file has set them before in the same transaction. A rollback of the
+    transaction undoes it. It is as safe as READ_OWN under any settings."""
     calls = ", ".join(
         f"pg_catalog.set_config({literal(name)}, {literal(value)}, false)" for name, value in settings.items()
     )
@@ -52,6 +52,6 @@ def set_sql(settings: Mapping[str, str]) -> str:
 
 
 PIN = set_sql(PINNED)
-# What follows a file's statements: triggers that they have deferred belong to them, and run under the same settings.
+# Runs after a file's statements: triggers that these have deferred belong to them, and run under the same settings.
 # https://www.postgresql.org/docs/current/sql-set-constraints.html
 END_OF_FILE = f"SET CONSTRAINTS ALL IMMEDIATE;{PIN}"

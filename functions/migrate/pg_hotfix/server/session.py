@@ -1,7 +1,7 @@
-"""One verified connection to PostgreSQL. With login.py the only module that knows pg8000.
+"""One verified connection to PostgreSQL. Only this module and login.py know pg8000.
 
-Everything goes over the simple query protocol: one round trip each, several statements in one message, and the SQL of a
-file unchanged.
+Everything goes over the simple query protocol: each message is one round trip and may have several statements, and the
+SQL of a file is sent unchanged.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pg8000.native import literal as literal
 from scramp import ScramException
 
 from pg_hotfix import errors
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server import transport
 from pg_hotfix.server.limits import MARGIN_MS, elapsed_ms
 from pg_hotfix.server.login import LibpqConnection
@@ -68,17 +69,17 @@ if TYPE_CHECKING:
 
 type Row = list[Any]
 
-# What pg8000 and the socket raise when the connection is gone, or what comes over it is no protocol.
+# What pg8000 and the socket raise when the connection is gone, or when an answer does not follow the protocol.
 LOST = (InterfaceError, OSError, LookupError, ValueError, AttributeError, TypeError, struct.error)
 
-# What `literal` and the reading of files rely on, whatever the role's own settings say. In a transaction that takes a
-# lock later statements must see what others have committed while it waited.
+# `literal` and lexer.py rely on the first two, whatever the role's own settings say. READ COMMITTED lets the statements
+# after a lock see what other sessions have committed while the transaction waited for it.
 SESSION_PARAMETERS = {
     "client_encoding": "UTF8",
     "standard_conforming_strings": "on",
     "default_transaction_isolation": "read committed",
 }
-# The types that our own queries return and that are not read as text: boolean, bigint, integer, oid, double precision.
+# The types of our own queries that are not read as text: boolean, bigint, integer, oid, double precision.
 READ_TYPES = {16, 20, 23, 26, 701}
 XID8 = 5069
 UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -87,9 +88,9 @@ SERVER_CLOCK = "extract(epoch FROM pg_catalog.clock_timestamp())::float8"
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What the server says of itself and of us. `limits` are those in force, in ms, by the server's names for those
-    that it knows. `database_oid` tells a restored or recreated database of the same name apart. `schemas` are those of
-    the role's own search_path that exist."""
+    """What the server says of itself and of this session. `limits` are those in force, in ms, by the server's names;
+    those that it does not know are left out. `database_oid` differs in a restored or recreated database of the same
+    name. `schemas` are the existing ones of the role's own search_path."""
 
     host: str
     port: int
@@ -117,8 +118,8 @@ class ServerFacts:
 
 
 class Session:
-    """One connection with its time limits in force, and all its settings pinned but while a file's own statements run.
-    Leaving it as a context manager closes it; an open transaction is rolled back by that."""
+    """One connection with its time limits in force. All its settings are pinned, except while a file's own statements
+    run. Leaving it as a context manager closes it, and the server rolls back an open transaction."""
 
     def __init__(self, connection: LibpqConnection, encrypted: ssl.SSLSocket, target: Target, limits: Limits) -> None:
         self.connection = connection
@@ -130,7 +131,7 @@ class Session:
         self.own_settings: dict[str, str] = {}
         self.prepared: dict[str, str] = {}
         self.numbers = itertools.count(1)
-        # A file may select anything. What pg8000 can't convert would break the connection, and nobody reads it.
+        # A file may select values of any type. One that pg8000 cannot convert would break the connection.
         for oid in PG_TYPES.keys() - READ_TYPES:
             connection.register_in_adapter(oid, str)
         connection.register_in_adapter(XID8, self.note_lock)
@@ -146,29 +147,29 @@ class Session:
 
     @property
     def encoding(self) -> str:
-        """The database's, as the server says at each login."""
+        """The database's encoding, which the server reports at each login."""
         return str(self.connection.parameter_statuses.get("server_encoding", "UTF8"))
 
     def close(self) -> None:
-        with suppress(*LOST):  # It is gone already, and so is everything it held.
+        with suppress(*LOST):  # It is gone already, with all its locks.
             self.connection.close()
         hang_up(self.encrypted)
 
     def note_lock(self, value: str) -> str:
-        """Called as the row arrives: pg8000 drops the rows of a message that fails later on."""
+        """Called when the row arrives, because pg8000 drops the rows of a message that fails later."""
         self.lock_held = True
         return value
 
     def read_facts(self, tls: str) -> ServerFacts:
-        """The settings are pinned, the limit of whole transactions is set, and what is in force is read back.
+        """The settings are pinned, transaction_timeout is set, and the limits in force were read back.
 
         Raises:
-            ConfigurationError: a pooler stands in front of the server, or a limit is not in force; nothing was changed.
+            ConfigurationError: a pooler stands in front of the server, or a limit is not in force. Nothing was changed.
         """
         ((text,),) = self.query(READ_OWN)
         own = json.loads(text)
-        # A server tells its own process at the login. A pooler tells a number that it has made up, and may change the
-        # server's process between two transactions.
+        # At the login a server sends the pid of its own process. A pooler sends a number of its own instead, and may
+        # change the server's process between two transactions.
         # https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA
         if own["pid"] != int.from_bytes((self.connection._backend_key_data or b"")[:4]):
             raise errors.pooler_in_front(self.target.address)
@@ -211,7 +212,7 @@ class Session:
         """The rows of all statements of `sql`, one after another, from one round trip.
 
         Raises:
-            LockNotAvailable, InUse, and the errors of the contract; nothing was changed by this.
+            LockNotAvailable, InUse, HotfixError: this has changed nothing.
         """
         started = time.monotonic()
         try:
@@ -220,31 +221,31 @@ class Session:
             raise self.translate(error, took_ms=elapsed_ms(started)) from error
 
     def type_modifiers(self) -> list[int]:
-        """Those of the last query's columns: length, precision, scale, or -1.
+        """The type modifiers of the last query's columns: length, precision, scale, or -1.
 
         https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION
         """
         return [column["type_modifier"] for column in self.connection.columns or []]
 
     def query_prepared(self, sql: str) -> list[Row]:
-        """As `query`, for one statement that is run again and again: parsed and planned by the server once."""
+        """As `query`, for one statement that runs several times: the server parses it once."""
         name = self.prepared.get(sql)
         if name:
             return self.query(f"EXECUTE {name}")
-        name = f"pg_hotfix_{next(self.numbers)}"  # A new one, also after an attempt of which only half succeeded.
+        name = f"pg_hotfix_{next(self.numbers)}"  # Never the same twice: a failed attempt may have prepared it.
         rows = self.query(f"PREPARE {name} AS {sql}; EXECUTE {name}")
         self.prepared[sql] = name
         return rows
 
     def prepare(self, sql: str) -> None:
-        """The server has parsed the statement, and so knows what that names; nothing has run. See `sql_or_execute`."""
+        """The server has parsed the statement, but not run it. See `sql_or_execute`."""
         if sql not in self.prepared:
             name = f"pg_hotfix_{next(self.numbers)}"
             self.query(f"PREPARE {name} AS {sql}")
             self.prepared[sql] = name
 
     def sql_or_execute(self, sql: str) -> str:
-        """The same statement, by its name if it was prepared."""
+        """The statement, or EXECUTE with its name if it was prepared."""
         return f"EXECUTE {self.prepared[sql]}" if sql in self.prepared else sql
 
     @property
@@ -253,22 +254,28 @@ class Session:
         return [path] if path else []
 
     def share_of_statements(self, count: int) -> int:
-        """Returns what each of so many statements may take, in ms: their share before PostgreSQL 17, where nothing
-        limits the transaction as a whole, and the server runs a message to its end though its client is gone."""
-        alone = self.facts.version_number >= 170000
-        return self.limits.statement_timeout_ms if alone else max(1, self.limits.statement_timeout_ms // count)
+        """Returns how long each of `count` statements may take, in ms. Before PostgreSQL 17 that is a share, because
+        there nothing limits the transaction as a whole, and the server runs a message to its end even if the client is
+        gone."""
+        has_transaction_timeout = self.facts.version_number >= 170000
+        return (
+            self.limits.statement_timeout_ms
+            if has_transaction_timeout
+            else max(1, self.limits.statement_timeout_ms // count)
+        )
 
     def read_clock(self) -> None:
-        """The server's clock is known as it is now: somebody may have set it."""
+        """The server's clock was read again, since an administrator may have set it."""
         ((server_clock,),) = self.query(f"SELECT {SERVER_CLOCK}")
         self.note_clock(server_clock)
 
     def note_clock(self, server_clock: float) -> None:
-        """The server's clock was read and has come here: it is ahead of ours by the difference, or by more."""
+        """`server_clock` was read and has just arrived, so the server's clock is ahead of ours by at least the
+        difference."""
         self.server_clock_ahead = max(self.server_clock_ahead, server_clock - time.monotonic())
 
     def server_time_in(self, milliseconds: int) -> str:
-        """SQL for the moment so far from now on, by the server's clock."""
+        """SQL for that moment in the future, by the server's clock."""
         return f"pg_catalog.to_timestamp({time.monotonic() + self.server_clock_ahead + milliseconds / 1000:.3f})"
 
     def run_file(
@@ -282,18 +289,18 @@ class Session:
         locking_ms: int,
         statement_ms: int,
     ) -> list[Row]:
-        """The rows of `before`, the file's own SQL, and `after`, run in this order in one round trip. `before` begins
-        the transaction, divides by zero if it comes too late, takes the lock by statements of at most `locking_ms`,
-        and ends by selecting an xid8, which tells that the lock is held; from there on each statement has
-        `statement_ms`. `after` may end with COMMIT.
+        """The rows of `before`, of the file's own SQL, and of `after`, run in this order in one round trip. `before`
+        begins the transaction, divides by zero if it arrives too late, takes the lock in at most `locking_ms`, and ends
+        by selecting an xid8: when that row arrives, the lock is held. Each later statement has `statement_ms`. `after`
+        may end with COMMIT.
 
         Only the file's SQL runs under the session's own settings, with `schemas` first in its search_path.
 
         Raises:
             OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, ArrivedLate, HistoryBusy,
-            NotAsExpected, InUse, and the errors of the contract: the transaction has failed, so nothing was changed.
+            NotAsExpected, InUse, other errors of errors.py: the transaction has failed, so nothing was changed.
         """
-        own = self.own_settings | {"search_path": ", ".join([*map(errors.quoted, schemas), *self.own_search_path])}
+        own = self.own_settings | {"search_path": ", ".join([*map(quoted, schemas), *self.own_search_path])}
         prefix = f"{before};{set_sql(own)};\n"
         self.lock_held = False
         started = time.monotonic()
@@ -313,8 +320,9 @@ class Session:
             offset = len(prefix.encode()) if self.encoding == "SQL_ASCII" else len(prefix)
             raise self.translate(error, hotfix, sql, offset, statement_ms, took_ms=took_ms) from error
         except LOST as error:
-            # pg8000 loses the server's last words: 25P04, if it hung up then. A time-out of our socket says nothing of
-            # the file, since the server's own limits are shorter: the network has fallen silent.
+            # pg8000 loses the server's last message. If the server closed the connection after transaction_timeout, it
+            # was 25P04. A time-out of our socket has another cause, since the server's own limits are shorter: the
+            # network is down.
             if hung_up(error) and elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
                 raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
@@ -323,8 +331,8 @@ class Session:
         """`sql` was run, and the transaction is committed. Returns the rows.
 
         Raises:
-            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, SqlRefusedError: it
-            or a deferred trigger failed; all is rolled back, or will be.
+            OutcomeUnknownError: the connection was lost meanwhile. LockNotAvailable, HistoryBusy, SqlRefusedError: the
+            SQL or a deferred trigger failed, and the server rolls back.
         """
         try:
             return self.connection.run(f"{sql}COMMIT") or []
@@ -334,8 +342,8 @@ class Session:
             raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
 
     def roll_back(self) -> None:
-        """Nothing of the transaction is left, and it holds no lock. A connection that fails here is closed, which has
-        the same effect."""
+        """The transaction is rolled back, and holds no lock. A connection that fails here is closed, which has the same
+        effect."""
         try:
             self.connection.run("ROLLBACK")
         except (DatabaseError, *LOST):
@@ -351,8 +359,8 @@ class Session:
         *,
         took_ms: float = math.inf,
     ) -> Exception:
-        """The contract's error for pg8000's, after `took_ms`. The rest is given when it was the file that ran: `offset`
-        is where it began in the message, and `statement_ms` its limit."""
+        """The error of errors.py for one of pg8000, after `took_ms`. The other arguments are given if the file ran:
+        `offset` is where its SQL began in the message, and `statement_ms` its limit."""
         if not isinstance(error, DatabaseError):
             if self.connection.last_words:
                 return errors.pooler_unavailable(self.target.address, f"08P01: {self.connection.last_words}")
@@ -398,7 +406,8 @@ class Session:
     def translate_cancelled(
         self, hotfix: str | None, message: str, took_ms: float, limit_ms: int
     ) -> errors.StatementTimeoutError:
-        """The server's own limit never ends a statement before its time, whatever language the message is in."""
+        """The server's own limit never ends a statement early, so another session has cancelled one that ended early.
+        The message may be in any language, so it does not tell the cause."""
         if took_ms < limit_ms:
             what = hotfix or "a catalog query of pg-hotfix"
             return errors.cancelled_by_somebody(what, message, round(took_ms), limit_ms)
@@ -408,7 +417,7 @@ class Session:
 
 
 def with_names(sql: str) -> str:
-    """The same rows, each as one text for `read_as`: the query's columns are named as the fields of a dataclass."""
+    """The same rows, each as one text for `read_as`. The query's columns have the names of a dataclass's fields."""
     return f"SELECT pg_catalog.row_to_json(named)::text FROM ({sql}) AS named"
 
 
@@ -417,11 +426,11 @@ def read_as[T](kind: type[T], rows: Iterable[Row]) -> list[T]:
 
 
 def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
-    """A session whose server's certificate and name are verified, with the limits in force and its settings pinned.
+    """A session with the server's certificate and host name verified, the limits in force and the settings pinned.
 
     Raises:
-        LoginRefused, DatabaseUnavailableError, TlsError, LoginError: nothing was changed; before TLS is verified
-        nothing secret was sent.
+        LoginRefused, DatabaseUnavailableError, TlsError, LoginError, ConfigurationError: nothing was changed. Nothing
+        secret was sent before TLS was verified.
     """
     encrypted = transport.encrypt(transport.connect_socket(target, limits), target, ca_bundle)
     try:
@@ -452,15 +461,15 @@ def open_session(target: Target, limits: Limits, ca_bundle: Path) -> Session:
 
 
 def first_of(error: Exception) -> Exception:
-    """What happened first. pg8000 says good-bye to a server that refused it, and if that fails raises this instead."""
+    """The first error. After a refused login pg8000 sends Terminate, and if that fails it raises that error instead."""
     while isinstance(error.__context__, (DatabaseError, *LOST)):
         error = error.__context__
     return error
 
 
 def hang_up(encrypted: ssl.SSLSocket) -> None:
-    """The server is told at once that we are gone: pg8000's file on the socket keeps it open as long as the traceback
-    of an exception holds that file."""
+    """The server learns at once that the client is gone. Otherwise pg8000's file keeps the socket open as long as the
+    traceback of an exception refers to it."""
     with suppress(OSError):
         encrypted.shutdown(socket.SHUT_RDWR)
     encrypted.close()

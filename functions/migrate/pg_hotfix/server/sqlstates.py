@@ -1,4 +1,4 @@
-"""What a SQLSTATE means here, and what of an error's words may be shown.
+"""What a SQLSTATE means here, and which parts of an error's message may be shown.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -19,31 +19,30 @@ if TYPE_CHECKING:
 
     from pg_hotfix.server.credentials import Target
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-# The next attempt may succeed. 40001 comes where the role's transactions are serializable.
+# The next attempt may succeed. The server sends 40001 if the role's transactions are serializable.
 LOCK_NOT_AVAILABLE = {"55P03", "40P01", "40001"}
-# 57P01 and 57P02 ended by the administrator or a crash, 57P03 starting up or shutting down, 57P04 the database was
-# dropped, 57P05 and 25P03 idle for too long.
+# 57P01 and 57P02: ended by the administrator or a crash; 57P03: starting up or shutting down; 57P04: the database was
+# dropped; 57P05 and 25P03: idle for too long.
 ENDED_BY_SERVER = re.compile(r"57P0[1-5]|25P03")
-# No disk, no memory, no file, corruption. But 53400 is a limit that the SQL exceeds each time, such as temp_file_limit.
+# No disk, no memory, no file, corruption. Not 53400: the SQL exceeds such a limit, as temp_file_limit, each time.
 IN_TROUBLE = re.compile(r"08...|53[0-3]..|58...|XX...")
-# Their messages name objects and numbers; what rows hold is in DETAIL, which is never shown.
+# Messages of these name objects and numbers. Values of rows are in DETAIL, which is never shown.
 NAMES_OBJECTS_ONLY = re.compile(r"(0A|23|25|2B|54|55|53|58|57)...")
-# Where PostgreSQL reports, under any SQLSTATE, what the code of a function or a remote server made up itself.
+# Source files that report, under any SQLSTATE, a message from the code of a function or from a remote server.
 MADE_UP_BY = re.compile(r"(pl_exec|plperl|plpy_\w+|pltcl|plv8|dblink|connection)\.cc?")
-# Hints are shown that quote nothing but a setting, and hold no number but its value.
+# A hint is shown if it quotes only the name of a setting, and has no number but its value.
 HOLDS_NO_DATA = re.compile(r"""(?:[^"'«»„“”\d]|(?<=\w)'(?=s\b)|"max_\w+"|\(currently \d+kB\))+""")
 LOCK_TABLE = re.compile(r"max_(?:pred_)?locks_per_transaction")
-# The functions of the server that end a query for the sake of a replica's replay: both codes are mostly something else.
+# The server's functions that end a query because a replica replays the WAL. Their SQLSTATEs mostly mean something else.
 CANCELLED_IN = ("ProcessInterrupts", "ProcessRecoveryConflict")
 # A character has no equivalent in UTF8, or bytes are no characters.
 NOT_CONVERTED = ("22P05", "22021")
 WITHHELD = "its text may quote row data and is withheld"
 
-# Which function of the server refuses one connection too many, and so whose limit it is.
+# The server's function that refuses a connection, and whose limit was reached then.
 LIMITED_BY = {"InitializeSessionUserId": "role", "CheckMyDatabase": "database"}
 
-# In a line of an error's context: of PL/pgSQL with its arguments, of other languages in quotes.
+# A function in a line of an error's context: with its arguments in PL/pgSQL, in quotes in other languages.
 FUNCTION = re.compile(
     r"""(?:[ .]|^)(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\s"'().]+))\([^()]*\)(?= )"""
     """|(?<= )"(?P<other>[^"]+)"$"""
@@ -62,7 +61,7 @@ class LoginRefused(Exception):  # noqa: N818 - never leaves the function
 
 
 def translate_login(error: Exception, target: Target) -> Exception:
-    """The contract's error for a login that failed, or LoginRefused."""
+    """The error of errors.py for a login that failed, or LoginRefused."""
     if not isinstance(error, DatabaseError):
         return errors.database_unavailable(target.address, reason_of(error))
     sqlstate, fields = sqlstate_of(error), error.args[0]
@@ -88,7 +87,7 @@ def translate_login(error: Exception, target: Target) -> Exception:
 
 
 def translate_pooler(message: str, target: Target) -> Exception:
-    """The contract's error for PgBouncer's words, or LoginRefused."""
+    """The error of errors.py for a message of PgBouncer, or LoginRefused."""
     if re.search("authentication failed|no such user", message):
         return LoginRefused("08P01", message, by_pooler=True)
     if "no such database" in message:
@@ -99,9 +98,9 @@ def translate_pooler(message: str, target: Target) -> Exception:
 
 
 def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> bool:
-    """Whether a message about the file's SQL can be shown: it is the file's own words, or it is about the text of the
-    file, or of a kind that names objects only. A value that does not fit, a name that a row made up, and what a
-    trigger RAISEs may be a row's."""
+    """Whether a message about the file's SQL can be shown: the file has the same words, or the message is about the
+    text of the file, or it is of a kind that names objects only. Others may hold a row's data: a value that does not
+    fit, a name built from a row, the text of a RAISE in a trigger."""
     message = fields.get("M", "")
     if message in sql:
         return True
@@ -115,8 +114,8 @@ def is_free_of_row_data(sqlstate: str, fields: Mapping[str, str], sql: str) -> b
 
 
 def find_raisers(error: BaseException | None) -> tuple[str, list[str]]:
-    """The SQLSTATE, and the names of the functions whose code made up the error, the innermost first and without
-    schema. They are to be looked up in the catalog and not to be shown: the context may quote row data.
+    """The SQLSTATE, and the names of the functions whose code raised the error, the innermost first and without schema.
+    The caller finds them in the catalog, and shows only what it finds there: the context may quote row data.
 
     https://www.postgresql.org/docs/current/protocol-error-fields.html
     """
@@ -128,7 +127,7 @@ def find_raisers(error: BaseException | None) -> tuple[str, list[str]]:
 
 
 def is_made_up(fields: Mapping[str, str]) -> bool:
-    """Whether the words are those of a function or a remote server."""
+    """Whether the message is from the code of a function or from a remote server."""
     return bool(MADE_UP_BY.fullmatch(fields.get("F", "")))
 
 
@@ -137,7 +136,7 @@ def sqlstate_of(error: DatabaseError) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Why the connection was lost; pg8000 wraps the system's words in its own."""
+    """Why the connection was lost; pg8000 wraps the system's message in its own."""
     if not isinstance(error, InterfaceError):
         return transport.reason_of(error)
     if isinstance(error.__cause__, OSError):

@@ -1,4 +1,4 @@
-"""A TCP connection to the server that is encrypted, and whose certificate and host name are verified."""
+"""An encrypted TCP connection to the server, with its certificate and host name verified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 def connect_socket(target: Target, limits: Limits) -> socket.socket:
-    """A TCP connection that notices a vanished peer: pg8000 alone would leave the kernel's two hours.
+    """A TCP connection that notices soon if the server has disappeared; by the kernel's defaults that takes two hours.
 
     https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
     """
@@ -44,8 +44,8 @@ def connect_socket(target: Target, limits: Limits) -> socket.socket:
 
 
 def encrypt(plain: socket.socket, target: Target, ca_bundle: Path) -> ssl.SSLSocket:
-    """The connection is encrypted, and its certificate and host name are verified. Until then nothing is sent but the
-    request for TLS; whatever is answered but yes ends it.
+    """The connection is encrypted, and the server's certificate and host name are verified. Before that only the
+    request for TLS was sent, and any answer but yes ends the connection.
 
     https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
     """
@@ -56,7 +56,7 @@ def encrypt(plain: socket.socket, target: Target, ca_bundle: Path) -> ssl.SSLSoc
         if answer == b"N":
             raise errors.tls_not_offered(host, port)
         if answer != b"S":
-            reason = "it ended the connection" if not answer else "it answered neither yes nor no to TLS"
+            reason = "it closed the connection" if not answer else "its answer is not PostgreSQL's"
             raise errors.database_unavailable(target.address, reason)
         return tls_context(ca_bundle).wrap_socket(plain, server_hostname=host)
     except errors.HotfixError:
@@ -69,19 +69,19 @@ def encrypt(plain: socket.socket, target: Target, ca_bundle: Path) -> ssl.SSLSoc
 
 @cache
 def tls_context(ca_bundle: Path) -> ssl.SSLContext:
-    """Verifies certificate and host name against the bundle of RDS and, for RDS Proxy, Amazon's public roots; against
-    nothing else.
+    """Verifies certificate and host name with the bundle of RDS and, for RDS Proxy, Amazon's public roots, and with no
+    others.
 
     Raises:
-        ConfigurationError: the bundle holds no certificates; nothing was contacted.
+        ConfigurationError: the bundle has no certificates. Nothing was contacted.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_verify_locations(ca_bundle)
     except OSError as error:
-        advice = "Leave it out to use the packaged bundle of RDS."
-        raise errors.bad_setting("DB_CA_BUNDLE", f"holds no readable certificates ({ca_bundle})", advice) from error
+        advice = "Remove this setting to use the packaged bundle of RDS."
+        raise errors.bad_setting("DB_CA_BUNDLE", f"has no readable certificates ({ca_bundle})", advice) from error
     context.load_verify_locations(AMAZON_ROOTS)
     return context
 
@@ -98,11 +98,11 @@ def translate_tls(error: Exception, target: Target) -> Exception:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a connection failed, in the words of the system."""
+    """Why a connection failed, in the system's words."""
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "the server closed it"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    return f"what came back is no PostgreSQL protocol ({type(error).__name__})"
+    return f"the answer does not follow PostgreSQL's protocol ({type(error).__name__})"

@@ -1,7 +1,7 @@
-"""Whether PostgreSQL can make a column as its expect line says, found out without running any of it.
+"""Whether PostgreSQL can make a column as its expect line says, checked without running any of it.
 
-How the file makes it only the server knows. So what depends on that, such as a type that the file may create, is
-refused only of a file that does nothing but ADD (`Hotfix.additions`); of others the proof tells.
+Some checks depend on what the file does before: it may create the type, for example. These refuse only a file that does
+nothing but ADD (`Hotfix.additions`); for other files the proof decides.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.look import Look
+    from pg_hotfix.look import Seen
     from pg_hotfix.promises.column.catalog import Column, ColumnType
     from pg_hotfix.server.session import Session
 
 # smallint, integer, bigint
 IDENTITY_TYPES = {20, 21, 23}
-# Below it are the objects that initdb makes.
+# initdb makes only objects below it.
 FIRST_NORMAL_OID = 16384
-# The search for a first row takes longer only in an empty table that is full of dead rows.
+# To find a first row takes longer only in a table that is full of dead rows.
 LONGEST_SEARCH_MS = 200
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the catalog says of the type and collation expected of a column, and of its table with those below it.
-    `holds_row_of` is one of these whose rows the type holds, `stored_in` a column elsewhere that holds such rows.
-    `row` is SQL for a row like the table's."""
+    """What the catalog says of a column's expected type and collation, and of its table with the tables below it.
+    `holds_row_of` is one of these tables whose rows the type holds; `stored_in` is a column elsewhere that holds such
+    rows. `row` is SQL for a row like the table's."""
 
     type_in_sql: str | None
     element: str | None
@@ -54,12 +54,12 @@ class Facts:
     row: str
 
 
-def refuse_impossible(session: Session, hotfix: Hotfix, seen: Look) -> None:
-    """Nothing is known that would keep PostgreSQL from making the missing columns as expected. No function of any user
-    was called, and no lock was waited for.
+def refuse_impossible(session: Session, hotfix: Hotfix, seen: Seen) -> None:
+    """As far as the catalog shows, PostgreSQL can make the missing columns as expected. No function of any user was
+    called, and no lock was waited for.
 
     Raises:
-        HotfixFileError, NotOwnerError, RelationError: it can't make one; nothing was changed.
+        HotfixFileError, NotOwnerError, RelationError: it cannot make one. Nothing was changed.
     """
     columns = [
         (column, known)
@@ -78,7 +78,7 @@ def refuse_impossible(session: Session, hotfix: Hotfix, seen: Look) -> None:
             refuse_unknown_names(hotfix, column, known, about)
             refuse_stored_rows(column, about)
             refuse_null_in_rows(session, hotfix, column, about)
-            if not column.expectation.generated or additions == 1:  # It may be made of what the file adds before.
+            if not column.expectation.generated or additions == 1:  # It may use a column that the file adds before.
                 refuse_expression(session, hotfix, column.expectation, about)
 
 
@@ -92,17 +92,17 @@ def may_be_impossible(column: Column, known: ColumnType | None) -> bool:
 def refuse_type(session: Session, hotfix: Hotfix, column: Column, known: ColumnType | None, about: Facts) -> None:
     wanted = column.expectation
     if known and not about.usable:
-        name = about.element or about.type_in_sql or ""  # An array has no privileges of its own.
+        name = about.element or about.type_in_sql or ""  # The privileges of an array are those of its element.
         raise errors.type_not_usable(wanted.name, str(about.type_shown), name, session.facts.user)
     if known and about.holds_row_of:
         what = f"to have the type {about.type_shown}, which holds rows of {about.holds_row_of} itself"
         raise errors.bad_column(hotfix.file, wanted.name, what, "Give it another type, such as jsonb or the row's key.")
     if known and wanted.collation and not about.is_collatable:
-        what = f"to have the collation {wanted.collation}, which the type {about.type_shown} can't have"
-        raise errors.bad_column(hotfix.file, wanted.name, what, "Leave the collation out.")
+        what = f"to have the collation {wanted.collation}, which the type {about.type_shown} cannot have"
+        raise errors.bad_column(hotfix.file, wanted.name, what, "Remove the collation.")
     if (wanted.generated or "").endswith("virtual") and session.facts.version_number < 180000:
         what = f"to be virtual, which PostgreSQL {session.facts.server_version} does not know"
-        raise errors.bad_column(hotfix.file, wanted.name, what, "Write  stored  instead, or leave the clause out.")
+        raise errors.bad_column(hotfix.file, wanted.name, what, "Write  stored  instead, or remove the clause.")
 
 
 def refuse_identity(session: Session, hotfix: Hotfix, column: Column, known: ColumnType | None, about: Facts) -> None:
@@ -119,11 +119,11 @@ def refuse_identity(session: Session, hotfix: Hotfix, column: Column, known: Col
             hotfix.file, wanted.name, what, f"An identity is NOT NULL: write  not null {wanted.generated}"
         )
     if about.has_children and hotfix.additions:
-        if column.relation_kind == "p" and session.facts.version_number >= 170000:
+        if column.found.relation_kind == "p" and session.facts.version_number >= 170000:
             return
         what = (
-            f"to be an identity, which PostgreSQL {session.facts.server_version} can't add to a table with "
-            f"{'partitions' if column.relation_kind == 'p' else 'inheritance children'}"
+            f"to be an identity, which PostgreSQL {session.facts.server_version} cannot add to a table with "
+            f"{'partitions' if column.found.relation_kind == 'p' else 'inheritance children'}"
         )
         advice = "Add a bigint column with a sequence's nextval as its default."
         raise errors.bad_column(hotfix.file, wanted.name, what, advice)
@@ -142,8 +142,8 @@ def refuse_unknown_names(hotfix: Hotfix, column: Column, known: ColumnType | Non
 
 
 def refuse_stored_rows(column: Column, about: Facts) -> None:
-    """PostgreSQL would have to rewrite rows of this table that other tables hold in a column. Without a default it
-    needs not, nor for what is computed when it is read."""
+    """No column elsewhere stores rows of this table, which PostgreSQL would have to rewrite. It need not for a column
+    without a default, or for one that is computed when it is read."""
     wanted = column.expectation
     gets_value = wanted.default or (wanted.generated and not wanted.generated.endswith("virtual"))
     if about.stored_in and gets_value:
@@ -154,7 +154,8 @@ def refuse_stored_rows(column: Column, about: Facts) -> None:
 
 
 def refuse_null_in_rows(session: Session, hotfix: Hotfix, column: Column, about: Facts) -> None:
-    """A first row is looked for, and nothing of it is read. Where that can't be done at once, `apply` will tell."""
+    """The table has no row that would get NULL in a NOT NULL column. No value is read. If the answer does not come at
+    once, only the apply finds out."""
     wanted = column.expectation
     gets_value = wanted.default or wanted.generated or about.type_kind == "d" or "DEFAULT" in hotfix.keywords
     if not wanted.not_null or gets_value or not about.all_lack_it:
@@ -171,13 +172,13 @@ def refuse_null_in_rows(session: Session, hotfix: Hotfix, column: Column, about:
 
 
 def read_facts_sql(columns: Sequence[tuple[Column, ColumnType | None]]) -> str:
-    """Selects one text: `Facts` for each. Types that hold a row are followed as PostgreSQL does: through arrays,
-    domains, ranges and composite types, all of which depend on the type they are made of.
+    """Selects one text: `Facts` for each column. Types that hold a row are followed as PostgreSQL follows them: through
+    arrays, domains, ranges and composite types, which all depend on the type they are made of.
 
     https://github.com/postgres/postgres/blob/master/src/backend/commands/tablecmds.c (find_composite_type_dependencies)
     """
     values = ", ".join(
-        f"({position}, {column.relation_oid}::oid, {literal(column.expectation.column)}::name,"
+        f"({position}, {column.found.relation_oid}::oid, {literal(column.expectation.column)}::name,"
         f" {known.oid if known else 0}::oid, {known.modifier if known else -1},"
         f" {literal(column.expectation.collation)}::text)"
         for position, (column, known) in enumerate(columns)

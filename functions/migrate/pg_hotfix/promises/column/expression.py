@@ -1,7 +1,7 @@
-"""Whether PostgreSQL takes the default or the generation expression of an expect line, without running any of it.
+"""Whether PostgreSQL accepts the default or the generation expression of an expect line, without running any of it.
 
-PREPARE parses and plans nothing. Of the code that a user may have written, parsing runs none but what the input of a
-constant calls: `is_safe_to_parse` leaves such constants to `apply`.
+PREPARE parses the expression and plans nothing. Parsing runs code of users only to read a constant of their types:
+`is_safe_to_parse` leaves such constants to `apply`.
 
 https://www.postgresql.org/docs/current/sql-prepare.html
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pg_hotfix import errors
 from pg_hotfix.file.lexer import tokens
 from pg_hotfix.promises.column.line import Reader, Unreadable
+from pg_hotfix.quoting import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,18 +28,18 @@ KEYWORDS_OF_QUERIES = {"SELECT", "TABLE", "VALUES", "WITH"}
 
 
 def refuse_expression(session: Session, hotfix: Hotfix, wanted: Expectation, about: Facts) -> None:
-    """PostgreSQL takes the expression for a column of that type, or only `apply` can tell. No lock was taken.
+    """PostgreSQL accepts the expression for a column of that type, or only `apply` can find out. No lock was taken.
 
-    In a SELECT only XMLTABLE converts an expression to a type as ADD COLUMN does. A generated column names others, for
-    which a row of NULLs stands.
+    In a SELECT only XMLTABLE converts an expression to a type as ADD COLUMN does. A generated column names other
+    columns; a row of NULLs stands for them.
 
     Raises:
-        HotfixFileError: PostgreSQL does not take it; nothing was changed.
+        HotfixFileError: PostgreSQL does not accept it. Nothing was changed.
     """
     expression = wanted.default or (wanted.generated or "").partition("(")[2].rpartition(")")[0]
     if not expression or not is_safe_to_parse(expression, about):
         return
-    row = "" if wanted.default else f"(SELECT {about.row}) AS {errors.quoted(wanted.table)}, "
+    row = "" if wanted.default else f"(SELECT {about.row}) AS {quoted(wanted.table)}, "
     try:
         session.query(
             "PREPARE pg_hotfix_expression AS SELECT FROM"
@@ -54,9 +55,9 @@ def refuse_expression(session: Session, hotfix: Hotfix, wanted: Expectation, abo
 
 
 def is_safe_to_parse(expression: str, about: Facts) -> bool:
-    """Whether to parse it calls nobody's code and locks no table. A constant of a user's type may call the user's: one
-    of an array of a domain calls what the domain checks. So constants must be of an enum, or of a type without a
-    schema: since the search_path is empty, that is PostgreSQL's own. Tables are in queries only."""
+    """Whether parsing it calls no code of users and locks no table. A constant of a user's type may call such code: an
+    array of a domain runs the domain's checks. So constants must be of an enum, or of a type without a schema, which
+    is PostgreSQL's own since the search_path is empty. Only queries name tables."""
     found = [token for token in tokens(expression) if token.kind != "space"]
     if not is_balanced(found) or any(token.text == ";" or token.keyword in KEYWORDS_OF_QUERIES for token in found):
         return False
@@ -81,7 +82,7 @@ def is_constant(token: Token) -> bool:
 
 
 def is_balanced(found: Sequence[Token]) -> bool:
-    """Whether it ends where it is put between parentheses."""
+    """Whether every bracket that it opens is closed in it, and none before."""
     depth = 0
     for token in found:
         depth += (token.text == "(") - (token.text == ")")

@@ -1,8 +1,8 @@
 """The tables that ALTER TABLE would refuse to alter, found in the catalog without a lock on any of them.
 
-ALTER TABLE goes down to partitions and inheritance children of any depth. Of each it wants the owner, room for the
-column, and no column of that name but one of the same type. LOCK TABLE looks at the rights on the named table only, and
-neither needs USAGE on the schemas of the others. Tried on PostgreSQL 14 to 18.
+ALTER TABLE goes down to partitions and inheritance children of any depth. For each of them the role must be the owner,
+there must be room for the column, and a column of that name must have the same type. LOCK TABLE checks the rights on
+the named table only. Neither needs USAGE on the schemas of the others. Tried on PostgreSQL 14 to 18.
 
 https://www.postgresql.org/docs/current/sql-altertable.html
 """
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pg_hotfix import errors
+from pg_hotfix.listing import NAMED_OBJECTS, first_few
 from pg_hotfix.promises.column.catalog import GENERATED, IDENTITY, MISSING, describe_column, worded
 from pg_hotfix.promises.column.line import written
+from pg_hotfix.quoting import quoted
 from pg_hotfix.server.membership import refuse_to_alter
 from pg_hotfix.server.session import literal
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pg_hotfix.file.hotfix_file import Hotfix
-    from pg_hotfix.look import Look
+    from pg_hotfix.look import Seen
     from pg_hotfix.promises.column.catalog import Column
     from pg_hotfix.server.session import Session
 
@@ -33,9 +35,9 @@ MOST_COLUMNS = 1600
 
 
 @dataclass(frozen=True)
-class Found:
-    """A child's own column, with the name of one that is missing in the expected table; `position` is that one's.
-    Without its default: to print that, PostgreSQL locks the table."""
+class ChildColumn:
+    """A child's own column that has the name of a column which is missing in the expected table; `position` is that of
+    the missing one. Its default is left out, because PostgreSQL locks the table to print it."""
 
     position: int
     type: str
@@ -53,9 +55,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Member:
-    """An expected table, or one that ALTER TABLE reaches from there: then `oid` is not `target`. `names`, `root` (the
-    topmost table above a partition) and `row_type` (a typed table's) are schema and name. `attributes` counts the
-    columns as PostgreSQL does."""
+    """An expected table, or one that ALTER TABLE reaches from it: then `oid` is not `target`. `names`, `root` (the
+    topmost table above a partition) and `row_type` (of a typed table) are schema and name. `attributes` counts the
+    columns as PostgreSQL does, with the dropped ones."""
 
     target: int
     oid: int
@@ -66,7 +68,7 @@ class Member:
     row_type: list[str] | None
     is_temporary: bool
     attributes: int
-    found: list[Found]
+    found: list[ChildColumn]
 
     @property
     def name(self) -> str:
@@ -77,27 +79,27 @@ class Member:
         return name_in_sql(self.names)
 
 
-def refuse_obstacles(session: Session, hotfix: Hotfix, seen: Look) -> None:
-    """The role owns every table that ALTER TABLE reaches, and these can take the columns that are missing, or lose
-    those that are to go. No lock was taken.
+def refuse_obstacles(session: Session, hotfix: Hotfix, seen: Seen) -> None:
+    """The role owns every table that ALTER TABLE reaches. The tables can take the columns that are missing, or lose
+    those that are to be dropped. No lock was taken.
 
     Raises:
-        NotOwnerError, RelationError, MismatchError: it does not, or they can't; nothing was changed.
+        NotOwnerError, RelationError, MismatchError: it does not, or they cannot. Nothing was changed.
     """
     members = read_members(session, seen)
-    for oid in dict.fromkeys(column.relation_oid for column in seen.columns):
+    for oid in dict.fromkeys(column.found.relation_oid for column in seen.columns):
         target, *below = sorted(
             (member for member in members if member.target == oid), key=lambda member: member.oid != oid
         )
         refuse_other_owners(session, target, below)
-        undone = [column for column in seen.columns if column.relation_oid == oid and is_undone(seen, column)]
+        undone = [column for column in seen.columns if column.found.relation_oid == oid and is_undone(seen, column)]
         if not undone:
             continue
         if target.root:
             raise errors.partition_named(target.name, name_of(target.root))
         if target.row_type:
             first = undone[0].expectation
-            attribute = errors.quoted(first.column)
+            attribute = quoted(first.column)
             change = f"DROP ATTRIBUTE {attribute}" if hotfix.reverting else f"ADD ATTRIBUTE {attribute} {first.type}"
             raise errors.typed_table(target.name, name_of(target.row_type), name_in_sql(target.row_type), change)
         for member in (target, *below):
@@ -108,22 +110,22 @@ def refuse_obstacles(session: Session, hotfix: Hotfix, seen: Look) -> None:
                 refuse_differing_column(hotfix, target, member, seen.columns)
 
 
-def is_undone(seen: Look, column: Column) -> bool:
-    """Whether it is still to be added, or dropped. One that is there and differs is for the look to refuse."""
+def is_undone(seen: Seen, column: Column) -> bool:
+    """Whether it is still to be added, or dropped. One that exists and differs was refused before."""
     return seen.reverting is (column.actual != MISSING)
 
 
 def refuse_other_owners(session: Session, target: Member, below: Sequence[Member]) -> None:
-    """Of several owners the first is told: the next look tells the next."""
+    """The role owns all tables below. If several others own some, the error names the first of these."""
     others = [member for member in below if not member.owned]
     if others:
         owner = others[0].owner
         owned = [member for member in others if member.owner == owner]
-        names = ", ".join(errors.first_few([member.name for member in owned]))
+        names = ", ".join(first_few([member.name for member in owned]))
         raise refuse_to_alter(
             session,
             f"{names} below {target.name}",
-            [member.in_sql for member in owned[: errors.NAMED_DEPENDENTS]],
+            [member.in_sql for member in owned[:NAMED_OBJECTS]],
             owner,
         )
 
@@ -136,11 +138,11 @@ def refuse_full(target: Member, member: Member, missing: Sequence[Column]) -> No
 
 
 def refuse_differing_column(hotfix: Hotfix, target: Member, member: Member, columns: Sequence[Column]) -> None:
-    """PostgreSQL merges a child's column with the new one if type and collation are the same. It then leaves the
-    child's NULLs (before 18), and how its values are generated, as they are: the rows would not be what is promised.
-    A default of its own may differ, as it may in any child."""
+    """No child has a column of that name that differs. PostgreSQL merges such a column with the new one if type and
+    collation are the same. It then keeps the child's NULLs (before 18) and how its values are generated, so the rows
+    would not be what the file expects. The child's default may differ, as in any child."""
     if any(named.altered and named.name == member.names[1] for named in hotfix.named_tables):
-        return  # The file may put it right first.
+        return  # The file may correct it first.
     for found in member.found:
         expectation = columns[found.position].expectation
         wanted = expectation.generated and re.sub(r"\(.*\)", "(...)", expectation.generated, flags=re.DOTALL)
@@ -151,30 +153,30 @@ def refuse_differing_column(hotfix: Hotfix, target: Member, member: Member, colu
             "expected": columns[found.position].expected,
             "actual": found.shown,
         }
-        name = errors.quoted(expectation.column)
+        name = quoted(expectation.column)
         if found.clause != wanted:
-            change = f"RENAME COLUMN {name} TO {errors.quoted(f'{expectation.column}_before')}"
+            change = f"RENAME COLUMN {name} TO {quoted(f'{expectation.column}_before')}"
         elif found.same_type:
             change = f"ALTER COLUMN {name} SET NOT NULL"
         else:
             collation = f" COLLATE {expectation.collation}" if expectation.collation else ""
             change = f"ALTER COLUMN {name} TYPE {expectation.type}{collation} USING {name}::{expectation.type}"
-            if found.has_default:  # PostgreSQL may be unable to cast it.
+            if found.has_default:  # PostgreSQL may not be able to cast it.
                 change = f"ALTER COLUMN {name} DROP DEFAULT, {change}"
         line = f"ALTER TABLE {member.in_sql} {change};"
         raise errors.child_differs(hotfix.id, target.name, member.name, column, line)
 
 
-def read_members(session: Session, seen: Look) -> list[Member]:
+def read_members(session: Session, seen: Seen) -> list[Member]:
     ((text,),) = session.query_prepared(read_members_sql(seen))
     found: list[dict[str, Any]] = json.loads(text)
-    return [Member(**(one | {"found": [Found(**column) for column in one["found"]]})) for one in found]
+    return [Member(**(one | {"found": [ChildColumn(**column) for column in one["found"]]})) for one in found]
 
 
-def read_members_sql(seen: Look) -> str:
-    """Selects one text: the expected tables, and of those below them each that may be in the way."""
+def read_members_sql(seen: Seen) -> str:
+    """Selects one text: the expected tables, and each table below them that ALTER TABLE may refuse."""
     values = ", ".join(
-        f"({position}, {column.relation_oid}::oid, {literal(column.expectation.column)}::name,"
+        f"({position}, {column.found.relation_oid}::oid, {literal(column.expectation.column)}::name,"
         f" {known.oid if known else 0}::oid, {known.modifier if known else -1},"
         f" {literal(column.expectation.collation)}::text, {not seen.reverting and is_undone(seen, column)})"
         for position, (column, known) in enumerate(zip(seen.columns, seen.types, strict=True))
@@ -231,4 +233,4 @@ def name_of(names: Sequence[str]) -> str:
 
 
 def name_in_sql(names: Sequence[str]) -> str:
-    return ".".join(map(errors.quoted, names))
+    return ".".join(map(quoted, names))
