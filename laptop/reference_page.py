@@ -149,8 +149,10 @@ def render() -> str:
             table(("action", "does"), ((code(name), text) for name, text in request.ACTIONS.items())),
             table(("key", "meaning"), ((code(name), text) for name, text in request.KEYS.items())),
             "## Response",
-            "The same keys are in the one log line `hotfix finished`, which leaves out those that are null."
-            " [An example](response.json).",
+            (
+                "The same keys are in the one log line `hotfix finished`, which leaves out those that are null. [An"
+                " example](response.json)."
+            ),
             table(("key", "unit or type", "meaning"), ((code(key), kind, text) for key, kind, text in RESPONSE)),
             "## Results",
             table(("result", "shown as", "metric", "a success"), map(describe_result, results.RESULTS.items())),

@@ -52,8 +52,8 @@ NO_ANSWER = {
     "TooManyRequestsException",
 }
 ADVICE = {
-    "ResourceNotFoundException": "Correct DatabaseSecretArn in the template's parameters: the secret does not exist "
-    "in this region.",
+    "ResourceNotFoundException": "The secret does not exist in this region: correct DatabaseSecretArn in the "
+    "template's parameters, and deploy.",
     "AccessDeniedException": "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and "
     "kms:Decrypt in the policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {arn}",
     "DecryptionFailure": "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See "
