@@ -16,6 +16,7 @@ from pg_hotfix import hotfix
 from pg_hotfix.errors import HotfixError, LockBusyError, defect
 from pg_hotfix.file.hotfix_file import count_columns
 from pg_hotfix.history.prisma import OTHER_CHECKSUM, RECORDED
+from pg_hotfix.listing import counted
 from pg_hotfix.next_command import commands_after
 from pg_hotfix.promises.column.catalog import TABLE_KINDS
 from pg_hotfix.request import parse_request
@@ -129,7 +130,7 @@ def summarise_result(report: Report) -> str:
         case "would_apply":
             missing = ", ".join(column.expectation.name for column in report.columns if not column.matches)
             way = (
-                f"{len(report.blockers)} transaction(s) in the way now"
+                f"{counted(len(report.blockers), 'transaction')} in the way now"
                 if report.blockers
                 else "nobody is in the way now"
             )
@@ -142,7 +143,7 @@ def summarise_result(report: Report) -> str:
         case "passed":
             return f"As the application expects: {count_columns([column.expectation for column in report.columns])}."
         case _:
-            return f"Secret, network, TLS, login and ownership work for {len(report.hotfixes)} packaged hotfix(es)."
+            return f"Secret, network, TLS, login and ownership work for {counted(len(report.hotfixes), 'hotfix file')}."
 
 
 def describe_steps(report: Report) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ COLUMN = {
     "changed": False,
 }
 SQL = 'ALTER TABLE "drivers" ADD COLUMN IF NOT EXISTS "active_since" TIMESTAMPTZ NULL;'
-SUMMARY = "public.drivers.active_since missing; apply would run the file; 1 transaction(s) in the way now."
+SUMMARY = "public.drivers.active_since missing; apply would run the file; 1 transaction in the way now."
 PLANNED = {
     "result": "would_apply",
     "summary": SUMMARY,

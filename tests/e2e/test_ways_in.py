@@ -204,7 +204,7 @@ def test_check_asks_the_function_itself(deploy: Callable[..., DeployedStack]) ->
     stack = deploy()
     result = stack.hotfix("check")
     assert result.returncode == 0, result.stderr
-    assert "\nready\n   Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).\n" in result.stdout
+    assert "\nready\n   Secret, network, TLS, login and ownership work for 1 hotfix file.\n" in result.stdout
     assert stack.requests() == []
 
 

@@ -182,7 +182,7 @@ def test_check_without_an_id_proves_every_packaged_file(
     outcome = invoke("check", None)
     assert outcome.result == "ready"
     assert outcome.response["hotfixes"] == [first, second]
-    assert outcome.response["summary"] == "Secret, network, TLS, login and ownership work for 2 packaged hotfix(es)."
+    assert outcome.response["summary"] == "Secret, network, TLS, login and ownership work for 2 hotfix files."
     assert snapshot(database) == before
     database.run('ALTER TABLE fleet."Car" OWNER TO postgres')
     assert invoke("check", None).error_name == "NotOwnerError"

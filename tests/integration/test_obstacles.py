@@ -158,8 +158,8 @@ def test_a_partition_is_answered_with_its_root(
     outcome = refused(*add_note(write_hotfix, table=partition), sqlstate, f"public.{partition}")
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"public.{partition} is a partition of public.rides, and has the columns of that table. Nothing was changed."
-        f" Name public.rides instead of public.{partition} in the file: ALTER TABLE changes all its partitions."
+        f"public.{partition} is a partition of public.rides, and has its columns. Nothing was changed. Name"
+        " public.rides instead in the file, and deploy it."
     )
 
 
@@ -228,8 +228,8 @@ def test_a_table_of_postgresql_itself_is_no_target(
     outcome = invoke(action, write_hotfix(f"ALTER TABLE {table} ADD COLUMN a int;", f"{table}.a int"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"{table} is a table of PostgreSQL itself. Nothing was changed. A hotfix changes the application's tables:"
-        " correct the name in the file, and deploy it."
+        f"{table} is a table of PostgreSQL itself. Nothing was changed. Name a table of the application in the file,"
+        " and deploy it."
     )
 
 

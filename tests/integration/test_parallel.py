@@ -72,7 +72,7 @@ def test_a_parallel_query_is_one_blocker(
     with working(database, sql, as_owner=as_owner) as pid:
         outcome = invoke("plan", HOTFIX)
     assert [(one["pid"], one["lock_mode"]) for one in outcome.response["blockers"]] == [(pid, mode)]
-    assert "1 transaction(s) in the way now" in outcome.response["summary"]
+    assert "1 transaction in the way now" in outcome.response["summary"]
 
 
 def test_the_error_names_the_leader_alone(invoke: Invoke, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

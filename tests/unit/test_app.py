@@ -357,7 +357,7 @@ LACKING = make_column("public.riders.note", matches=False, changed=False)
         (Report("already_reverted", (LACKING,), {}), "public.riders.note already missing; nothing was run."),
         (
             Report("ready", (THERE,), {}, hotfixes=(ID,)),
-            "Secret, network, TLS, login and ownership work for 1 packaged hotfix(es).",
+            "Secret, network, TLS, login and ownership work for 1 hotfix file.",
         ),
     ],
 )

@@ -760,25 +760,20 @@ def relation_missing(table: str, database: str, similar: Sequence[str]) -> Relat
     return RelationError(f"The table {table} does not exist in the database {database}. {UNCHANGED} {advice}")
 
 
+def wrong_table(table: str, what: str, advice: str) -> RelationError:
+    return RelationError(f"{table} is {what}. {UNCHANGED} {advice} in the file, and deploy it.")
+
+
 def relation_of_other_kind(table: str, kind: str) -> RelationError:
-    return RelationError(
-        f"{table} is a {kind}, not a table. {UNCHANGED} A hotfix changes ordinary and partitioned tables: name the "
-        "table beneath it in the file, and deploy it."
-    )
+    return wrong_table(table, f"a {kind}, not a table", "Name the table beneath it")
 
 
 def system_table(table: str) -> RelationError:
-    return RelationError(
-        f"{table} is a table of PostgreSQL itself. {UNCHANGED} A hotfix changes the application's tables: correct the "
-        "name in the file, and deploy it."
-    )
+    return wrong_table(table, "a table of PostgreSQL itself", "Name a table of the application")
 
 
 def partition_named(table: str, root: str) -> RelationError:
-    return RelationError(
-        f"{table} is a partition of {root}, and has the columns of that table. {UNCHANGED} Name {root} instead of "
-        f"{table} in the file: ALTER TABLE changes all its partitions."
-    )
+    return wrong_table(table, f"a partition of {root}, and has its columns", f"Name {root} instead")
 
 
 def typed_table(table: str, row_type: str, type_in_sql: str, change: str) -> RelationError:
