@@ -10,10 +10,9 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from bench.stage import Stage
-from cli.author.demo import HOTFIX
 from laptop.emulator import EmulatedFunction, end_session
 from laptop.errors import LocalError
-from laptop.incident import DATABASE
+from laptop.incident import DATABASE, HOTFIX
 from laptop.places import PROJECT
 from laptop.psql import psql_command, psql_environment
 

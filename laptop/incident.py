@@ -9,6 +9,8 @@ from laptop.places import PROJECT
 from laptop.postgres import Server
 
 DATABASE = "kaviar"
+# The packaged example, which ends it.
+HOTFIX = "20260212092000_add_drivers_active_since"
 APPLICATION = "kaviar_app"
 DRIVER = "f30bc0d9-e7e8-467c-801c-6cf0623d8f0f"
 # The statement behind GET /api/admin/drivers/:id.

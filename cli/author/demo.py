@@ -9,11 +9,10 @@ import pg8000.native
 from cli import show
 from laptop.environment import Laptop, describe_table, running_laptop
 from laptop.errors import LocalError
-from laptop.incident import DATABASE, SELECT_DRIVER
+from laptop.incident import DATABASE, HOTFIX, SELECT_DRIVER
 from laptop.places import PROJECT
 
 COLUMN = "active_since"
-HOTFIX = "20260212092000_add_drivers_active_since"
 
 
 def tell_story() -> None:

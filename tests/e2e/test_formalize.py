@@ -194,7 +194,7 @@ def test_other_bytes_are_never_overwritten(tmp_path: Path) -> None:
 def test_a_hotfix_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = pg_hotfix("formalize", "20260101000000_none", "--to", str(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("There is no packaged hotfix 20260101000000_none. ")
+    assert result.stderr.startswith("The function has no hotfix 20260101000000_none. ")
     assert "Traceback" not in result.stderr
 
 
