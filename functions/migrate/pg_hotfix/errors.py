@@ -765,7 +765,7 @@ def wrong_table(table: str, what: str, advice: str) -> RelationError:
 
 
 def relation_of_other_kind(table: str, kind: str) -> RelationError:
-    return wrong_table(table, f"a {kind}, not a table", "Name the table beneath it")
+    return wrong_table(table, f"a {kind}, not a table", "Name an ordinary or partitioned table")
 
 
 def system_table(table: str) -> RelationError:
