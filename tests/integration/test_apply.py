@@ -325,8 +325,8 @@ def test_what_is_no_table_is_refused_by_its_kind(
     outcome = invoke(action, write_hotfix("ALTER TABLE riders ADD COLUMN IF NOT EXISTS a int;", "public.riders.a int"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"public.riders is a {kind}, not a table. Nothing was changed. A hotfix changes ordinary and partitioned"
-        " tables: name the table beneath it in the file, and deploy it."
+        f"public.riders is a {kind}, not a table. Nothing was changed. Name an ordinary or partitioned table in the"
+        " file, and deploy it."
     )
 
 

@@ -140,6 +140,13 @@ def test_check_of_everything_names_the_file_that_is_broken(call: Call, deployed:
     )
 
 
+def test_a_file_with_any_name_is_named_in_the_command(call: Call, deployed: Path) -> None:
+    (deployed / "a {again} b.sql").write_text(FILE)
+    outcome = call({"action": "check"})
+    assert outcome.text.startswith("sql/a {again} b.sql has a name that is not an id.")
+    assert outcome.then == "Prove the corrected file, and deploy it:  ./pg-hotfix prove 'sql/a {again} b.sql'"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VOID = {"input"}
-# What can't be written in UTF-8, is dropped by browsers, or turns the text after it around, so that a name reads as
+# Characters that have no UTF-8, that browsers drop, or that reverse the text after them, so that one name reads as
 # another: https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing
 UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
@@ -22,7 +22,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(frozen=True)
 class Html:
-    """Markup, which is inserted as it is. Whatever is a plain string is text, and is escaped."""
+    """Markup, which is inserted as it is. A plain string is text, and is escaped."""
 
     source: str
 
@@ -31,7 +31,7 @@ type Content = Html | str | None
 
 
 def element(tag: str, /, *children: Content, **attributes: str | None) -> Html:
-    """The element. An attribute that is None is left out; `class_` is `class`, as Python has that word itself."""
+    """The element. An attribute that is None is left out; `class_` is `class`, which Python reserves."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
@@ -51,11 +51,11 @@ def escape(text: str) -> str:
 def on_click(
     target: Html, endpoint: str, event: Mapping[str, Any], *, display: str = "widget", confirmation: str | None = None
 ) -> Html:
-    """The element, and beside it what CloudWatch does when it is clicked: it calls the function with that event.
+    """The element, and after it what CloudWatch does at a click: it calls the function with that event.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_interactivity.html
     """
-    # Whether CloudWatch reads the content as text or as markup is not said: this JSON is the same as both.
+    # AWS does not document whether CloudWatch reads the content as text or as markup: this JSON is the same as both.
     content = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(event))
     action = element(
         "cwdb-action",

@@ -1,4 +1,4 @@
-"""The look of the widget, for CloudWatch's light and dark theme.
+"""The style of the widget, for CloudWatch's light and dark theme.
 
 Every rule begins with the class of the widget's root, and the colours are written out: other widgets share the page,
 and what CloudWatch makes of custom properties and media queries in a widget is not documented.
@@ -108,7 +108,7 @@ $root cwdb-action { display: none; }
 
 
 def root_of(*, dark: bool) -> str:
-    """The class of the widget's own root. One for each theme, since a popup may be older than the widget beside it."""
+    """The class of the widget's root. Each theme has one, since a popup may be older than the widget behind it."""
     return "pgh-dark" if dark else "pgh-light"
 
 

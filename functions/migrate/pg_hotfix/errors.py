@@ -7,6 +7,7 @@ the database is in, and what to do. "Nothing was changed." is said only where no
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pg_hotfix.listing import LOGGED_OBJECTS, counted, first_few
@@ -42,9 +43,10 @@ POOLER = f"A pooler such as PgBouncer answers at this address, not PostgreSQL. {
 
 def prove(file: str) -> str:
     """The last line for a file that must be corrected; the gate's list is made by a command of its own."""
-    return (
-        LIST if file == "schema.expect" else f"Prove the corrected file, and deploy it:  ./pg-hotfix prove sql/{file}"
-    )
+    if file == "schema.expect":
+        return LIST
+    path = shlex.quote(f"sql/{file}").replace("{", "{{").replace("}", "}}")
+    return f"Prove the corrected file, and deploy it:  ./pg-hotfix prove {path}"
 
 
 class HotfixError(Exception):
@@ -765,7 +767,7 @@ def wrong_table(table: str, what: str, advice: str) -> RelationError:
 
 
 def relation_of_other_kind(table: str, kind: str) -> RelationError:
-    return wrong_table(table, f"a {kind}, not a table", "Name the table beneath it")
+    return wrong_table(table, f"a {kind}, not a table", "Name an ordinary or partitioned table")
 
 
 def system_table(table: str) -> RelationError:

@@ -14,6 +14,8 @@ from pg_hotfix.server.pinned import SHOW_ALL_ROWS
 from pg_hotfix.server.signals import ArrivedLate, HistoryBusy, LockNotAvailable, NotAsExpected
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pg_hotfix.change.job import Bookkeeping, Job
     from pg_hotfix.file.hotfix_file import Hotfix
     from pg_hotfix.look import Seen
@@ -51,6 +53,16 @@ class NotYet:
     late: bool = False
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What the message with the file has answered: how long the server waited for the lock, the text of the columns,
+    and whether the bookkeeping wrote a row."""
+
+    waited_ms: float
+    text: str
+    recorded: bool = False
+
+
 class Replaced(Exception):  # noqa: N818 - never leaves this module
     """Another table has taken the place of the one that was looked at, or the column has changed since."""
 
@@ -74,10 +86,13 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
     judge_here = judge_here or (None in before.types and not before.reverting)
     started = time.monotonic()
     try:
-        waited_ms, text, rows = run_under_lock(session, job, queue_wait_ms, judge_here=judge_here)
-        proof = judge(hotfix, before, text) if judge_here else compare_all(hotfix, catalog.parse_columns(text)[1])
+        ran = run_under_lock(session, job, queue_wait_ms, judge_here=judge_here)
         if judge_here:
+            proof = judge(hotfix, before, ran.text)
             rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{bookkeeping_sql(session, job.bookkeeping)}")
+            recorded = has_recorded(job, rows)
+        else:
+            proof, recorded = compare_all(hotfix, catalog.parse_columns(ran.text)[1]), ran.recorded
     except NotAsExpected as error:
         session.roll_back()
         try:
@@ -106,7 +121,6 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
         if isinstance(error, LockNotAvailable) and session.lock_held:
             return NotYet(stalled_ms, hidden=True, said=error.said)
         return NotYet(stalled_ms)
-    recorded = job.bookkeeping is not None and rows[-1] == [1]
     ended = time.monotonic()
     if before.is_done:
         return Altered(proof, 0.0, 0.0, recorded, ended)
@@ -116,13 +130,12 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
             for column, was in zip(proof, before.columns, strict=True)
         )
     stalled_ms = elapsed_ms(started)
-    return Altered(proof, round(stalled_ms - waited_ms, 1), stalled_ms, recorded, ended)
+    return Altered(proof, round(stalled_ms - ran.waited_ms, 1), stalled_ms, recorded, ended)
 
 
-def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool) -> tuple[float, str, list[Row]]:
+def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here: bool) -> Ran:
     """The SQL was run under the lock, and the columns were read. Unless they are to be judged here, the server has
-    proved, recorded and committed them. Returns how long the server had waited for the lock, in ms, the columns' text,
-    and the rows. If all columns are as expected before, no SQL is run and no table is locked."""
+    proved, recorded and committed them. If all columns are as expected before, no SQL is run and no table is locked."""
     # The file's own statements may need locks on further tables. They wait a little for these, but not for long, since
     # the first lock is held by then.
     hotfix, before, bookkeeping = job.hotfix, job.before, job.bookkeeping
@@ -168,12 +181,19 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
         locking_ms=locking_ms,
         statement_ms=statement_ms,
     )
-    waited_ms = rows[1][0]
+    # The file's own rows lie between: before them the limits and the wait, after them the columns and the bookkeeping.
+    _, (waited_ms, *_), *rest = rows
     if not judge_here:
-        return waited_ms, rows[-2 if bookkeeping else -1][0], rows
+        columns = rest[-2] if bookkeeping else rest[-1]
+        return Ran(waited_ms, columns[0], has_recorded(job, rest))
     types = catalog.read_types(session, hotfix)
     ((text,),) = session.query(catalog.read_columns_sql(session, hotfix.expectations, types))
-    return waited_ms, text, rows
+    return Ran(waited_ms, text)
+
+
+def has_recorded(job: Job, rows: Sequence[Row]) -> bool:
+    """Whether the job's bookkeeping, which answers last, wrote a row."""
+    return job.bookkeeping is not None and rows[-1] == [1]
 
 
 def bookkeeping_sql(session: Session, bookkeeping: Bookkeeping | None) -> str:
