@@ -351,7 +351,7 @@ def test_who_may_not_is_told_so(account: Account) -> None:
         requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=10)
     assert result.returncode != 0
     assert "requested by ana, reason: (none)\n" in result.stdout
-    # moto refuses in a form that is not Step Functions' own, whose words tests/unit/test_operate_order.py has.
+    # moto refuses in a form that is not Step Functions' own, whose words tests/unit/cli/test_operate_order.py has.
     assert result.stderr.startswith(f"The state machine {MACHINE} did not start (403: ")
     assert "Nothing was started." in result.stderr
 

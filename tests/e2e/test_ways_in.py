@@ -27,7 +27,7 @@ from tests import ssm
 from tests.conftest import HOTFIX, PATIENCE_SECONDS
 from tests.e2e.test_operate import clean_environment
 from tests.e2e.test_operate import run as run_command
-from tests.unit.test_runbook import ANA, DOCUMENT
+from tests.unit.stack.test_runbook import ANA, DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
