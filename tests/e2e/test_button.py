@@ -209,6 +209,8 @@ def test_text_from_outside_stays_text(dashboard: Dashboard, database: Database) 
     with reading(database, HOSTILE):
         dashboard.press("Refresh")
         dashboard.see(f", {HOSTILE})")
+        # The page is replaced once more where a call is still under way.
+        page.wait_for_function("!document.querySelector('.calling')")
         page.get_by_label("Reason").fill(f"r{HOSTILE}")
         page.get_by_label("Your name").fill(f"n{HOSTILE}")
         dashboard.press("Refresh")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ID = "20260212092000_add_drivers_active_since"
 LOOK = {"action": "plan", "hotfix": ID}
 APPLY = {"action": "apply", "hotfix": ID, "plan_hash": "a" * 64}
-WAITING: dict[str, Any] = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 2, "End": True}}}
+WAITING: dict[str, Any] = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 600, "End": True}}}
 DONE: dict[str, Any] = {"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}
 
 type Create = Callable[[dict[str, Any]], str]
