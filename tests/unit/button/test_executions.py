@@ -207,7 +207,7 @@ def test_of_gates_too_only_one_runs_at_a_time(client: SFNClient, create: Create)
 
 
 def test_waiting_ends_with_the_execution_or_with_its_time(client: SFNClient, create: Create) -> None:
-    machine = create(WAITING)
+    machine = create({"StartAt": "Wait", "States": {"Wait": WAITING["States"]["Wait"] | {"Seconds": 2}}})
     arn = start_once(client, machine, LOOK)
     assert wait_until_ended(client, arn, 0.5).is_running
     ended = wait_until_ended(client, arn, 20)
