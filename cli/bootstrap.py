@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,25 @@ CLI = PROJECT / ".local" / "cli"
 UV = TOOLS / "bin" / "uv"
 REQUIREMENTS = PROJECT / "requirements"
 PINNED_ONLY: list[str | Path] = ["--quiet", "--require-hashes", "--only-binary", ":all:"]
-NO_INSTALLER = "python3 has neither pip nor venv here, so nothing can be installed: apt-get install python3-venv"
+NO_INSTALLER = "uv could not be installed; pip says why above, unless python3 has no pip: apt-get install python3-venv"
 NO_PYTHON = "Python {} was neither found nor downloaded from github.com (uv says why above). Install it:  {}"
+# What pip would do otherwise, wherever its configuration says it.
+PIP_OPTIONS = {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+PIP_UNSET = ("PIP_DRY_RUN", "PIP_TARGET", "PIP_PREFIX")
 
 
 def main(environment: str) -> int:
-    problem = set_up_cli() if environment == "cli" else set_up_laptop()
+    if not os.access(PROJECT, os.W_OK):
+        problem: str | None = (
+            f"You may not write to {PROJECT}, where the environment belongs: make a clone of your own."
+        )
+    elif environment == "cli":
+        problem = set_up_cli()
+        if problem and runs(CLI):
+            print(f"{problem}\nThis runs with the packages from before.", file=sys.stderr)
+            return 0
+    else:
+        problem = set_up_laptop()
     if problem:
         print(problem, file=sys.stderr)
     return 1 if problem else 0
@@ -63,7 +77,13 @@ def set_up_cli() -> str | None:
 
 def is_ready(pins: Path) -> bool:
     copy = CLI / "requirements.txt"
-    return copy.exists() and copy.read_bytes() == pins.read_bytes()
+    return copy.exists() and copy.read_bytes() == pins.read_bytes() and runs(CLI)
+
+
+def runs(environment: Path) -> bool:
+    """Whether its Python still starts and finds its packages: an upgrade of the machine may have taken it away."""
+    python = environment / "bin" / "python"
+    return python.exists() and quietly([python, "-I", "-c", "import boto3, click, rich"])
 
 
 def set_up_laptop() -> str | None:
@@ -103,18 +123,25 @@ def uv_is_pinned() -> bool:
 
 
 def install_uv() -> bool:
-    """uv is in .tools/, with the pinned version and hashes; False when nothing here can install it."""
-    shutil.rmtree(TOOLS, ignore_errors=True)
-    install: list[str | Path] = ["install", *PINNED_ONLY, "--target", TOOLS, "-r", REQUIREMENTS / "uv.txt"]
-    pip_options = ["--disable-pip-version-check", "--no-warn-script-location"]
-    if quietly([sys.executable, "-m", "pip", "--version"]):
-        return succeeds([sys.executable, "-m", "pip", *install, *pip_options])
-    venv = TOOLS / "venv"
-    if quietly([sys.executable, "-m", "venv", venv]):
-        return succeeds([venv / "bin" / "python", "-m", "pip", *install, *pip_options])
-    if uv := shutil.which("uv"):
-        return succeeds([uv, "pip", *install, "--python", sys.executable])
-    return False
+    """uv is in .tools/, with the pinned version and hashes; False when nothing here can install it, and what was in
+    .tools/ is still there."""
+    made = TOOLS.with_name(f".tools-{os.getpid()}")
+    install: list[str | Path] = ["install", *PINNED_ONLY, "--target", made, "-r", REQUIREMENTS / "uv.txt"]
+    venv = made / "venv"
+    try:
+        installed = False
+        if quietly([sys.executable, "-m", "pip", "--version"]):
+            installed = succeeds([sys.executable, "-m", "pip", *install, "--no-warn-script-location"])
+        elif quietly([sys.executable, "-m", "venv", venv]):
+            installed = succeeds([venv / "bin" / "python", "-m", "pip", *install, "--no-warn-script-location"])
+        if not installed and (uv := shutil.which("uv")):
+            installed = succeeds([uv, "pip", *install, "--python", sys.executable])
+        if installed:
+            shutil.rmtree(TOOLS, ignore_errors=True)
+            made.rename(TOOLS)
+        return installed
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def quietly(command: list[str | Path]) -> bool:
@@ -133,7 +160,8 @@ def succeeds(command: list[str | Path]) -> bool:
 
 def run(command: list[str | Path], extra: dict[str, str]) -> subprocess.CompletedProcess[str]:
     # An installer has no business with the caller's AWS credentials.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    left_out = ("AWS_", *PIP_UNSET)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | PIP_OPTIONS
     if not os.access(environment.get("HOME", ""), os.W_OK):
         environment["HOME"] = str(PROJECT / ".local" / "home")  # for uv's cache
     return subprocess.run(
@@ -142,6 +170,7 @@ def run(command: list[str | Path], extra: dict[str, str]) -> subprocess.Complete
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing half made is left
     try:
         sys.exit(main(sys.argv[1]))
     except KeyboardInterrupt:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import io
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    # Until main() takes it, Ctrl-C ends the program without a word.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
 
@@ -49,8 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     """The command has run. Returns its exit code: 0 for success, 1 for a failure, 2 for a wrong command line, 130 after
     Ctrl-C."""
     sys.path += FUNCTIONS
-    # It was for this program: a tool that it starts has packages of its own.
-    os.environ.pop("PYTHONPATH", None)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 must not end the program after the change.
+            stream.reconfigure(errors="backslashreplace")
     # SIGTERM, which ends a pipeline's job, ends this as Ctrl-C does; a shell may have started it with both ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

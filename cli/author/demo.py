@@ -60,7 +60,9 @@ def tell_story() -> None:
 
 def invoke(laptop: Laptop, action: str, result: str, **fields: str) -> dict[str, Any]:
     """The built function was invoked with events/<action>.json and those fields, and answered with that result word."""
-    invocation = laptop.function.invoke(json.loads((PROJECT / "events" / f"{action}.json").read_text()) | fields)
+    invocation = laptop.function.invoke(
+        json.loads((PROJECT / "events" / f"{action}.json").read_text(encoding="utf-8")) | fields
+    )
     show.show_invocation(invocation)
     if invocation.error_type or invocation.payload["result"] != result:
         raise LocalError(f"The story needs `{result}` from {action}, and did not get it.")

@@ -14,7 +14,7 @@ from laptop.psql import psql_command, psql_environment
 def invoke_function(path: Path) -> int:
     """The built function was invoked once against the laptop's database. Returns 1 when it failed, else 0."""
     try:
-        event = json.loads(path.read_text())
+        event = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LocalError(f"{path} is not JSON: {error}") from error
     with running_laptop() as laptop:

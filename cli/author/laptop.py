@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VENV = PROJECT / ".venv"
+MAIN = PROJECT / "cli" / "main.py"
 # No command of a laptop touches a real AWS account: it sees these credentials only.
 NO_ACCOUNT = {
     "AWS_ACCESS_KEY_ID": "local",
@@ -25,7 +27,7 @@ NO_ACCOUNT = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 # Without bytecode on disk each program compiles all its packages once more, for ten seconds.
-UNSET = ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "VIRTUAL_ENV")
+UNSET = ("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 def is_in_laptop() -> bool:
@@ -43,14 +45,17 @@ def enter_laptop() -> NoReturn:
     except FileNotFoundError:
         raise LocalError("This command needs make:  apt-get install make") from None
     if made.returncode != 0:
-        raise LocalError(f"The environment of this command could not be set up; see above. Then:  {PROGRAM} --help")
+        raise LocalError(
+            "The environment of this command could not be set up: make says why above. Then run it again:  "
+            + shlex.join([PROGRAM, *sys.argv[1:]])
+        )
     python = VENV / "bin" / "python"
-    os.execve(python, [str(python), "-P", "-m", "cli.main", *sys.argv[1:]], laptop_environment(os.environ))
+    os.execve(python, [str(python), "-I", str(MAIN), *sys.argv[1:]], laptop_environment(os.environ))
 
 
 def laptop_environment(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if not name.startswith("AWS_") and name not in UNSET}
     # The servers of the laptop are on 127.0.0.1: a proxy has no business there.
     direct = ",".join(filter(None, ["127.0.0.1,localhost", kept.get("NO_PROXY", "")]))
-    paths = {"PYTHONPATH": str(PROJECT), "PATH": f"{VENV / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"}
+    paths = {"PATH": f"{VENV / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"}
     return kept | NO_ACCOUNT | paths | {"NO_PROXY": direct, "no_proxy": direct, "SAM_CLI_TELEMETRY": "0"}

@@ -123,7 +123,7 @@ def write_files(hotfix_id: str, content: bytes, draft: Draft) -> tuple[Path, Pat
         file.write(content)
     event.parent.mkdir(parents=True, exist_ok=True)
     request = {"hotfix": hotfix_id, "action": "plan"} | ({"reason": draft.reason} if draft.reason else {})
-    event.write_text(json.dumps(request, indent=2, ensure_ascii=False) + "\n")
+    event.write_text(json.dumps(request, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path, event
 
 

@@ -19,9 +19,21 @@ def complete_id(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
 
 
 def complete_environment(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
-    sections = tomllib.loads((PROJECT / "samconfig.toml").read_text())
+    sections = tomllib.loads((PROJECT / "samconfig.toml").read_text(encoding="utf-8"))
     names = ("dev" if name == "default" else name for name, section in sections.items() if isinstance(section, dict))
     return [name for name in names if name.startswith(typed)]
+
+
+def read_id(_: click.Context, __: click.Parameter, typed: str) -> str:
+    """A shell completes the path of the file: its stem is the id."""
+    return Path(typed).stem if typed.endswith(".sql") else typed
+
+
+def refuse_option(context: click.Context, parameter: click.Parameter, typed: str) -> str:
+    """`--reason --force` would take the flag for the reason."""
+    if typed in {option for one in context.command.params for option in one.opts}:
+        raise click.BadParameter(f"{typed} is an option: a text must come first.", context, parameter)
+    return typed
 
 
 def needs_stack(command: Callable[..., int]) -> Callable[..., Any]:
@@ -41,9 +53,19 @@ def needs_stack(command: Callable[..., int]) -> Callable[..., Any]:
             help="The stack's name, if it is not that of an environment.",
         ),
         click.option(
-            "--reason", default="", metavar="TEXT", help="Why, in one line: the incident's number, for example."
+            "--reason",
+            default="",
+            callback=refuse_option,
+            metavar="TEXT",
+            help="Why, in one line: the incident's number, for example.",
         ),
-        click.option("--by", default="", metavar="NAME", help="Who asks. Default: the name in your AWS login."),
+        click.option(
+            "--by",
+            default="",
+            callback=refuse_option,
+            metavar="NAME",
+            help="Who asks. Default: the name in your AWS login.",
+        ),
         click.option(
             *("--json", "answer"),
             type=click.Path(dir_okay=False, path_type=Path),
@@ -56,7 +78,7 @@ def needs_stack(command: Callable[..., int]) -> Callable[..., Any]:
     return command
 
 
-hotfix_id = click.argument("hotfix", metavar="ID", shell_complete=complete_id)
+hotfix_id = click.argument("hotfix", metavar="ID", shell_complete=complete_id, callback=read_id)
 direct = click.option(
     "--direct", is_flag=True, help="Invoke the function itself, not the state machine: no retry, nothing is watched."
 )
@@ -68,8 +90,10 @@ def carry_out(
     from cli.operate.execution import run
     from cli.operate.order import Order
 
-    if not environment and not stack:
+    if bool(environment) == bool(stack):
         raise click.UsageError("Which stack? Name its environment, --env prod, or the stack, --stack pg-hotfix-prod.")
+    if str(answer) == "-":
+        raise click.UsageError("--json writes into a file: name one.")
     order = Order(action, environment=environment, stack=stack, record=record or "", **typed)
     return run(order, answer)
 
@@ -120,7 +144,7 @@ def revert(**typed: Any) -> int:
 
 
 @click.command(short_help="Prove every link that an incident needs: secret, network, login, rights, files.")
-@click.argument("hotfix", metavar="[ID]", default="", shell_complete=complete_id)
+@click.argument("hotfix", metavar="[ID]", default="", shell_complete=complete_id, callback=read_id)
 @needs_stack
 def check(**typed: Any) -> int:
     """Prove every link that an incident needs: secret, network, TLS, login, limits, rights, files. Nothing is changed.

@@ -88,6 +88,6 @@ def name_in_pipeline(environment: Mapping[str, str]) -> str:
 
 def run_of_pipeline(environment: Mapping[str, str]) -> str:
     """The pipeline's run, in the form by which the function knows its caller; empty outside of one."""
-    if environment.get("GITHUB_RUN_ID"):
+    if all(environment.get(name) for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")):
         return "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}".format_map(environment)
     return environment.get("CODEBUILD_BUILD_ARN", "")

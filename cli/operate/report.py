@@ -42,7 +42,7 @@ def print_report(source: str, facts: Path | None) -> int:
     sys.stdout.buffer.write(made["markdown"].encode())
     if facts:
         try:
-            facts.write_text(json.dumps(made["json"], indent=2) + "\n")
+            facts.write_text(json.dumps(made["json"], indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise LocalError(f"The facts could not be written to {facts}: {error.strerror}.") from error
     return 0
@@ -54,7 +54,7 @@ def read_file(path: Path) -> run.Run:
         LocalError: the file can't be read, or holds nothing that a report can be made of.
     """
     try:
-        answer = json.loads(path.read_text())
+        answer = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LocalError(f"{path} can't be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -6,14 +6,17 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 from botocore import exceptions
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from laptop.errors import LocalError
 from laptop.places import PROJECT
 
+SAMCONFIG = PROJECT / "samconfig.toml"
 # An answer late by more than this is no answer; a lost connection is tried again.
 QUICK = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 4})
 LOG_IN_AGAIN = "Log in again:  aws sso login, or renew the variables AWS_ACCESS_KEY_ID, ... of this shell."
@@ -28,12 +31,15 @@ STALE_LOGIN = {
     "UnrecognizedClientException",
 }
 MISSING = {"ResourceNotFoundException", "StateMachineDoesNotExist"}
+# What a call to AWS can end in. ResponseParserError: something between, such as a proxy, has answered.
+FAILURES = (exceptions.BotoCoreError, exceptions.ClientError, ResponseParserError)
 NO_LOGIN = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
     exceptions.CredentialRetrievalError,
     exceptions.SSOError,
     exceptions.TokenRetrievalError,
+    exceptions.LoginError,
 )
 NOTHING_STARTED = "Nothing was started."
 
@@ -62,11 +68,30 @@ class Stack:
         return f"{self.name} ({self.account}, {self.region})"
 
 
-def environments() -> dict[str, dict[str, object]]:
-    """The environments of samconfig.toml, each with the parameters of its deployment. `default` is dev."""
-    config = tomllib.loads((PROJECT / "samconfig.toml").read_text())
-    named = {name: section["deploy"]["parameters"] for name, section in config.items() if isinstance(section, dict)}
-    return {{"default": "dev"}.get(name, name): parameters for name, parameters in named.items()}
+def environments() -> dict[str, dict[str, Any]]:
+    """The environments of samconfig.toml, each with the parameters of its deployment. `default` is dev.
+
+    https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/serverless-sam-cli-config.html
+
+    Raises:
+        LocalError: the file can't be read; nothing was started.
+    """
+    try:
+        config = tomllib.loads(SAMCONFIG.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LocalError(
+            f"{SAMCONFIG} can't be read: {error}. {NOTHING_STARTED} Name the stack:  --stack NAME"
+        ) from error
+    found = {}
+    for name, section in config.items():
+        if isinstance(section, dict):
+            parameters = {
+                **section.get("global", {}).get("parameters", {}),
+                **section.get("deploy", {}).get("parameters", {}),
+            }
+            if "stack_name" in parameters:
+                found["dev" if name == "default" else name] = parameters
+    return found
 
 
 def find_stack(environment: str, name: str) -> Stack:
@@ -78,7 +103,7 @@ def find_stack(environment: str, name: str) -> Stack:
     Raises:
         LocalError: there is no such environment, no region or no login; nothing was started.
     """
-    known = environments()
+    known = environments() if environment else {}
     if environment and environment not in known:
         raise LocalError(
             f"samconfig.toml has no environment {environment!r}. {NOTHING_STARTED} Its environments are "
@@ -92,8 +117,14 @@ def find_stack(environment: str, name: str) -> Stack:
         if not session.region_name:
             raise exceptions.NoRegionError
         me = session.client("sts", config=QUICK).get_caller_identity()
-    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
+    except FAILURES as error:
         raise explain(error, "AWS does not say who you are", NOTHING_STARTED) from error
+    except (OSError, ValueError) as error:
+        # A credential_process that is missing or prints no JSON, or a URL that is none.
+        raise LocalError(
+            f"Your AWS profile can't be used ({type(error).__name__}: {error}). {NOTHING_STARTED} Correct it in"
+            " ~/.aws/config, or name another:  export AWS_PROFILE=..."
+        ) from error
     return Stack(
         name=name or str(parameters["stack_name"]),
         partition=me["Arn"].split(":")[1],
@@ -104,34 +135,46 @@ def find_stack(environment: str, name: str) -> Stack:
     )
 
 
-def explain(error: Exception, what: str, state: str) -> LocalError:
-    """Says what failed and why, what state things are in, and what to do."""
+def explain(error: Exception, what: str, state: str, command: str = "") -> LocalError:
+    """Says what failed and why, what state things are in, and what to do; the command to type, if there is one, is the
+    last line."""
+    advice = advise(error, what, state)
+    return LocalError(f"{advice}\n{command}" if command else advice)
+
+
+def advise(error: Exception, what: str, state: str) -> str:
+    reason = str(error).rstrip(".")
     match error:
         case exceptions.NoRegionError():
-            return LocalError(f"No AWS region is set. {state} Set the stack's region:  export AWS_REGION=sa-east-1")
+            return f"No AWS region is set. {state} Set the stack's region:  export AWS_REGION=sa-east-1"
         case exceptions.ProfileNotFound():
-            return LocalError(f"{error}. {state} The profiles of this machine:  aws configure list-profiles")
+            return f"{error}. {state} The profiles of this machine:  aws configure list-profiles"
+        case exceptions.InvalidConfigError() | exceptions.ConfigParseError() | exceptions.InvalidRegionError():
+            return f"Your AWS configuration can't be used ({reason}). {state} Correct ~/.aws/config."
         case _ if isinstance(error, NO_LOGIN):
-            reason = str(error).rstrip(".")
-            return LocalError(
-                f"There are no AWS credentials ({reason}). {state} Log in:  aws sso login, or set AWS_PROFILE."
+            return f"There are no AWS credentials ({reason}). {state} Log in:  aws sso login, or set AWS_PROFILE."
+        case exceptions.SSLError():
+            return (
+                f"{what} ({reason}). {state} If your company has a certificate authority of its own, name its file:"
+                "  export AWS_CA_BUNDLE=/path/to/company.pem"
             )
         case exceptions.ClientError():
-            return explain_refusal(error, what, state)
+            return advise_refused(error, what, state)
+        case ResponseParserError():
+            return f"{what}: something other than AWS has answered, such as a proxy. {state} Check HTTPS_PROXY."
         case _:
-            reason = str(error).rstrip(".")
-            return LocalError(
-                f"{what} ({reason}). {state} Check the network and the region, and run the same command again."
-            )
+            return f"{what} ({reason}). {state} Check the network and the region."
 
 
-def explain_refusal(error: exceptions.ClientError, what: str, state: str) -> LocalError:
+def advise_refused(error: exceptions.ClientError, what: str, state: str) -> str:
     code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "").rstrip(".")
+    if message.startswith(("Signature expired", "Signature not yet current")):
+        return f"This machine's clock is wrong ({message}). {state} Set it."
     if code in STALE_LOGIN:
-        return LocalError(f"AWS does not accept these credentials ({code}: {message}). {state} {LOG_IN_AGAIN}")
+        return f"AWS does not accept these credentials ({code}: {message}). {state} {LOG_IN_AGAIN}"
     if code in MISSING:
         where = "Check AWS_PROFILE, AWS_REGION and --stack, or deploy it first."
-        return LocalError(f"{what}: it does not exist ({message}). {state} {where}")
+        return f"{what}: it does not exist ({message}). {state} {where}"
     if "AccessDenied" in code:
-        return LocalError(f"{what}: it is not allowed ({message}). {state} Ask whoever administers the account for it.")
-    return LocalError(f"{what} ({code}: {message}). {state} Run the same command again.")
+        return f"{what}: it is not allowed ({message}). {state} Ask whoever administers the account for it."
+    return f"{what} ({code}: {message}). {state}"

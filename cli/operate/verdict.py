@@ -22,15 +22,22 @@ FIRST_LINES = 2
 @dataclass(frozen=True)
 class Ending:
     """What became of a request. `output` is as the state machine returns it, {} unless it succeeded; else `error` and
-    `cause` are the failure's name and text."""
+    `cause` are the failure's name and text. `arn` is the execution, if there was one, and `request` what it was started
+    with."""
 
     output: dict[str, Any]
     error: str | None = None
     cause: str | None = None
     arn: str | None = None
+    request: dict[str, Any] | None = None
+
+    @property
+    def result(self) -> object:
+        return self.output.get("result")
 
     def as_json(self) -> str:
-        answer = {"error": self.error, "cause": self.cause} if self.error else self.output
+        failure = {"error": self.error, "cause": self.cause, "execution": self.arn, "request": self.request}
+        answer = {key: value for key, value in failure.items() if value} if self.error else self.output
         return f"{json.dumps(answer, indent=2, ensure_ascii=False)}\n"
 
 
@@ -42,7 +49,7 @@ def show_ending(ending: Ending, order: Order) -> None:
         show.show_text(ending.cause or "", "red")
         lines = next_after_failure(ending, order)
     else:
-        show.console.print(show.say_result(ending.output["result"]))
+        show.console.print(show.say_result(ending.result))
         show_output(ending.output)
         lines = next_after_success(ending.output, order)
     if lines:
@@ -51,10 +58,10 @@ def show_ending(ending: Ending, order: Order) -> None:
 
 
 def show_output(output: Mapping[str, Any]) -> None:
-    show.show_text(output["summary"])
-    seen = next(output[name] for name in ("verify", "apply", "plan") if name in output)
-    show.show_columns(seen["objects"])
-    for blocker in seen["blockers"]:
+    show.show_text(str(output.get("summary") or ""))
+    seen: dict[str, Any] = next((output[name] for name in ("verify", "apply", "plan") if name in output), {})
+    show.show_columns(seen.get("objects", ()))
+    for blocker in seen.get("blockers", ()):
         show.show_text(f"In the way: {blocker['text']}", "yellow")
     history = seen.get("prisma")
     if history and history["state"] != "no_history":
@@ -66,15 +73,15 @@ def show_output(output: Mapping[str, Any]) -> None:
         show.show_text(f"The endpoint answered {output['endpoint']['status']}.")
     if "watch" in output:
         show.show_text(f"The application's log was free of the error for {output['watch']['minutes']} min.")
-    if output["result"] == "would_apply":
+    if output.get("result") == "would_apply":
         show.show_text(f"plan_hash {seen['plan_hash']}")
         show.show_text(seen["sql"].strip())
 
 
 def next_after_success(output: Mapping[str, Any], order: Order) -> list[str]:
-    if output["result"] == "would_apply":
+    if output.get("result") == "would_apply":
         return [order.command(action="apply", plan_hash=output["plan"]["plan_hash"])]
-    if output["result"] == "already_applied" and "verify" not in output:
+    if output.get("result") == "already_applied" and "verify" not in output:
         return [order.command(action="verify", plan_hash="", record="")]
     return []
 

@@ -67,6 +67,29 @@ def test_other_pins_set_the_environment_up_again(clone: Path, tmp_path: Path) ->
     assert run([str(clone / "pg-hotfix"), "--help"], tmp_path).stderr == ""
 
 
+def test_an_environment_whose_python_is_gone_is_made_again(clone: Path, tmp_path: Path) -> None:
+    program, python = str(clone / "pg-hotfix"), clone / ".local/cli/bin/python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    assert "Setting up" in run([program, "--help"], tmp_path).stderr
+    assert run([program, "--help"], tmp_path).stderr == ""
+
+
+def test_pips_own_settings_are_in_nobodys_way(clone: Path, tmp_path: Path) -> None:
+    other = tmp_path / "clone"
+    shutil.copytree(clone, other, symlinks=True, ignore=shutil.ignore_patterns(".local", ".tools"))
+    settings = {"PIP_REQUIRE_VIRTUALENV": "true", "PIP_USER": "1", "PIP_DRY_RUN": "1"}
+    result = run([str(other / "pg-hotfix"), "--help"], tmp_path, **settings)
+    assert result.returncode == 0, result.stderr
+
+
+def test_no_variable_of_python_stops_the_launcher(clone: Path, tmp_path: Path) -> None:
+    variables = {"PYTHONHOME": "/nowhere", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1"}
+    result = run([str(clone / "pg-hotfix"), "plan", "--help"], tmp_path, **variables)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Nothing is changed" in result.stdout
+
+
 def test_a_link_to_the_launcher_works(clone: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "there").symlink_to(clone / "pg-hotfix")
@@ -84,9 +107,7 @@ def test_a_file_of_the_current_directory_is_no_module(clone: Path, tmp_path: Pat
 
 def test_help_and_a_wrong_command_line_load_neither_boto3_nor_rich(clone: Path, tmp_path: Path) -> None:
     told = run(
-        [str(clone / ".local/cli/bin/python"), "-X", "importtime", "-P", "-m", "cli.main", "--help"],
-        tmp_path,
-        PYTHONPATH=str(clone),
+        [str(clone / ".local/cli/bin/python"), "-X", "importtime", "-I", str(clone / "cli/main.py"), "--help"], tmp_path
     ).stderr
     assert " click\n" in told
     assert " boto3\n" not in told
@@ -109,7 +130,7 @@ def test_a_shell_completes_commands_ids_and_environments(clone: Path, tmp_path: 
 def test_without_an_environment_of_python_the_launcher_says_what_to_install(clone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("sh", "dirname", "readlink", "cmp"):
+    for name in ("sh", "dirname", "readlink", "cat"):
         (folder / name).symlink_to(str(shutil.which(name)))
     launcher = tmp_path / "clone" / "pg-hotfix"
     launcher.parent.mkdir()

@@ -20,7 +20,7 @@ from cli.author.laptop import laptop_environment
 from laptop.aws import fake_aws
 from laptop.interpreter import interpreting
 from laptop.places import PROJECT
-from tests.conftest import HOTFIX, PATIENCE_SECONDS
+from tests.conftest import HOTFIX, PATIENCE_SECONDS, until
 from tests.samples import BLOCKER
 
 if TYPE_CHECKING:
@@ -187,7 +187,9 @@ def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path
     advice = "".join(f"   {line}\n" for line in ADVICE.splitlines())
     assert f"\nMismatchError\n{advice}Next:\n   aws stepfunctions get-execution-history " in result.stdout
     assert "Traceback" not in result.stderr
-    assert json.loads(file.read_text()) == {"error": "MismatchError", "cause": ADVICE}
+    answer = json.loads(file.read_text())
+    assert (answer["error"], answer["cause"]) == ("MismatchError", ADVICE)
+    assert (answer["execution"], answer["request"]["hotfix"]) == (account.executions()[0], HOTFIX)
 
 
 def test_a_revert_is_followed_and_forced(account: Account) -> None:
@@ -322,7 +324,7 @@ def test_without_a_login_it_says_how_to_log_in(tmp_path: Path) -> None:
 
 
 def test_a_stack_that_is_not_there_is_named(account: Account) -> None:
-    result = pg_hotfix(account, "apply", HOTFIX, "--stack", "pg-hotfix-typo")
+    result = run([PROGRAM, "apply", HOTFIX, "--stack", "pg-hotfix-typo"], account.environment)
     assert result.returncode != 0
     assert result.stderr.startswith(
         f"The state machine {MACHINE.replace('-prod-', '-typo-')} did not start: it does not exist ("
@@ -354,6 +356,65 @@ def test_who_may_not_is_told_so(account: Account) -> None:
     # moto refuses in a form that is not Step Functions' own, whose words tests/unit/cli/test_operate_order.py has.
     assert result.stderr.startswith(f"The state machine {MACHINE} did not start (403: ")
     assert "Nothing was started." in result.stderr
+
+
+def test_an_answer_that_could_not_be_written_stops_it_before_anything_is_started(account: Account) -> None:
+    account.make_machine(apply=APPLIED)
+    result = pg_hotfix(account, "apply", HOTFIX, "--json", "/nowhere/answer.json")
+    assert (result.returncode, account.executions()) == (1, [])
+    assert result.stderr == "Nothing was started. /nowhere/answer.json cannot be written: No such file or directory.\n"
+
+
+def test_the_answer_of_an_earlier_run_is_never_taken_for_this_ones(account: Account, tmp_path: Path) -> None:
+    file = tmp_path / "answer.json"
+    file.write_text('{"result": "applied"}')
+    result = pg_hotfix(account, "apply", HOTFIX, "--stack", "pg-hotfix-typo", "--json", str(file))
+    assert result.returncode == 2  # both --env and --stack
+    result = run([PROGRAM, "apply", HOTFIX, "--stack", "pg-hotfix-typo", "--json", str(file)], account.environment)
+    assert result.returncode == 1
+    answer = json.loads(file.read_text())
+    assert "did not start" in answer["cause"]
+    assert "result" not in answer
+
+
+def test_a_terminal_without_utf_8_shows_the_verdict(account: Account, tmp_path: Path) -> None:
+    account.make_machine(apply=APPLIED | {"summary": "S\u00e3o Paulo \u2014 applied"})
+    file = tmp_path / "answer.json"
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LANG": "C"}
+    result = pg_hotfix(account, "apply", HOTFIX, "--json", str(file), **locale)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Paulo" in result.stdout
+    assert json.loads(file.read_text(encoding="utf-8"))["summary"] == "S\u00e3o Paulo \u2014 applied"
+
+
+def test_a_flag_is_not_taken_for_a_reason(account: Account) -> None:
+    account.make_machine(revert=APPLIED)
+    result = pg_hotfix(account, "revert", HOTFIX, "--reason", "--force")
+    assert (result.returncode, account.executions()) == (2, [])
+    assert "--force is an option: a text must come first." in result.stderr
+
+
+def test_the_path_of_a_file_names_its_hotfix(account: Account) -> None:
+    account.make_machine(plan=PLANNED)
+    assert pg_hotfix(account, "plan", f"sql/{HOTFIX}.sql").returncode == 0
+    (execution,) = account.executions()
+    assert json.loads(account.states.describe_execution(executionArn=execution)["input"])["hotfix"] == HOTFIX
+
+
+def test_who_closes_the_pipe_is_told_that_it_goes_on(account: Account) -> None:
+    account.make_machine(apply=LASTING)
+    with subprocess.Popen(
+        APPLY, cwd=PROJECT, env=account.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        until(lambda: account.executions() != [])
+        process.stdout.close()
+        account.states.stop_execution(executionArn=account.executions()[0])
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert "What was started goes on. To follow it:" in said
 
 
 # Whose credentials a command sees

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore import exceptions
 
+from cli.operate import stack
 from cli.operate.execution import refuse_other_list, state_of
 from cli.operate.order import Order, make_request, name_in_pipeline, run_of_pipeline
 from cli.operate.stack import environments, explain, find_stack
@@ -204,6 +205,40 @@ def test_an_environment_is_a_section_of_samconfig() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[qa.global.parameters]\nstack_name = "x"\n', {"qa": "x"}),
+        ('[qa.global.parameters]\nstack_name = "x"\n[qa.deploy.parameters]\nstack_name = "y"\n', {"qa": "y"}),
+        ("version = 0.1\n[extra.build.parameters]\ncached = true\n", {}),
+    ],
+)
+def test_sections_of_other_shapes_are_read_as_sam_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: dict[str, str]
+) -> None:
+    monkeypatch.setattr(stack, "SAMCONFIG", tmp_path / "samconfig.toml")
+    stack.SAMCONFIG.write_text(text)
+    assert {name: one["stack_name"] for name, one in environments().items()} == found
+
+
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "SAMCONFIG", tmp_path / "samconfig.toml")
+    with pytest.raises(LocalError, match=r"samconfig\.toml can't be read: .* Nothing was started\."):
+        environments()
+    stack.SAMCONFIG.write_text("[")
+    with pytest.raises(LocalError, match=r"samconfig\.toml can't be read: "):
+        environments()
+
+
+def test_a_command_to_type_stands_on_the_last_line() -> None:
+    error = explain(refusal("ThrottlingException", "Rate exceeded"), "It failed", "It goes on.", "To follow it:  ./x")
+    assert str(error) == "It failed (ThrottlingException: Rate exceeded). It goes on.\nTo follow it:  ./x"
+
+
+def test_a_runner_without_an_address_names_no_run() -> None:
+    assert run_of_pipeline({"GITHUB_RUN_ID": "5"}) == ""
+
+
 def test_another_environment_is_refused_with_those_that_exist() -> None:
     with pytest.raises(LocalError) as refused:
         find_stack("production", "")
@@ -251,15 +286,15 @@ REFUSALS: list[tuple[Exception, str]] = [
     ),
     (
         refusal("TooManyRequestsException", "Rate exceeded."),
-        "It failed (TooManyRequestsException: Rate exceeded). Nothing was started. Run the same command again.",
+        "It failed (TooManyRequestsException: Rate exceeded). Nothing was started.",
     ),
     (
         refusal("ThrottlingException", "Rate exceeded", tries=4),
-        f"It failed (ThrottlingException: Rate exceeded). {NOT_KNOWN} Run the same command again.",
+        f"It failed (ThrottlingException: Rate exceeded). {NOT_KNOWN}",
     ),
     (
         refusal("ServiceException", "Internal", "Invoke", 500),
-        f"It failed (ServiceException: Internal). {NOT_KNOWN} Run the same command again.",
+        f"It failed (ServiceException: Internal). {NOT_KNOWN}",
     ),
     (
         refusal("AccessDeniedException", "No", "DescribeExecution"),
@@ -274,12 +309,11 @@ REFUSALS: list[tuple[Exception, str]] = [
     (
         exceptions.EndpointConnectionError(endpoint_url="https://x"),
         f"""It failed (Could not connect to the endpoint URL: "https://x"). {NOT_KNOWN} Check the network and
-        the region, and run the same command again.""",
+        the region.""",
     ),
     (
         exceptions.ReadTimeoutError(endpoint_url="https://x"),
-        f"""It failed (Read timeout on endpoint URL: "https://x"). {NOT_KNOWN} Check the network and the region, and run
-        the same command again.""",
+        f"""It failed (Read timeout on endpoint URL: "https://x"). {NOT_KNOWN} Check the network and the region.""",
     ),
 ]
 
