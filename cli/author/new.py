@@ -1,6 +1,7 @@
 """The next file of sql/, with its expect lines worked out by running its SQL on a throw-away database."""
 
 import json
+import os
 import re
 import shlex
 import tempfile
@@ -73,6 +74,8 @@ def read_draft(draft: Draft, folder: Path) -> Draft:
         raise LocalError(
             f"{name!r} cannot name a hotfix: a name has lower-case letters, digits and _.  {PROGRAM} new {better} ..."
         )
+    if re.match(r"[0-9]{14}_", name):
+        raise LocalError(f"{name!r} begins with a time, which `new` writes itself:  {PROGRAM} new {name[15:]} ...")
     if taken := sorted(folder.glob(f"{'[0-9]' * 14}_{name}.sql")):
         raise LocalError(f"{shown(taken[0])} has this name already: edit that file, or choose another name.")
     if re.search(r"[\r\n]", draft.reason + draft.allow):
@@ -127,6 +130,11 @@ def write_files(hotfix_id: str, content: bytes, draft: Draft) -> tuple[Path, Pat
     return path, event
 
 
+def typed(path: Path) -> str:
+    """The path as one types it in the current directory."""
+    return shlex.quote(os.path.relpath(path))
+
+
 def describe(path: Path, event: Path, content: bytes, draft: Draft, added: Added) -> str:
     lines = [shown(path), *(f"   {line}" for line in content.decode().splitlines())]
     if added.stubs:
@@ -136,8 +144,8 @@ def describe(path: Path, event: Path, content: bytes, draft: Draft, added: Added
         [
             *lines,
             "Next:",
-            f"   {PROGRAM} prove {shown(path)}{schema}",
-            f"   {PROGRAM} invoke {shown(event)}",
+            f"   {PROGRAM} prove {typed(path)}{schema}",
+            f"   {PROGRAM} invoke {typed(event)}",
             "   a review, a deploy, and then",
             f"   {PROGRAM} plan {path.stem} --env prod",
             f"   {PROGRAM} formalize {path.stem} --to ../app/prisma/migrations",

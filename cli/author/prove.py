@@ -53,12 +53,24 @@ def prove_files(files: Sequence[Path], schema: Path | None) -> int:
 
     Raises: LocalError when nothing could be checked.
     """
-    paths = files or sorted((PROJECT / "sql").glob("*.sql"))
+    paths = [find_file(path) for path in files] or sorted((PROJECT / "sql").glob("*.sql"))
     with scratch_server() as server:
         failed = [path for path in paths if not show_findings(path, check_file(server, path, schema))]
     if failed:
         print(f"{len(failed)} of {len(paths)} files failed.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def find_file(typed: Path) -> Path:
+    """The file of that path, or of that id in sql/.
+
+    Raises: LocalError when there is none.
+    """
+    named = PROJECT / "sql" / f"{typed.name}.sql"
+    found = next((path for path in (typed, named) if path.is_file()), None)
+    if found is None:
+        raise LocalError(f"There is no file {typed}. Name a file, such as sql/<id>.sql, or an id of sql/.")
+    return found
 
 
 def show_findings(path: Path, findings: Iterator[Finding]) -> bool:

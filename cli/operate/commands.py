@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,10 @@ def carry_out(
 
     if bool(environment) == bool(stack):
         raise click.UsageError("Which stack? Name its environment, --env prod, or the stack, --stack pg-hotfix-prod.")
+    if typed.get("force") and not typed["reason"]:
+        raise click.UsageError("--force needs --reason: why may the data go?")
+    if typed.get("plan_hash") and not re.fullmatch("[0-9a-f]{64}", typed["plan_hash"]):
+        raise click.UsageError("--plan-hash takes the 64 hex digits that plan has printed.")
     if str(answer) == "-":
         raise click.UsageError("--json writes into a file: name one.")
     order = Order(action, environment=environment, stack=stack, record=record or "", **typed)

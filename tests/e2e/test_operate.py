@@ -304,6 +304,11 @@ def test_no_character_of_a_reason_is_a_command(account: Account) -> None:
         (["plan", HOTFIX], "Which stack? Name its environment, --env prod, or the stack, --stack pg-hotfix-prod."),
         (["drop", HOTFIX], "No such command 'drop'"),
         (["plan", HOTFIX, "--env", "prod", "--force"], "No such option: --force"),
+        (["revert", HOTFIX, "--env", "prod", "--force"], "--force needs --reason: why may the data go?"),
+        (
+            ["apply", HOTFIX, "--env", "prod", "--plan-hash", "57b1"],
+            "--plan-hash takes the 64 hex digits that plan has",
+        ),
     ],
 )
 def test_a_command_line_that_is_not_whole_is_refused(tmp_path: Path, arguments: list[str], said: str) -> None:

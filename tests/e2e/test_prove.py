@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -474,12 +475,21 @@ def test_new_writes_a_file_that_prove_lets_pass_and_an_event(tmp_path: Path) -> 
     )
     assert result.stdout.startswith(f"sql/{path.name}\n   -- The ")
     event = STATE / "events" / f"{path.stem}.json"
-    assert f"{project}/pg-hotfix invoke {event}" in result.stdout
+    assert f"{project}/pg-hotfix invoke {os.path.relpath(event, project)}" in result.stdout
     assert json.loads(event.read_text()) == {
         "hotfix": path.stem,
         "action": "plan",
         "reason": 'The "page" costs $5 & more.',
     }
+
+
+def test_an_id_is_proved_like_its_file_and_another_name_is_refused() -> None:
+    assert pg_hotfix("prove", HOTFIX).returncode == 0
+    missing = pg_hotfix("prove", "20260101000000_none")
+    assert missing.returncode == 1
+    assert missing.stderr == (
+        "There is no file 20260101000000_none. Name a file, such as sql/<id>.sql, or an id of sql/.\n"
+    )
 
 
 def test_prove_proves_each_file_and_exits_non_zero_when_one_fails(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ DRAFT = Draft("a", SQL, "", "", None)
             ),
         ),
         (
+            {"name": "20260301101500_add_x"},
+            "'20260301101500_add_x' begins with a time, which `new` writes itself:  ./pg-hotfix new add_x ...",
+        ),
+        (
             {"name": "../a"},
             "'../a' cannot name a hotfix: a name has lower-case letters, digits and _.  ./pg-hotfix new a ...",
         ),

@@ -523,7 +523,7 @@ def test_every_security_group_states_its_egress_because_ec2_would_allow_everythi
 # The state machine and who starts it
 
 
-def test_machine_and_function_have_the_names_that_make_hotfix_derives() -> None:
+def test_machine_and_function_have_the_names_that_the_command_line_derives() -> None:
     assert properties("HotfixStateMachine")["StateMachineName"] == {"Fn::Sub": "${AWS::StackName}-hotfix"}
     assert properties("MigrateFunction")["FunctionName"] == {"Fn::Sub": "${AWS::StackName}-migrate"}
 
