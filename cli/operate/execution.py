@@ -145,7 +145,7 @@ def follow(client: SFNClient, arn: str) -> Ending:
         time.sleep(POLL_SECONDS)
         execution = executions.describe(client, arn)
     if execution.status == "SUCCEEDED":
-        return Ending(execution.output)
+        return Ending(execution.output, arn=execution.arn)
     # One that was stopped or ran out of time has no text of its own.
     cause = execution.cause or "Its last step may have been carried out or not: plan tells what is there."
     return Ending({}, execution.error or execution.status, cause, execution.arn)

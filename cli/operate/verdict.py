@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli import show
-from pg_hotfix import errors
+from cli.program import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ FIRST_LINES = 2
 @dataclass(frozen=True)
 class Ending:
     """What became of a request. `output` is as the state machine returns it, {} unless it succeeded; else `error` and
-    `cause` are the failure's name and text."""
+    `cause` are the failure's name and text. `arn` is that of the execution, if there was one."""
 
     output: dict[str, Any]
     error: str | None = None
@@ -45,6 +46,11 @@ def show_ending(ending: Ending, order: Order) -> None:
         show.console.print(show.say_result(ending.output["result"]))
         show_output(ending.output)
         lines = next_after_success(ending.output, order)
+    # A gate is about no hotfix, and a report is.
+    if ending.arn and order.action != "gate":
+        show.show_title("Report:")
+        show.show_text(shlex.join([PROGRAM, "report", ending.arn]))
+    # The last line is the one to type next.
     if lines:
         show.show_title("Next:")
         show.show_text("\n".join(lines))
@@ -80,11 +86,9 @@ def next_after_success(output: Mapping[str, Any], order: Order) -> list[str]:
 
 
 def next_after_failure(ending: Ending, order: Order) -> list[str]:
-    # The function's own texts end in the command to type next.
-    lines = [] if hasattr(errors, ending.error or "") else [order.command()]
-    if ending.arn:
-        lines += [f"aws stepfunctions get-execution-history --execution-arn {ending.arn}"]
-    return lines
+    # Most texts end in the command to type next; a second one would contradict it.
+    last = (ending.cause or "").strip().rpartition("\n")[2]
+    return [] if "pg-hotfix " in last else [order.command()]
 
 
 def show_step(step: Step) -> None:
