@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli import show
-from pg_hotfix import errors
+from cli.program import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,11 @@ def show_ending(ending: Ending, order: Order) -> None:
         show.console.print(show.say_result(ending.result))
         show_output(ending.output)
         lines = next_after_success(ending.output, order)
+    # A gate is about no hotfix, and a report is.
+    if ending.arn and order.action != "gate":
+        show.show_title("Report:")
+        show.show_text(shlex.join([PROGRAM, "report", ending.arn]))
+    # The last line is the one to type next.
     if lines:
         show.show_title("Next:")
         show.show_text("\n".join(lines))
@@ -87,11 +93,9 @@ def next_after_success(output: Mapping[str, Any], order: Order) -> list[str]:
 
 
 def next_after_failure(ending: Ending, order: Order) -> list[str]:
-    # The function's own texts end in the command to type next.
-    lines = [] if hasattr(errors, ending.error or "") else [order.command()]
-    if ending.arn:
-        lines += [f"aws stepfunctions get-execution-history --execution-arn {ending.arn}"]
-    return lines
+    # Most texts end in the command to type next; a second one would contradict it.
+    last = (ending.cause or "").strip().rpartition("\n")[2]
+    return [] if "pg-hotfix " in last else [order.command()]
 
 
 def show_step(step: Step) -> None:

@@ -406,7 +406,8 @@ def test_a_column_of_another_type_fails_with_the_whole_advice(run: Callable[...,
         "ADD COLUMN IF NOT EXISTS keeps an existing column as it is. If the actual column is right, correct the file:\n"
         f"  -- expect: column {COLUMN} text null\n"
         "Otherwise change the column by a migration of its own.\n"
-        f"Prove the corrected file, and deploy it:  ./pg-hotfix prove sql/{HOTFIX}.sql"
+        f"Prove the corrected file, and deploy it:  ./pg-hotfix prove sql/{HOTFIX}.sql\n"
+        f"When the plan succeeds, apply:  {AGAIN}"
     )
     assert ended.steps.count("Plan: MismatchError") == 1
 
@@ -473,7 +474,9 @@ def test_a_database_that_cannot_be_reached_is_tried_nine_times(
     assert ended.verdict == ("FAILED", "DatabaseUnavailableError")
     assert ended.steps.count("Plan: DatabaseUnavailableError") == 9
     assert ended.execution.cause is not None
-    assert f"\nRun it again:  ./pg-hotfix plan {HOTFIX}" in ended.execution.cause
+    *_, plan, apply = ended.execution.cause.split("\n")
+    assert plan.startswith(f"Run it again:  ./pg-hotfix plan {HOTFIX}")
+    assert apply == f"When the plan succeeds, apply:  {AGAIN}"
 
 
 def test_a_function_that_dies_while_it_waits_is_run_again(

@@ -135,6 +135,12 @@ def pg_hotfix(account: Account, *arguments: str, **environment: str) -> subproce
     return run([PROGRAM, *arguments, "--env", "prod"], account.environment | environment)
 
 
+def report_line(account: Account) -> str:
+    """What is printed of the one execution, to read more of it."""
+    (execution,) = account.executions()
+    return f"Report:\n   {PROGRAM} report {execution}\n"
+
+
 def without_clock(text: str) -> str:
     return re.sub(r"\d\d:\d\d:\d\d", "12:31:07", re.sub(r"-[0-9a-f]{8},", "-1a2b3c4d,", text))
 
@@ -156,6 +162,7 @@ def test_a_plan_is_told_in_words_with_the_line_to_type_next(account: Account, tm
         "ACCESS SHARE on public.drivers.\n"
         f"   plan_hash {PLAN_HASH}\n"
         f"   {SQL}\n"
+        f"{report_line(account)}"
         "Next:\n"
         f"   {PROGRAM} apply {HOTFIX} --env prod --reason INC-4711 --by ana --plan-hash {PLAN_HASH}\n"
     )
@@ -172,6 +179,7 @@ def test_an_apply_says_what_is_proved_and_checked(account: Account) -> None:
         "   public.drivers.active_since  expected: timestamp with time zone null, found: the same\n"
         "   The endpoint answered 200.\n"
         "   The application's log was free of the error for 5 min.\n"
+        f"{report_line(account)}"
     )
     (execution,) = account.executions()
     request = json.loads(account.states.describe_execution(executionArn=execution)["input"])
@@ -185,7 +193,10 @@ def test_a_failure_exits_non_zero_with_the_whole_text(account: Account, tmp_path
     result = pg_hotfix(account, "apply", HOTFIX, "--json", str(file))
     assert result.returncode != 0
     advice = "".join(f"   {line}\n" for line in ADVICE.splitlines())
-    assert f"\nMismatchError\n{advice}Next:\n   aws stepfunctions get-execution-history " in result.stdout
+    assert (
+        f"\nMismatchError\n{advice}{report_line(account)}Next:\n   {PROGRAM} apply {HOTFIX} --env prod\n"
+        in result.stdout
+    )
     assert "Traceback" not in result.stderr
     answer = json.loads(file.read_text())
     assert (answer["error"], answer["cause"]) == ("MismatchError", ADVICE)
@@ -200,6 +211,7 @@ def test_a_revert_is_followed_and_forced(account: Account) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith(
         f"reverted\n   {summary}\n   public.drivers.active_since  expected: timestamp with time zone null, dropped\n"
+        f"{report_line(account)}"
     )
     (execution,) = account.executions()
     request = json.loads(account.states.describe_execution(executionArn=execution)["input"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ LARGEST_STATE_BYTES = 256 * 1024
 # Step Functions has what Lambda answers beside the payload in its data, too.
 RESERVED_BYTES = 8 * 1024
 
+logger = logging.getLogger("pg-hotfix")
+
 
 def lambda_handler(event: dict[str, Any], _: object) -> dict[str, Any]:
     return answer(event, read_settings(os.environ), connect)
@@ -44,8 +47,9 @@ def answer(event: dict[str, Any], settings: Settings, connect: Callable[[], Any]
 
 
 def write_end(run: Run, settings: Settings) -> dict[str, Any]:
-    """All that the last states need, in the form of the state machine's data: the output, with the report if that fits;
-    the failure, explained, if there is one; and the message, if anybody is told. Nothing is read or changed."""
+    """All that the last states need, in the form of the state machine's data: the output, with the report if it can be
+    made and fits; the failure, explained, if there is one; and the message, if anybody is told. Nothing is read or
+    changed."""
     told = explain(run, settings) if run.error else run
     end: dict[str, Any] = {"run": {"output": run.output}}
     if told.error:
@@ -54,10 +58,19 @@ def write_end(run: Run, settings: Settings) -> dict[str, Any]:
         end["message"] = write_message(told, settings)
     # A failure that nobody is told of needs none: whoever planned reads its text.
     if is_for_people(told) or not told.error:
-        report = make_report(told)
-        if size_of(end) + size_of(report) + RESERVED_BYTES <= LARGEST_STATE_BYTES:
+        report = try_report(told)
+        if report and size_of(end) + size_of(report) + RESERVED_BYTES <= LARGEST_STATE_BYTES:
             end["run"] = {"output": run.output | {"report": report}}
     return end
+
+
+def try_report(run: Run) -> dict[str, Any] | None:
+    """The report, or None if a defect prevents it: the failure's text and the message are worth more than it is."""
+    try:
+        return make_report(run)
+    except Exception:
+        logger.exception("report failed")
+        return None
 
 
 def make_report(run: Run) -> dict[str, Any]:

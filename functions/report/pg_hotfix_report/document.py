@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pg_hotfix_report.commands import ask
+from pg_hotfix_report.commands import ask, read_report
 from pg_hotfix_report.inert import block, code, grid
 from pg_hotfix_report.run import NOT_TOLD
 
@@ -41,7 +41,10 @@ def write_document(facts: Mapping[str, Any]) -> str:
         "## What was not checked": "\n".join(f"- {line}" for line in facts["not_checked"]),
         "## Rollback": write_rollback(facts),
     }
-    return "\n\n".join(part for section in sections.items() for part in section if part) + "\n"
+    parts = [part for section in sections.items() for part in section if part]
+    if execution["arn"]:
+        parts.append(joined("To print this report again:", block(read_report(execution["arn"]), "sh")))
+    return "\n\n".join(parts) + "\n"
 
 
 def listed(values: Mapping[str, object]) -> str:
@@ -102,10 +105,11 @@ def write_log_lines(lines: list[str]) -> str:
 
 def write_validation(validation: Mapping[str, Any], action: str | None) -> str:
     endpoint, minutes = validation["endpoint"], validation["watch_minutes"]
+    answered = f"answered {code(str(endpoint))}."
     log_said = f"had no line with the error for {code(str(minutes))} min after the verify."
     sentences = [
-        f"- The endpoint {'was not seen to work.' if endpoint is None else f'answered {code(str(endpoint))}.'}",
-        f"- The application's log {'was not seen to be free of the error.' if minutes is None else log_said}",
+        f"- The endpoint {'was not called, or did not work.' if endpoint is None else answered}",
+        f"- The application's log {'was not watched, or the error came again.' if minutes is None else log_said}",
     ]
     columns, reverting = validation["columns"], action == "revert"
     times = ("before (revert)", "after (revert)") if reverting else ("before (plan)", "after (verify)")
@@ -183,7 +187,7 @@ def write_lock(lock: Mapping[str, Any], execution: Mapping[str, Any]) -> str:
             {
                 "Waited for the lock (ms)": lock["lock_wait_ms"],
                 "Held ACCESS EXCLUSIVE (ms)": lock["lock_held_ms"],
-                "Longest that any other session could be blocked (ms)": lock["longest_stall_ms"],
+                "Longest time that another session may have waited (ms)": lock["longest_stall_ms"],
             }
         )
     elif execution["changed"] is False:
@@ -228,7 +232,7 @@ def write_rollback(facts: Mapping[str, Any]) -> str:
             paste(facts, "revert"),
         )
     if not lines:
-        return "None needed: an application that does not know a nullable column without default never notices it."
+        return "None needed. The column is nullable and has no default, so code that does not know it still works."
     return joined(
         "Have this reviewed before you run it. It takes ACCESS EXCLUSIVE, breaks an application that expects the "
         "column, and **deletes for good what was written to the column since**:",

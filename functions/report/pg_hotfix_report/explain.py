@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pg_hotfix_report.commands import ask, ask_again, read_lines
+from pg_hotfix_report.commands import ask, ask_again, is_forced, is_hotfix_id, read_lines
 from pg_hotfix_report.run import READ_ONLY, object_in, text_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def explain_call(run: Run) -> tuple[str, str]:
         text = tell_no_answer(run, f"{error}: {said}" if said else error)
         error = CALL if error.startswith(RESERVED) else error
     else:
-        text = said or f"The function gave no text with this error. Run it again; it is safe:  {ask_again(run)}"
+        text = add_apply(run, said) if said else f"The function gave no text with this error.\n{tell_again(run)}"
     # "Nothing was changed" is then true of the verify only.
     applied = object_in(run.output, "apply")
     return error, f"{HAD_APPLIED}: {applied.get('summary')}\n{text}" if applied else text
@@ -74,7 +74,7 @@ def read_message(cause: str | None) -> str | None:
 
 def tell_too_large(run: Run) -> str:
     action = run.request.get("action")
-    look = ask(str(action) if action in READ_ONLY else "plan", run.hotfix, run.arn, "--direct")
+    look = ask(str(action) if action in READ_ONLY else "plan", run.hotfix, run.arn, [("--direct",)])
     return (
         f"The function's answer exceeds the 256 KiB that Step Functions carries. {tell_state(run)}\n"
         f"Ask the function itself what is there:  {look}"
@@ -82,17 +82,33 @@ def tell_too_large(run: Run) -> str:
 
 
 def tell_no_answer(run: Run, what: str) -> str:
-    return (
-        f"The function did not answer ({what}).\n{tell_state(run)}\n"
-        f"Run the same request again; it is safe:  {ask_again(run)}"
-    )
+    return f"The function did not answer ({what}).\n{tell_state(run)}\n{tell_again(run)}"
+
+
+def add_apply(run: Run, said: str) -> str:
+    """The function, which was asked for a plan, ends its text in a line for the plan; the apply was asked for."""
+    if run.request.get("action") == "apply" and run.failed_action == "plan" and is_hotfix_id(run.hotfix):
+        return f"{said}\nWhen the plan succeeds, apply:  {ask_again(run)}"
+    return said
+
+
+def tell_again(run: Run) -> str:
+    if run.reverting and is_forced(run.request):
+        return (
+            "The same request again drops the column with all that was written to it since. See what is there now:  "
+            f"{ask('plan', run.hotfix, run.arn)}\nTo drop it all the same:  {ask_again(run)}"
+        )
+    return f"Run the same request again; it is safe:  {ask_again(run)}"
 
 
 def tell_state(run: Run) -> str:
     asked = run.failed_action or run.request.get("action")
+    if asked == "verify" and object_in(run.output, "apply"):
+        return "The verify changed nothing. What the apply has committed stays."
     if asked in READ_ONLY:
         return f"{UNCHANGED}: {asked} only reads."
-    what = "The way back was run" if run.reverting else "The file was applied"
+    applied = "The file was applied and recorded" if run.request.get("record") else "The file was applied"
+    what = "The revert was run" if run.reverting else applied
     return f"{what} completely or not at all: PostgreSQL rolls back what was not committed."
 
 

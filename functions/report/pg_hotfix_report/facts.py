@@ -207,7 +207,7 @@ def list_unchecked(run: Run) -> list[str]:
             "Whether the file was applied: the failure does not say. The command under Rollback finds out."
         )
     elif "apply" not in answers:
-        unchecked.append("The change itself: no apply answered, so this run changed nothing.")
+        unchecked.append(f"The change itself: {tell_no_change(run)}")
     if "verify" not in answers:
         unchecked.append("The objects over a new connection: no verify answered.")
     if "endpoint" not in run.output:
@@ -221,6 +221,14 @@ def list_unchecked(run: Run) -> list[str]:
     return [*unchecked, SELF_DECLARED, "The rows: this run read none. The owner of the data checks them."]
 
 
+def tell_no_change(run: Run) -> str:
+    """Of a run that has changed nothing, and of which no apply has answered."""
+    if run.failed_action == "apply":
+        return "the apply failed, and changed nothing."
+    # Whether it began is told by what had answered before it, and of a partial run nobody has that.
+    return "this run changed nothing." if run.partial else "no apply ran."
+
+
 def list_unchecked_after_revert(run: Run) -> list[str]:
     unchecked = []
     if tell_changed(run) is None:
@@ -228,7 +236,7 @@ def list_unchecked_after_revert(run: Run) -> list[str]:
             "Whether the column was dropped: the failure does not say. The command under Rollback finds out."
         )
     elif "apply" not in run.answers:
-        unchecked.append("The way back: no revert answered, so this run dropped nothing.")
+        unchecked.append("The revert itself: it failed, and dropped nothing.")
     unchecked.append("The application without the column: nobody called it, and nobody watched its log.")
     return [*unchecked, SELF_DECLARED]
 

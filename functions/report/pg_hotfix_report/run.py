@@ -59,7 +59,11 @@ class Run:
             return asked if asked in ACTIONS else None
         if "plan" not in self.answers:
             return "plan"
-        return "verify" if "apply" in self.answers or self.answers["plan"].get("result") != "would_apply" else "apply"
+        if "apply" in self.answers:
+            return "verify"
+        # As ChooseNext of the state machine chooses: what is there already may still have to be recorded.
+        planned = self.answers["plan"].get("result")
+        return "verify" if planned == "already_applied" and self.request.get("record") is None else "apply"
 
 
 def read_state(event: dict[str, Any]) -> Run:

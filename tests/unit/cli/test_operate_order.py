@@ -16,7 +16,7 @@ from cli.operate import stack
 from cli.operate.execution import refuse_other_list, state_of
 from cli.operate.order import Order, make_request, name_in_pipeline, run_of_pipeline
 from cli.operate.stack import environments, explain, find_stack
-from cli.operate.verdict import Ending, next_after_failure, next_after_success, show_output, show_step
+from cli.operate.verdict import Ending, next_after_failure, next_after_success, show_ending, show_output, show_step
 from laptop.errors import LocalError
 from pg_hotfix.request import parse_request
 from pg_hotfix_button.executions import Step, read_steps
@@ -186,12 +186,64 @@ def test_what_is_proved_leads_nowhere(output: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "is_proposed"),
-    [("TIMED_OUT", True), ("EndpointCheckError", True), ("LockBusyError", False), ("PlanChangedError", False)],
+    ("error", "cause", "is_proposed"),
+    [
+        ("TIMED_OUT", "Its last step may have been carried out or not: plan tells what is there.", True),
+        ("ConfigurationError", "Put the endpoint into the secret:  aws rds describe-db-clusters", True),
+        ("LockBusyError", "", True),
+        ("LockBusyError", None, True),
+        ("EndpointCheckError", f"It failed.\nCall it again:  ./pg-hotfix verify {HOTFIX} --stack x", False),
+        ("WatchError", f"It failed.\nWatch it again:  ./pg-hotfix verify {HOTFIX} --stack x\n", False),
+        ("FunctionCallError", f"Run it again:  /opt/pg-hotfix apply {HOTFIX} --stack x", False),
+        ("MismatchError", f"./pg-hotfix plan {HOTFIX}\nCorrect the file.", True),
+    ],
 )
-def test_the_same_is_proposed_again_unless_the_functions_text_ends_in_a_command(error: str, is_proposed: bool) -> None:
-    lines = next_after_failure(Ending({}, error, "text"), ORDER)
+def test_the_same_is_proposed_again_unless_the_text_ends_in_a_command(
+    error: str, cause: str | None, is_proposed: bool
+) -> None:
+    lines = next_after_failure(Ending({}, error, cause), ORDER)
     assert lines == ([f"./pg-hotfix apply {HOTFIX} --env prod --reason INC-4711"] if is_proposed else [])
+
+
+EXECUTION = "arn:aws:states:sa-east-1:123456789012:execution:pg-hotfix-prod-hotfix:apply-1"
+SEEN: dict[str, Any] = {"objects": [], "blockers": [], "plan_hash": "57b1", "sql": "SELECT 1;"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "lines"),
+    [
+        (
+            Ending({"result": "applied", "summary": "Done.", "apply": SEEN, "verify": SEEN}),
+            ["applied", "   Done."],
+        ),
+        (
+            Ending({}, "MismatchError", "It differs.\n./pg-hotfix prove x"),
+            ["MismatchError", "   It differs.", "   ./pg-hotfix prove x"],
+        ),
+    ],
+)
+def test_an_execution_is_told_with_the_line_for_its_report_and_an_invocation_has_none(
+    ending: Ending, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_ending(ending, ORDER)
+    assert capsys.readouterr().out.splitlines() == ["", *lines]
+    executed = replace(ending, arn=EXECUTION)
+    show_ending(executed, ORDER)
+    assert capsys.readouterr().out.splitlines() == ["", *lines, "Report:", f"   ./pg-hotfix report {EXECUTION}"]
+    assert executed.as_json() == ending.as_json()
+    show_ending(executed, Order("gate", stack="pg-hotfix-prod"))
+    assert capsys.readouterr().out.splitlines() == ["", *lines]
+
+
+def test_the_line_to_type_next_is_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+    output = {"result": "would_apply", "summary": "It is missing.", "plan": SEEN}
+    show_ending(Ending(output, arn=EXECUTION), replace(ORDER, action="plan"))
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "Report:",
+        f"   ./pg-hotfix report {EXECUTION}",
+        "Next:",
+        f"   ./pg-hotfix apply {HOTFIX} --env prod --reason INC-4711 --plan-hash 57b1",
+    ]
 
 
 # The stack

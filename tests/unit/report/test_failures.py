@@ -61,8 +61,36 @@ def test_what_the_apply_has_committed_stands_before_a_later_failure() -> None:
 def test_an_error_without_a_text_still_has_a_line_to_paste(cause: str) -> None:
     assert failure(applying("plan"), "MismatchError", cause) == (
         "MismatchError",
-        f"The function gave no text with this error. Run it again; it is safe:  {AGAIN}",
+        f"The function gave no text with this error.\nRun the same request again; it is safe:  {AGAIN}",
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"reason": None}, ""),
+        ({"reason": "INC-4711"}, " --reason INC-4711"),
+        (
+            {"reason": "INC-4711", "plan_hash": "a" * 64, "record": "prisma"},
+            f" --reason INC-4711 --plan-hash {'a' * 64} --record prisma",
+        ),
+    ],
+)
+def test_an_apply_whose_plan_fails_is_led_back_to_the_apply(fields: dict[str, Any], options: str) -> None:
+    text = f"Cannot connect. Nothing was changed.\nRun it again:  ./pg-hotfix plan {HOTFIX} --stack pg-hotfix-prod"
+    assert failure(asked(**fields), "DatabaseUnavailableError", caused_by(text)) == (
+        "DatabaseUnavailableError",
+        (f"{text}\nWhen the plan succeeds, apply:  ./pg-hotfix apply {HOTFIX} --stack pg-hotfix-prod{options}"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "fields"),
+    [((), {"action": "plan"}), ((), {"action": "revert"}), (("plan",), {}), ((), {"hotfix": "drivers"})],
+)
+def test_nothing_else_is_led_to_an_apply(names: tuple[str, ...], fields: dict[str, Any]) -> None:
+    text = "It differs. Nothing was changed.\nCorrect the file."
+    assert failure(output(*names) | asked(**fields), "MismatchError", caused_by(text)) == ("MismatchError", text)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +135,58 @@ def test_a_revert_that_did_not_answer_is_not_called_an_apply() -> None:
     _, text = failure(asked(action="revert", reason=None), "States.Timeout")
     assert text == (
         "The function did not answer (States.Timeout).\n"
-        "The way back was run completely or not at all: PostgreSQL rolls back what was not committed.\n"
+        "The revert was run completely or not at all: PostgreSQL rolls back what was not committed.\n"
         f"Run the same request again; it is safe:  ./pg-hotfix revert {HOTFIX} --stack pg-hotfix-prod"
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("INC-4712", "INC-4712"), ("two\nlines", "'<why the data may go>'"), (None, "'<why the data may go>'")],
+)
+def test_a_forced_revert_is_not_called_safe_to_run_again(reason: str | None, said: str) -> None:
+    _, text = failure(asked(action="revert", reason=reason, force="true"), "States.Timeout")
+    assert text == (
+        "The function did not answer (States.Timeout).\n"
+        "The revert was run completely or not at all: PostgreSQL rolls back what was not committed.\n"
+        "The same request again drops the column with all that was written to it since. See what is there now:"
+        f"  ./pg-hotfix plan {HOTFIX} --stack pg-hotfix-prod\n"
+        f"To drop it all the same:  ./pg-hotfix revert {HOTFIX} --stack pg-hotfix-prod --reason {said} --force"
+    )
+
+
+RECORDED = "The file was applied and recorded completely or not at all: PostgreSQL rolls back what was not committed."
+
+
+def recording() -> dict[str, Any]:
+    """What the plan found done, and the apply was to record."""
+    whole = output("plan") | asked(record="prisma", reason=None) | {"result": "already_applied"}
+    whole["plan"] |= {"result": "already_applied", "sql": None}
+    return whole
+
+
+def test_an_apply_that_only_records_may_have_recorded() -> None:
+    assert failure(recording(), "Sandbox.Timedout", caused_by("Task timed out after 55.00 seconds")) == (
+        "Sandbox.Timedout",
+        (
+            f"The function did not answer (Sandbox.Timedout: Task timed out after 55.00 seconds).\n{RECORDED}\n"
+            "Run the same request again; it is safe:"
+            f"  ./pg-hotfix apply {HOTFIX} --stack pg-hotfix-prod --record prisma"
+        ),
+    )
+    assert failure(recording(), "States.DataLimitExceeded") == (
+        "FunctionCallError",
+        f"{LOST} {RECORDED}\n{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct",
+    )
+    run = read_state(event(recording(), "Sandbox.Timedout"))
+    assert run.failed_action == "apply"
+    assert collect_facts(explain.explain(run, SETTINGS))["execution"]["changed"] is None
+
+
+def test_what_was_found_done_and_is_not_recorded_goes_on_to_the_verify() -> None:
+    whole = recording()
+    whole["request"] |= {"record": None}
+    assert read_state(event(whole, "States.Timeout")).failed_action == "verify"
 
 
 def test_a_time_out_gets_a_name_that_a_fail_state_may_use() -> None:
@@ -117,7 +194,8 @@ def test_a_time_out_gets_a_name_that_a_fail_state_may_use() -> None:
     assert name == "FunctionCallError"
     assert text == (
         f"Before this failure the apply answered: {INCIDENT['apply']['summary']}\n"
-        "The function did not answer (States.Timeout).\nNothing was changed: verify only reads.\n"
+        "The function did not answer (States.Timeout).\n"
+        "The verify changed nothing. What the apply has committed stays.\n"
         f"Run the same request again; it is safe:  {AGAIN}"
     )
 
@@ -139,8 +217,12 @@ def test_a_time_out_gets_a_name_that_a_fail_state_may_use() -> None:
         ),
         ({"reason": 7, "plan_hash": "no hash", "record": "other"}, f"apply {HOTFIX} --stack pg-hotfix-prod"),
         (
-            {"action": "revert", "reason": "INC-4712", "force": "true"},
-            f"revert {HOTFIX} --stack pg-hotfix-prod --reason INC-4712 --force",
+            {"action": "revert", "reason": "INC-4712", "plan_hash": "a" * 64, "record": "prisma"},
+            f"revert {HOTFIX} --stack pg-hotfix-prod --reason INC-4712",
+        ),
+        (
+            {"reason": None, "force": "true"},
+            f"apply {HOTFIX} --stack pg-hotfix-prod",
         ),
         ({"action": "gate", "hotfix": None, "reason": None}, "gate --stack pg-hotfix-prod"),
         ({"action": None, "reason": None}, f"plan {HOTFIX} --stack pg-hotfix-prod"),
@@ -176,17 +258,26 @@ def test_of_a_verify_after_an_apply_whose_answer_is_too_large_the_apply_is_told(
         "FunctionCallError",
         (
             f"Before this failure the apply answered: {INCIDENT['apply']['summary']}\n"
-            f"{LOST} Nothing was changed: verify only reads.\n{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct"
+            f"{LOST} The verify changed nothing. What the apply has committed stays.\n"
+            f"{ASK} plan {HOTFIX} --stack pg-hotfix-prod --direct"
         ),
     )
 
 
-@pytest.mark.parametrize(("action", "named"), [("plan", f"plan {HOTFIX}"), ("check", "check"), ("gate", "gate")])
-def test_a_look_whose_answer_is_too_large_changed_nothing(action: str, named: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "line"),
+    [
+        ("plan", f"plan {HOTFIX} --stack pg-hotfix-prod --direct"),
+        # It asks the function itself anyway.
+        ("check", "check --stack pg-hotfix-prod"),
+        ("gate", "gate --stack pg-hotfix-prod --direct"),
+    ],
+)
+def test_a_look_whose_answer_is_too_large_changed_nothing(action: str, line: str) -> None:
     hotfix = HOTFIX if action == "plan" else None
     assert failure(asked(action=action, hotfix=hotfix), "States.DataLimitExceeded") == (
         "FunctionCallError",
-        f"{LOST} Nothing was changed: {action} only reads.\n{ASK} {named} --stack pg-hotfix-prod --direct",
+        f"{LOST} Nothing was changed: {action} only reads.\n{ASK} {line}",
     )
 
 

@@ -235,7 +235,13 @@ REFUSED = f"{COLUMN} is in use. Nothing was changed."
 @pytest.mark.parametrize(
     ("error", "cause", "changed", "rollback", "unchecked"),
     [
-        ("RevertRefusedError", REFUSED, False, "None: this run changed nothing.", "The way back: no revert answered"),
+        (
+            "RevertRefusedError",
+            REFUSED,
+            False,
+            "None: this run changed nothing.",
+            "The revert itself: it failed, and dropped nothing.",
+        ),
         (
             "OutcomeUnknownError",
             "It was lost.",
@@ -356,7 +362,7 @@ def test_of_a_failure_alone_no_more_is_said_than_its_text_does(cause: str, chang
 def test_what_was_not_checked_is_said_plainly() -> None:
     said = facts(planned(), "LockBusyError", BUSY)["not_checked"]
     assert said == [
-        "The change itself: no apply answered, so this run changed nothing.",
+        "The change itself: the apply failed, and changed nothing.",
         "The objects over a new connection: no verify answered.",
         "The endpoint: nobody called it.",
         "The application's log: nobody watched it.",
@@ -364,6 +370,19 @@ def test_what_was_not_checked_is_said_plainly() -> None:
         "The rows: this run read none. The owner of the data checks them.",
     ]
     assert facts(INCIDENT)["not_checked"] == said[-2:]
+
+
+@pytest.mark.parametrize(
+    ("run", "line"),
+    [
+        (Run(planned()), "no apply ran."),
+        (Run(output(), "RequestError", "No such key. Nothing was contacted."), "no apply ran."),
+        # The failure alone does not tell at which of them it was.
+        (Run({}, "LockBusyError", BUSY, partial=True), "this run changed nothing."),
+    ],
+)
+def test_that_no_apply_ran_is_said_only_where_it_is_known(run: Run, line: str) -> None:
+    assert f"The change itself: {line}" in collect_facts(run)["not_checked"]
 
 
 @pytest.mark.parametrize(
@@ -458,6 +477,30 @@ def test_a_report_that_does_not_fit_is_left_out_and_all_else_is_there() -> None:
     made = end(event(whole))
     assert made["run"] == {"output": whole}
     assert made["message"]["subject"] == "pg-hotfix prod: applied"
+
+
+@pytest.mark.parametrize("part", ["collect_facts", "write_document"])
+def test_a_defect_in_the_report_costs_neither_the_message_nor_the_text(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = event(planned(), "LockBusyError", BUSY)
+    whole = end(failed)
+
+    def fail(_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(report, part, fail)
+    assert end(failed) == whole | {"run": {"output": planned()}}
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("ERROR", "report failed")
+    assert "KeyError: 'a defect'" in caplog.text
+
+
+def test_a_report_ends_in_the_line_that_prints_it_again() -> None:
+    assert kept(event(INCIDENT))["markdown"].endswith(
+        f"\n\nTo print this report again:\n\n```sh\n./pg-hotfix report {ARN}\n```\n"
+    )
+    assert "report again" not in make_report(Run(INCIDENT))["markdown"]
 
 
 def test_whatever_the_function_answers_the_state_machine_can_hold() -> None:
