@@ -405,7 +405,7 @@ def test_a_column_of_another_type_fails_with_the_whole_advice(run: Callable[...,
         "  actual    text null\n"
         "ADD COLUMN IF NOT EXISTS keeps an existing column as it is. If the actual column is right, correct the file:\n"
         f"  -- expect: column {COLUMN} text null\n"
-        "Otherwise change the column by a migration of its own.\n"
+        "Otherwise change the column by a separate migration.\n"
         f"Prove the corrected file, and deploy it:  ./pg-hotfix prove sql/{HOTFIX}.sql\n"
         f"When the plan succeeds, apply:  {AGAIN}"
     )
@@ -461,7 +461,7 @@ def test_a_table_that_stays_busy_fails_with_whoever_is_in_the_way(
     assert ended.execution.cause is not None
     assert ended.execution.cause.startswith(f"public.drivers stayed locked for 1 s, so {HOTFIX} was not applied.")
     assert "\nIn the way: pid " in ended.execution.cause
-    assert "or end it now:  SELECT pg_terminate_backend(" in ended.execution.cause
+    assert "or end it now (its transaction is rolled back):  SELECT pg_terminate_backend(" in ended.execution.cause
 
 
 def test_a_database_that_cannot_be_reached_is_tried_nine_times(

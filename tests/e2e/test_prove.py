@@ -87,7 +87,7 @@ def test_a_good_file_passes_on_a_filled_table_of_which_nothing_is_left(check: Ch
 def test_a_wrong_expectation_is_caught(check: Check) -> None:
     failed = check(f"-- expect: column {N} bigint null\n{ADD};")
     assert list(failed) == ["columns"]
-    assert failed["columns"].startswith("MismatchError: sql/20260301101501_try.sql does not make public.drivers.n")
+    assert failed["columns"].startswith("MismatchError: sql/20260301101501_try.sql does not create public.drivers.n")
     assert "-- expect: column public.drivers.n integer null" in failed["columns"]
 
 

@@ -23,6 +23,8 @@ NOT_CONTACTED = "Nothing was changed: the database was not contacted."
 
 # The last line. In braces stands what next_command.py makes of the request.
 AGAIN = "Run it again:  {again}"
+REPAIRED = "When that is done, run it again:  {again}"
+OTHER = "See what one of them would do:  {other}"
 PLAN = "See what is there now:  {plan}"
 APPLY = "Apply it:  {apply}"
 VERIFY = "Check that it is there:  {verify}"
@@ -31,11 +33,11 @@ HELP = "See the actions and options:  ./pg-hotfix --help"
 LIST = "Write the list of expected columns, and deploy it:  ./pg-hotfix expect-schema schema.sql"
 
 WRITERS_ENDPOINT = (
-    "Put the writer's endpoint into the secret or DB_HOST:  "
+    "Put the writer's endpoint into the secret or the stack's parameter DatabaseHost:  "
     "aws rds describe-db-clusters --query 'DBClusters[].Endpoint'"
 )
 OWN_ENDPOINT = (
-    "Put the instance's own endpoint into the secret or DB_HOST:  "
+    "Put the instance's own endpoint into the secret or the stack's parameter DatabaseHost:  "
     "aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
 )
 POOLER = f"A pooler such as PgBouncer answers at this address, not PostgreSQL. {OWN_ENDPOINT}"
@@ -54,7 +56,7 @@ class HotfixError(Exception):
     data. `then` is the text's last line, still without the command."""
 
     retryable: ClassVar[bool] = False
-    then: str = AGAIN
+    then: str = REPAIRED
 
     def __init__(self, message: str, *, then: str | None = None, **facts: Any) -> None:
         super().__init__(message)
@@ -86,7 +88,8 @@ def unknown_hotfix(hotfix: str, known: Sequence[str]) -> UnknownHotfixError:
     packaged = "\n".join(f"  {name}" for name in known) or "  (none)"
     return UnknownHotfixError(
         f"The function has no hotfix {hotfix}. {UNTOUCHED} It has these:\n{packaged}\n"
-        f"Use one of these ids, or add sql/{hotfix}.sql, have it reviewed, and deploy it."
+        f"{'Use one of these ids, or add' if known else 'Add'} sql/{hotfix}.sql, have it reviewed, and deploy it.",
+        then=OTHER if known else REPAIRED,
     )
 
 
@@ -189,15 +192,16 @@ def too_little_time(remaining_ms: int, needed_ms: int) -> ConfigurationError:
 def pooler_in_front(address: str, reason: str = "") -> ConfigurationError:
     said = f" ({reason})" if reason else ""
     return ConfigurationError(
-        f"A pooler such as PgBouncer stands between pg-hotfix and the database {address}{said}. The time limits of a "
-        f"session do not reach the server then, or stay in the session of another client. {UNCHANGED} {OWN_ENDPOINT}"
+        f"A pooler such as PgBouncer stands between pg-hotfix and the database {address}{said}. Then the server "
+        f"ignores the time limits, or keeps them for another client. {UNCHANGED} {OWN_ENDPOINT}"
     )
 
 
 def limit_not_in_force(address: str, name: str, asked_ms: int, found_ms: int) -> ConfigurationError:
     return ConfigurationError(
-        f"The server of {address} does not keep the time limits of the session: {name} is {found_ms} ms (0: none) and "
-        f"should be {asked_ms} ms. {UNCHANGED} Without these limits a run could block other sessions. {OWN_ENDPOINT}"
+        f"The server of {address} does not use the limit that pg-hotfix set: {name} is {found_ms} ms"
+        f"{'' if found_ms else ' (0 means no limit)'}, and must be {asked_ms} ms. {UNCHANGED} Without it a run could "
+        f"block other sessions. {OWN_ENDPOINT}"
     )
 
 
@@ -225,10 +229,10 @@ def secret_unreadable(arn: str, what: str) -> SecretError:
     )
 
 
-def secret_lacks(arn: str, field: str, setting: str) -> SecretError:
+def secret_lacks(arn: str, field: str, parameter: str) -> SecretError:
     return SecretError(
-        f"The secret {arn} has no {field}, and {setting} is not set. {NOT_CONTACTED} Set {setting} in the template's "
-        "parameters, and deploy."
+        f"The secret {arn} has no {field}, and the stack's parameter {parameter} is empty. {NOT_CONTACTED} Set that "
+        "parameter, and deploy."
     )
 
 
@@ -236,6 +240,7 @@ class SecretUnavailableError(HotfixError):
     """Secrets Manager did not answer. The database was not contacted."""
 
     retryable = True
+    then = AGAIN
 
 
 def secret_unavailable(arn: str, code: str) -> SecretUnavailableError:
@@ -251,6 +256,7 @@ class DatabaseUnavailableError(HotfixError):
     was changed: the server rolls back."""
 
     retryable = True
+    then = AGAIN
 
 
 def database_unavailable(address: str, reason: str) -> DatabaseUnavailableError:
@@ -328,8 +334,8 @@ class TlsError(HotfixError):
 def certificate_not_verified(host: str, port: int, reason: str) -> TlsError:
     return TlsError(
         f"The certificate of {host}:{port} does not verify: {reason}. No credentials were sent. {UNCHANGED} If RDS has "
-        "a new root certificate, update functions/migrate/pg_hotfix/certificates/rds-ca-bundle.pem, and deploy. "
-        "Otherwise find out who answers at this address."
+        "a new root certificate, fetch it, and deploy:  make update-ca-bundle  Otherwise find out who answers at this "
+        "address."
     )
 
 
@@ -343,8 +349,8 @@ def host_name_mismatch(host: str, port: int, reason: str) -> TlsError:
 def tls_not_offered(host: str, port: int) -> TlsError:
     return TlsError(
         f"The server at {host}:{port} offers no TLS, and pg-hotfix never connects without it. No credentials were "
-        f"sent. {UNCHANGED} Turn TLS on at the server; RDS always offers it, so the address in the secret or DB_HOST "
-        "may be wrong."
+        f"sent. {UNCHANGED} Turn TLS on at the server; RDS always offers it, so the address in the secret or in the "
+        "stack's parameter DatabaseHost may be wrong."
     )
 
 
@@ -394,7 +400,8 @@ def login_refused(
 
 def database_missing(address: str, user: str, sqlstate: str, message: str, *, by_pooler: bool = False) -> LoginError:
     advice = (
-        "Correct dbname in the secret or DB_NAME. These databases exist:  SELECT datname FROM pg_catalog.pg_database;"
+        "Correct dbname in the secret, or the stack's parameter DatabaseName. These databases exist:  SELECT datname "
+        "FROM pg_catalog.pg_database;"
     )
     return LoginError(
         f"{user} cannot connect to the database {address} ({sqlstate}: {message}). {UNCHANGED} "
@@ -434,7 +441,7 @@ def not_owner(table: str, owner: str, user: str, line: str, *, is_member: bool) 
     though = f"; {user} is a member of {owner}, but does not inherit its rights" if is_member else ""
     return NotOwnerError(
         f"{user} does not own {table}: {owner} does, and ALTER TABLE needs the owner's rights{though}. {UNCHANGED} "
-        f"Give them to the role, as an administrator:  {line}"
+        f"As an administrator, give the role these rights:  {line}"
     )
 
 
@@ -471,8 +478,10 @@ def no_select_privilege(column: str, table_in_sql: str, user: str) -> NotOwnerEr
 
 
 def no_lock_privilege(table: str, table_in_sql: str, user: str) -> NotOwnerError:
-    privilege = f"UPDATE, DELETE or TRUNCATE on {table}, one of which LOCK TABLE needs, although it owns the table"
-    return lacks(user, privilege, f"UPDATE ON {table_in_sql}")
+    return NotOwnerError(
+        f"{user} owns {table}, but its rights UPDATE, DELETE and TRUNCATE were revoked. LOCK TABLE needs one of them. "
+        f"{UNCHANGED} Grant one:  GRANT UPDATE ON {table_in_sql} TO {quoted(user)};"
+    )
 
 
 def type_not_usable(column: str, type_shown: str, type_in_sql: str, user: str) -> NotOwnerError:
@@ -506,6 +515,7 @@ class LockBusyError(HotfixError):
     """The locks were not free in the time that a run waits for them. Nothing was changed."""
 
     retryable = True
+    then = AGAIN
 
 
 def lock_busy(
@@ -531,7 +541,9 @@ def lock_busy(
 
 
 def catalog_blocked(tables: str, in_the_way: Sequence[str], blockers: Sequence[Mapping[str, Any]]) -> LockBusyError:
-    first = f"{tables} could not be read: another session holds or awaits ACCESS EXCLUSIVE on it. {UNCHANGED}"
+    first = (
+        f"{tables} could not be read: another session holds, or waits for, an ACCESS EXCLUSIVE lock on it. {UNCHANGED}"
+    )
     return LockBusyError("\n".join([first, *in_the_way]), blockers=list(blockers))
 
 
@@ -540,9 +552,10 @@ class StatementTimeoutError(HotfixError):
     changed: the server rolls back."""
 
 
+RAISE_LIMIT = "raise STATEMENT_TIMEOUT_MS of MigrateFunction in template.yaml, and deploy"
 HINT_OF_TIME = (
     "A hotfix takes milliseconds. Look for a rewrite or a scan: a volatile default, SET NOT NULL, an index. "
-    "If the file is right, raise STATEMENT_TIMEOUT_MS, and deploy."
+    f"If the file is right, {RAISE_LIMIT}."
 )
 
 
@@ -563,9 +576,8 @@ def catalog_too_slow(address: str, message: str, took_ms: int, limit_ms: int) ->
     return StatementTimeoutError(
         f"PostgreSQL cancelled a catalog query of pg-hotfix after {took_ms} ms (57014: {message}; the limit is "
         f"{limit_ms} ms). {UNCHANGED} The hotfix file is not the cause: the server of {address} is overloaded, or its "
-        "catalog is bloated or very large. See the catalog's dead rows, and raise STATEMENT_TIMEOUT_MS if there are "
-        "few:  SELECT relname, n_dead_tup, last_autovacuum FROM pg_catalog.pg_stat_sys_tables ORDER BY n_dead_tup DESC "
-        "LIMIT 5;"
+        f"catalog is bloated or very large. See the catalog's dead rows; if there are few, {RAISE_LIMIT}:  SELECT "
+        "relname, n_dead_tup, last_autovacuum FROM pg_catalog.pg_stat_sys_tables ORDER BY n_dead_tup DESC LIMIT 5;"
     )
 
 
@@ -609,7 +621,7 @@ def refused_by_code(
     if switch:
         off, on = switch
         advice = f"Read what it asks for:  {read}  If its owner agrees, switch it off:  {off}  After the run:  {on}"
-        then = AGAIN
+        then = REPAIRED
     return type(error)(
         f"{who} refused {hotfix} ({source}; {WITHHELD_HERE}). {UNCHANGED} {advice}",
         then=then,
@@ -674,7 +686,7 @@ def mismatch(hotfix: str, differing: Sequence[Mapping[str, Any]], *, reverting: 
     if reverting:
         why, change = "It is not what this hotfix adds, so revert will not drop it, even with force.", "drop"
     lines += [f"{why} If the actual column is right, correct the file:", *lines_to_paste(present)]
-    lines += [f"Otherwise {change} the column by a migration of its own."]
+    lines += [f"Otherwise {change} the column by a separate migration."]
     return MismatchError("\n".join(lines), then=prove(f"{hotfix}.sql"), columns=list(differing))
 
 
@@ -685,7 +697,8 @@ def proof_failed(hotfix: str, differing: Sequence[Mapping[str, Any]], *, reverti
     if reverting:
         lines = [f"The revert lines of sql/{hotfix}.sql do not drop {names}. {ran} Correct them."]
     else:
-        lines = [f"sql/{hotfix}.sql does not make {names} as it expects. {ran}"]
+        say = "line says" if len(differing) == 1 else "lines say"
+        lines = [f"sql/{hotfix}.sql does not create {names} as its expect {say}. {ran}"]
         for column in differing:
             lines += [f"  {column['name']}", *compared(column, "    ", "made")]
         made = [column for column in differing if column["actual"] != "missing"]
@@ -707,18 +720,19 @@ def changed_since(
 
 def child_differs(hotfix: str, table: str, child: str, column: Mapping[str, Any], line_to_paste: str) -> MismatchError:
     """`column`: the child's, as the response shows columns."""
+    differs = f"It already has this column, and it differs from what {hotfix} expects"
     lines = [
-        f"{child} is below {table}, and has a column of its own that is not what {hotfix} expects. {UNCHANGED}",
+        f"{child} is a partition or child of {table}. {differs}. {UNCHANGED}",
         f"  {column['name']}",
         *compared(column, "    "),
-        f"ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own:  {line_to_paste}",
+        f"ALTER TABLE would refuse it, or leave it different. Change it by a separate migration:  {line_to_paste}",
     ]
     return MismatchError("\n".join(lines), columns=[dict(column)])
 
 
 LIMITS_OF_A_HOTFIX = (
-    "A hotfix only adds columns. A table with rows accepts none at once that is NOT NULL without a default, or whose "
-    "default calls another function than now()."
+    "A hotfix only adds columns. If the table has rows, a hotfix cannot add a column that is NOT NULL without a "
+    "default, or whose default calls a function other than now()."
 )
 
 
@@ -741,10 +755,10 @@ def schema_differs(
     lines += commands
     if rest:
         which = "The rest" if commands else "This"
-        lines += [f"{which} needs a migration of its own. {LIMITS_OF_A_HOTFIX}"]
+        lines += [f"{which} needs a separate migration. {LIMITS_OF_A_HOTFIX}"]
     lines += [
-        "If the list is wrong, write it again, and deploy it:  ./pg-hotfix expect-schema schema.sql",
         "Do not deploy the application before this passes.",
+        "If the list is wrong, write it again, and deploy it:  ./pg-hotfix expect-schema schema.sql",
     ]
     return MismatchError("\n".join(lines), columns=list(columns))
 
@@ -754,10 +768,13 @@ class RelationError(HotfixError):
 
 
 def relation_missing(table: str, database: str, similar: Sequence[str]) -> RelationError:
+    several = len(similar) > 1
     advice = (
-        f"There is {', '.join(similar)}: correct the name in the file, and deploy it."
+        f"{'Tables with similar names exist' if several else 'A table with a similar name exists'}: "
+        f"{', '.join(similar)}. Correct the name in the file, and deploy it."
         if similar
-        else "Correct the name in the file, or DB_NAME, and deploy."
+        else "Correct the name in the file, and deploy it. If this is the wrong database, correct dbname in the "
+        "secret, or the stack's parameter DatabaseName."
     )
     return RelationError(f"The table {table} does not exist in the database {database}. {UNCHANGED} {advice}")
 
@@ -781,7 +798,7 @@ def partition_named(table: str, root: str) -> RelationError:
 def typed_table(table: str, row_type: str, type_in_sql: str, change: str) -> RelationError:
     return RelationError(
         f"{table} is a typed table: its columns are those of the type {row_type}. {UNCHANGED} Change the type by a "
-        f"migration of its own:  ALTER TYPE {type_in_sql} {change} CASCADE;"
+        f"separate migration:  ALTER TYPE {type_in_sql} {change} CASCADE;"
     )
 
 
@@ -805,8 +822,8 @@ def row_type_stored(table: str, table_in_sql: str, column: str, stored_in: str, 
     """`computed`: the column is to be generated, or an identity, and not to have a default."""
     line = f"ALTER TABLE {table_in_sql} ALTER COLUMN {quoted(column)} SET DEFAULT ...;"
     return RelationError(
-        f"PostgreSQL cannot add a column with a value in every row to {table}, because {stored_in} stores rows of its "
-        f"type (0A000). {UNCHANGED} "
+        f"PostgreSQL cannot add a column with a value in every row to {table}, because the column {stored_in} stores "
+        f"whole rows of {table} (0A000). {UNCHANGED} "
         + (
             f"Drop {stored_in}, or give it another type, before you add a generated column or an identity."
             if computed
@@ -879,7 +896,8 @@ def rows_not_seen(hotfix: str, tables: str, took_ms: int, limit_ms: int) -> Reve
     return RevertRefusedError(
         f"Cannot tell in time whether the rows of {tables} still hold what {hotfix} gave them, so it was not reverted: "
         f"reading them took {took_ms} ms. Under the lock, where all sessions wait, it may take {limit_ms} ms. "
-        f"{UNCHANGED} Ask the owner of the data before you drop it."
+        f"{UNCHANGED} Ask the owner of the data before you drop it unread, with --force.",
+        then=AGAIN,
     )
 
 
@@ -896,7 +914,7 @@ def left_behind(
     if others:
         lines += [f"Change or drop {'the others' if droppable else 'them'} by a migration."]
     lines += ["--force does not help here."]
-    return RevertRefusedError("\n".join(lines), then=AGAIN, staying=list(staying[:LOGGED_OBJECTS]))
+    return RevertRefusedError("\n".join(lines), then=REPAIRED, staying=list(staying[:LOGGED_OBJECTS]))
 
 
 def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequence[str]) -> RevertRefusedError:
@@ -905,7 +923,8 @@ def taken_along(hotfix: str, columns: str, going: Sequence[str], guessed: Sequen
         lines += ["PostgreSQL drops these with it, and the file does not make them:"]
         lines += [f"  {one}" for one in first_few(going)]
     if guessed:
-        lines += ["These name the column, and may fail without it:", *(f"  {one}" for one in first_few(guessed))]
+        lines += ["The code of these uses the column's name, and may fail without it:"]
+        lines += [f"  {one}" for one in first_few(guessed)]
     return RevertRefusedError(
         "\n".join(lines), going=list(going[:LOGGED_OBJECTS]), guessed=list(guessed[:LOGGED_OBJECTS])
     )
@@ -925,15 +944,16 @@ NEVER_ADDED_AGAIN = "every later prisma migrate deploy would skip it, and never 
 def history_not_seen(hotfix: str, table: str, reason: str) -> RevertRefusedError:
     return RevertRefusedError(
         f"Cannot tell whether {table} has {hotfix} as applied, so it was not reverted: if it has, {NEVER_ADDED_AGAIN}. "
-        f"{UNCHANGED} {reason}"
+        f"{UNCHANGED} --force drops the column, whatever {table} and the rows hold. {reason}",
+        then=AGAIN,
     )
 
 
 def recorded_as_applied(hotfix: str, table: str, table_in_sql: str) -> RevertRefusedError:
     return RevertRefusedError(
-        f"{table} has {hotfix} as applied, so it was not reverted: {NEVER_ADDED_AGAIN}. {UNCHANGED} Prisma does not "
-        "mark as rolled back what it has as applied (P3012). To drop the column for good, write a migration. To let a "
-        "later deploy add it again, delete the row first:  "
+        f"{table} has {hotfix} as applied, so it was not reverted: {NEVER_ADDED_AGAIN}. {UNCHANGED} prisma migrate "
+        "resolve --rolled-back refuses an applied migration (P3012). To drop the column for good, write a migration. "
+        "To let a later deploy add it again, delete the row first:  "
         f"DELETE FROM {table_in_sql} WHERE migration_name = {string(hotfix)};"
     )
 
@@ -957,18 +977,22 @@ class OutcomeUnknownError(HotfixError):
     The change was applied completely or not at all."""
 
     retryable = True
+    then = AGAIN
 
 
-def outcome_unknown(hotfix: str, address: str, reason: str) -> OutcomeUnknownError:
+def outcome_unknown(hotfix: str, address: str, reason: str, *, reverting: bool = False) -> OutcomeUnknownError:
+    done, what = ("reverted", "the revert took place") if reverting else ("applied", "the change is there")
     return OutcomeUnknownError(
         f"The connection to the database {address} was lost while {hotfix} was under way ({reason}). The "
-        "change was applied completely or not at all. To run it again is safe, and finds out."
+        f"change was {done} completely or not at all. Run it again; it is safe. {done} or already_{done} means that "
+        f"{what}."
     )
 
 
 def commit_not_seen(hotfix: str, address: str, reason: str, *, reverting: bool = False) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"{'The revert of ' if reverting else ''}{hotfix} was committed at {address}, but the catalog could not be "
-        f"read after COMMIT, also over a fresh connection ({reason}). The change was proved inside the transaction.",
+        f"read after COMMIT: this connection failed, and so did a new one ({reason}). The change was proved inside the "
+        "transaction.",
         then=PLAN if reverting else VERIFY,
     )

@@ -33,6 +33,8 @@ KEYS = {
 }
 ALLOWED = f"The keys are {', '.join(KEYS)}."
 FORCED = "Send force only with the action revert, and with a reason."
+# What the command to force a revert shows in place of the reason.
+STILL_TO_WRITE = re.compile(r"\s*<.*>\s*")
 
 PLAN_HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -106,6 +108,8 @@ def parse_request(event: object) -> Request:
     force = read_force(body)
     if force and (action != "revert" or not texts["reason"]):
         raise errors.bad_request("force is for the action revert only, and needs a reason", FORCED)
+    if force and STILL_TO_WRITE.fullmatch(reason := texts["reason"] or ""):
+        raise errors.bad_request(f"The reason is still {clip(reason)}", "Write why the data may go.")
     correlation_id = texts["correlation_id"] or event_id
     if caller is None:
         caller = next((name for name, form in CALLERS if form.fullmatch(correlation_id or "")), "direct")

@@ -17,6 +17,12 @@ AMAZON_ROOTS = CERTIFICATES / "amazon-roots.pem"
 # 0 would turn the server's limit off, so it is out of bounds. A Lambda function runs for 900 s at most.
 LOCK_WAIT_BOUNDS_SECONDS = (1, 840)
 STATEMENT_TIMEOUT_BOUNDS_MS = (100, 840_000)
+# Where the template sets the numbers.
+SET_IN = {
+    "DB_PORT": "the stack's parameter DatabasePort",
+    "LOCK_WAIT_SECONDS": "the stack's parameter LockWaitSeconds",
+    "STATEMENT_TIMEOUT_MS": "it at MigrateFunction in template.yaml",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     secret_arn = environment.get("DB_SECRET_ARN", "").strip()
     if not secret_arn:
         raise errors.bad_setting(
-            "DB_SECRET_ARN", "is not set", "Set it to the ARN of the secret with the database's credentials."
+            "DB_SECRET_ARN",
+            "is not set",
+            "Set the stack's parameter DatabaseSecretArn to the ARN of the secret with the database's credentials.",
         )
     ca_bundle = Path(environment.get("DB_CA_BUNDLE") or CERTIFICATES / "rds-ca-bundle.pem")
     if not is_there(ca_bundle.is_file):
@@ -90,6 +98,6 @@ def read_number[Default: int | None](
         raise errors.bad_setting(
             name,
             f"is {text[:40]!r}, not a whole number from {low} to {high}",
-            "Correct it in template.yaml or in the stack's parameters, and deploy.",
+            f"Correct {SET_IN[name]}, and deploy.",
         )
     return int(text)

@@ -83,7 +83,10 @@ def read_state(event: dict[str, Any]) -> Run:
 def read_answer(answer: dict[str, Any]) -> Run | None:
     """From an execution's output, a response of the function, or either's failure; None if it is neither."""
     if error := answer.get("error") or answer.get("errorType"):
-        return Run({}, str(error), text_of(answer.get("cause") or answer.get("errorMessage")), partial=True)
+        request = object_in(answer, "request")
+        cause = text_of(answer.get("cause") or answer.get("errorMessage"))
+        output = {"request": request} if request else {}
+        return Run(output, str(error), cause, text_of(answer.get("execution")), partial=True)
     if "objects" in answer and answer.get("action") in ACTIONS:
         request = {key: answer.get(key) for key in ("hotfix", "action", "requested_by", "reason")}
         key = {"check": "plan", "revert": "apply"}.get(answer["action"], answer["action"])

@@ -112,7 +112,7 @@ def test_an_existing_column_of_another_type_is_refused(invoke: Invoke, database:
         "ADD COLUMN IF NOT EXISTS keeps an existing column as it is. If the actual column is right, correct the"
         " file:\n"
         "  -- expect: column public.drivers.active_since text null default ''::text\n"
-        "Otherwise change the column by a migration of its own."
+        "Otherwise change the column by a separate migration."
     )
     assert database.run("SELECT attname FROM pg_attribute WHERE attname = 'active_since' AND atttypid = 25") != []
 
@@ -124,7 +124,8 @@ def test_sql_that_makes_something_else_is_rolled_back(
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "MismatchError"
     assert outcome.text == (
-        f"sql/{hotfix_id}.sql does not make public.drivers.note as it expects. The SQL was run and rolled back."
+        f"sql/{hotfix_id}.sql does not create public.drivers.note as its expect line says. The SQL was run and rolled"
+        " back."
         " Nothing was changed.\n"
         "  public.drivers.note\n"
         "    expected  character varying(10) null\n"
@@ -183,7 +184,8 @@ def test_sql_that_does_not_make_the_column_is_rolled_back(
     outcome = invoke("apply", hotfix_id)
     assert outcome.error_name == "MismatchError"
     assert outcome.text == (
-        f"sql/{hotfix_id}.sql does not make public.drivers.note as it expects. The SQL was run and rolled back."
+        f"sql/{hotfix_id}.sql does not create public.drivers.note as its expect line says. The SQL was run and rolled"
+        " back."
         " Nothing was changed.\n"
         "  public.drivers.note\n"
         "    expected  text null\n"
@@ -348,8 +350,8 @@ def test_a_missing_table_is_named_with_its_look_alikes(
     outcome = invoke("apply", write_hotfix("ALTER TABLE riders ADD COLUMN a int;", "public.riders.a int"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        f"The table public.riders does not exist in the database {database.name}. Nothing was changed. There is"
-        ' audit.riders, public."Riders": correct the name in the file, and deploy it.'
+        f"The table public.riders does not exist in the database {database.name}. Nothing was changed. Tables"
+        ' with similar names exist: audit.riders, public."Riders". Correct the name in the file, and deploy it.'
     )
 
 
@@ -358,7 +360,8 @@ def test_a_missing_schema_is_a_missing_table(invoke: Invoke, write_hotfix: Write
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
         f"The table nowhere.t does not exist in the database {database.name}. Nothing was changed. Correct the name"
-        " in the file, or DB_NAME, and deploy."
+        " in the file, and deploy it. If this is the wrong database, correct dbname in the secret, or the stack's"
+        " parameter DatabaseName."
     )
 
 
@@ -546,7 +549,7 @@ def test_a_statement_that_takes_too_long_is_cancelled(
         f"PostgreSQL cancelled {hotfix_id} (57014: canceling statement due to statement timeout; the limit is"
         f" {limit_of(database, 300, statements=2)} ms). Nothing was changed. A hotfix takes milliseconds. Look for a"
         " rewrite or a scan: a volatile default, SET NOT NULL, an index. If the file is right, raise"
-        " STATEMENT_TIMEOUT_MS, and deploy."
+        " STATEMENT_TIMEOUT_MS of MigrateFunction in template.yaml, and deploy."
     )
     assert columns_of(database) == ["id", "name"]
 
@@ -564,7 +567,8 @@ def test_statements_that_together_take_too_long_are_no_reason_to_try_again(
         assert outcome.text == (
             f"PostgreSQL ended the transaction of {hotfix_id} because it took longer than 2500 ms. Nothing was"
             " changed: the server rolls back. A hotfix takes milliseconds. Look for a rewrite or a scan: a volatile"
-            " default, SET NOT NULL, an index. If the file is right, raise STATEMENT_TIMEOUT_MS, and deploy."
+            " default, SET NOT NULL, an index. If the file is right, raise STATEMENT_TIMEOUT_MS of MigrateFunction in"
+            " template.yaml, and deploy."
         )
     wait_until_gone(database)
     assert columns_of(database) == ["id", "name"]
@@ -785,8 +789,8 @@ def test_a_connection_lost_after_the_sql_was_sent_leaves_the_outcome_unknown(
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
         f"The connection to the database {database.name} at localhost:{database.server.port} was lost while"
-        f" {hotfix_id} was under way (the server closed it). The change was applied completely or not at all. To run"
-        " it again is safe, and finds out."
+        f" {hotfix_id} was under way (the server closed it). The change was applied completely or not at all. Run it"
+        " again; it is safe. applied or already_applied means that the change is there."
     )
     assert columns_of(database) == ["id", "name"]
 
@@ -807,7 +811,9 @@ def test_a_second_look_that_fails_twice_leaves_the_outcome_unknown(
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
         f"{HOTFIX} was committed at {database.name} at localhost:{database.server.port}, but the catalog could not be"
-        " read after COMMIT, also over a fresh connection (LoginError). The change was proved inside the transaction."
+        " read after COMMIT: this connection failed, and so did a new one (LoginError). The change was proved inside"
+        " the"
+        " transaction."
     )
 
 

@@ -393,7 +393,10 @@ def test_what_only_may_need_the_column_is_named_and_force_gets_past_it(
     hotfix_id = applied()
     database.run_as_owner(f"{made} CREATE TRIGGER noting BEFORE UPDATE ON drivers FOR EACH ROW EXECUTE FUNCTION f()")
     outcome = invoke("revert", hotfix_id)
-    assert str(outcome.error) == f"{LOST}These name the column, and may fail without it:\n  {named}\n{FORCE_LINE}"
+    assert (
+        str(outcome.error)
+        == f"{LOST}The code of these uses the column's name, and may fail without it:\n  {named}\n{FORCE_LINE}"
+    )
     assert invoke("revert", hotfix_id, **FORCE).result == "reverted"
 
 
@@ -591,7 +594,10 @@ def test_what_may_need_the_column_is_told_and_force_is_enough(
     text = f"These may fail without the column, so revert needs --force: {named}."
     assert invoke("plan", hotfix_id).response["notes"] == [{"code": "revert_dependents", "text": text}]
     outcome = invoke("revert", hotfix_id)
-    assert str(outcome.error) == f"{LOST}These name the column, and may fail without it:\n  {named}\n{FORCE_LINE}"
+    assert (
+        str(outcome.error)
+        == f"{LOST}The code of these uses the column's name, and may fail without it:\n  {named}\n{FORCE_LINE}"
+    )
     forced = invoke("revert", hotfix_id, **FORCE)
     assert forced.result == "reverted", forced.text
     text = f"These may fail without the column: {named}."
@@ -603,7 +609,9 @@ def test_a_function_stays_known_when_only_its_trigger_is_dropped(
 ) -> None:
     hotfix_id = applied(f"{NOTE}\n{TRIGGER}", f"DROP TRIGGER IF EXISTS noting ON drivers;\n{DROP}")
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == (f"{LOST}These name the column, and may fail without it:\n  function public.note()")
+    assert outcome.text == (
+        f"{LOST}The code of these uses the column's name, and may fail without it:\n  function public.note()"
+    )
 
 
 def test_what_another_schema_has_of_the_same_name_is_not_dropped_by_the_line(
@@ -709,7 +717,9 @@ def test_a_body_in_no_encoding_can_be_looked_at(
         " || convert_from('\\xe9', 'SQL_ASCII') || ' */ FROM drivers'''; END $$"
     )
     outcome = invoke("revert", hotfix_id)
-    assert outcome.text == (f"{LOST}These name the column, and may fail without it:\n  function public.f()")
+    assert outcome.text == (
+        f"{LOST}The code of these uses the column's name, and may fail without it:\n  function public.f()"
+    )
 
 
 def test_a_plan_of_what_is_missing_has_nothing_to_tell_of_its_way_back(

@@ -151,7 +151,7 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it_and_nobody_waits(
         " behind this run.\n"
         f"In the way: pid {pid} (postgres, nightly-report), in a transaction for # s (idle in transaction), ACCESS"
         " SHARE on public.drivers.\n"
-        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
+        f"Wait until it ends, or end it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});"
     )
     (blocker,) = outcome.line["blockers"]
     assert at_first < blocker.pop("transaction_seconds") < at_last
@@ -183,7 +183,7 @@ def test_what_the_role_may_not_see_is_null_and_the_grant_is_named(
         f"public.drivers stayed locked for # s, so {HOTFIX} was not applied. Nothing was changed, and nobody waited"
         " behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
-        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});\n"
+        f"Wait until it ends, or end it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});\n"
         f"To see what they do and since when:  {grant(database, 'pg_read_all_stats')}"
     )
     assert (planned["state"], planned["application_name"], planned["transaction_seconds"]) == (None, None, None)
@@ -237,7 +237,9 @@ def test_of_a_queue_for_one_row_the_one_that_holds_it_is_offered_first(
             one.result(PATIENCE_SECONDS)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text.split("\n")[1] == f"In the way: pid {max(pids)} (postgres), ROW EXCLUSIVE on public.drivers."
-    assert f"or end them now:  SELECT pg_terminate_backend({max(pids)});\n" in outcome.text
+    assert (
+        f"them now (their transactions are rolled back):  SELECT pg_terminate_backend({max(pids)});\n" in outcome.text
+    )
     assert "\nand 25 more.\n" in outcome.text
     assert len(outcome.line["blockers"]) == 30
 
@@ -257,7 +259,7 @@ def test_a_prepared_transaction_is_named_with_the_line_that_ends_it(
         " behind this run.\n"
         "In the way: the prepared transaction order 7 (postgres), prepared # s ago, ROW EXCLUSIVE on public.drivers."
         " No session will end it: whoever prepared it must commit it or roll it back.\n"
-        "Wait until it ends, or end it now:  ROLLBACK PREPARED 'order 7';"
+        "Wait until it ends, or end it now (its transaction is rolled back):  ROLLBACK PREPARED 'order 7';"
     )
     assert (outcome.line["blockers"][0].get("pid"), invoke("apply").result) == (None, "applied")
 
@@ -283,7 +285,7 @@ def test_who_waits_in_the_queue_is_in_the_way_but_need_not_be_ended(
         f"In the way: pid {pid} (postgres), itself waiting for pid {reader}, ACCESS EXCLUSIVE on public.drivers"
         " (awaited)." in outcome.text
     )
-    assert f"or end them now:  SELECT pg_terminate_backend({reader});\n" in outcome.text
+    assert f"them now (their transactions are rolled back):  SELECT pg_terminate_backend({reader});\n" in outcome.text
 
 
 # Which tables count
@@ -586,10 +588,11 @@ def test_a_look_that_needs_a_locked_table_gives_up_at_once(
         outcome = invoke("verify", hotfix_id)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text == (
-        "public.drivers could not be read: another session holds or awaits ACCESS EXCLUSIVE on it. Nothing was"
+        "public.drivers could not be read: another session holds, or waits for, an ACCESS EXCLUSIVE lock on it."
+        " Nothing was"
         " changed.\n"
         f"In the way: pid {pid} (postgres), ACCESS EXCLUSIVE on public.drivers.\n"
-        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
+        f"Wait until it ends, or end it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});"
     )
     assert outcome.line["blockers"][0]["pid"] == pid
 
@@ -812,9 +815,10 @@ def test_a_server_that_does_not_keep_the_limits_is_not_worked_on(
     outcome = invoke("apply")
     assert outcome.error_name == "ConfigurationError"
     assert outcome.text == (
-        f"The server of {database.name} at localhost:{database.server.port} does not keep the time limits of the"
-        f" session: {name} is 0 ms (0: none) and should be {asked_ms} ms. Nothing was changed. Without these limits a"
-        " run could block other sessions. Put the instance's own endpoint into the secret or DB_HOST:  aws rds"
+        f"The server of {database.name} at localhost:{database.server.port} does not use the limit that pg-hotfix"
+        f" set: {name} is 0 ms (0 means no limit), and must be {asked_ms} ms. Nothing was changed. Without it a run"
+        " could block other sessions. Put the instance's own endpoint into the secret or the stack's parameter"
+        " DatabaseHost:  aws rds"
         " describe-db-instances --query 'DBInstances[].Endpoint.Address'"
     )
     assert columns_of(database) == ["id", "name"]

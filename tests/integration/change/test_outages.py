@@ -266,7 +266,7 @@ def test_a_second_look_without_a_free_connection_leaves_the_outcome_unknown(
     with running_proxy(database.server, *faults) as proxy:
         ending = run_to_its_end(replace(settings, db_port=proxy.port))
     assert (ending.error, ending.retryable) == ("OutcomeUnknownError", True)
-    assert "also over a fresh connection (DatabaseUnavailableError)." in ending.text
+    assert "this connection failed, and so did a new one (DatabaseUnavailableError)." in ending.text
     assert has_column(database)
     database.run(f"ALTER ROLE {database.user} CONNECTION LIMIT -1")
     assert run_to_its_end(settings).result == "already_applied"

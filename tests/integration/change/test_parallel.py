@@ -82,4 +82,4 @@ def test_the_error_names_the_leader_alone(invoke: Invoke, database: Database, mo
         outcome = invoke("apply", HOTFIX)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text.count("In the way: ") == 1
-    assert outcome.text.endswith(f"or end it now:  SELECT pg_terminate_backend({pid});")
+    assert outcome.text.endswith(f"it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});")

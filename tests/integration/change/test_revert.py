@@ -407,7 +407,7 @@ def test_a_column_that_is_not_this_hotfixs_is_never_dropped(
         "It is not what this hotfix adds, so revert will not drop it, even with force. If the actual column is right,"
         " correct the file:\n"
         f"  -- expect: column {RATING} text null\n"
-        "Otherwise drop the column by a migration of its own."
+        "Otherwise drop the column by a separate migration."
     )
     assert has_rating(database)
 
@@ -422,9 +422,9 @@ def test_what_is_recorded_in_prismas_history_is_reverted_by_force_only(
     assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
         f"public._prisma_migrations has {NAME} as applied, so it was not reverted: every later prisma migrate deploy"
-        " would skip it, and never add the column again. Nothing was changed. Prisma does not mark as rolled back"
-        " what it has as applied (P3012). To drop the column for good, write a migration. To let a later deploy add"
-        ' it again, delete the row first:  DELETE FROM "public"."_prisma_migrations" WHERE migration_name ='
+        " would skip it, and never add the column again. Nothing was changed. prisma migrate resolve --rolled-back"
+        " refuses an applied migration (P3012). To drop the column for good, write a migration. To let a later deploy"
+        ' add it again, delete the row first:  DELETE FROM "public"."_prisma_migrations" WHERE migration_name ='
         f" '{NAME}';"
     )
     assert has_rating(database)
@@ -469,9 +469,11 @@ def test_a_history_that_cannot_be_read_is_no_empty_one(
     assert outcome.error_name == "RevertRefusedError"
     assert outcome.text == (
         f"Cannot tell whether public._prisma_migrations has {NAME} as applied, so it was not reverted: if it has,"
-        " every later prisma migrate deploy would skip it, and never add the column again. Nothing was changed. Grant"
-        f' it:  GRANT SELECT ON "public"."_prisma_migrations" TO "{database.user}";'
+        " every later prisma migrate deploy would skip it, and never add the column again. Nothing was changed."
+        " --force drops the column, whatever public._prisma_migrations and the rows hold. Grant it:  GRANT SELECT ON"
+        f' "public"."_prisma_migrations" TO "{database.user}";'
     )
+    assert outcome.then == f"Run it again:  ./pg-hotfix revert {hotfix_id}"
     assert revert(invoke, hotfix_id, force=True, reason="INC-4712").result == "reverted"
 
 
@@ -739,8 +741,10 @@ def test_a_table_whose_rows_take_long_to_see_is_left_alone(
     assert re.sub(r"took \d+ ms", "took # ms", outcome.text) == (
         f"Cannot tell in time whether the rows of public.drivers still hold what {NAME} gave them, so it was not"
         " reverted: reading them took # ms. Under the lock, where all sessions wait, it may take 200 ms. Nothing was"
-        f" changed. {ASK}"
+        " changed. Ask the owner of the data before you drop it unread, with --force."
     )
+    # A quieter server may answer in time: so the last line drops nothing.
+    assert outcome.then == f"Run it again:  ./pg-hotfix revert {hotfix_id}"
     assert len(looks) == 2
     assert has_rating(database)
 
@@ -836,7 +840,7 @@ def test_a_lock_that_stays_is_reported_with_who_holds_it(
         f"public.drivers stayed locked for # s, so {NAME} was not reverted. Nothing was changed, and nobody waited"
         " behind this run.\n"
         f"In the way: pid {pid} (postgres), ACCESS SHARE on public.drivers.\n"
-        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});\n"
+        f"Wait until it ends, or end it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});\n"
         f"To see what they do and since when:  {grant(database, 'pg_read_all_stats')}"
     )
     assert has_rating(database)
@@ -952,8 +956,8 @@ def test_a_second_look_that_fails_twice_leaves_the_outcome_unknown(
     assert outcome.error_name == "OutcomeUnknownError"
     assert outcome.text == (
         f"The revert of {hotfix_id} was committed at {database.name} at localhost:{database.server.port}, but the"
-        " catalog could not be read after COMMIT, also over a fresh connection (LoginError). The change was proved"
-        " inside the transaction."
+        " catalog could not be read after COMMIT: this connection failed, and so did a new one (LoginError). The change"
+        " was proved inside the transaction."
     )
 
 
@@ -968,4 +972,8 @@ def test_a_connection_lost_while_it_works_leaves_all_or_nothing(
     with meanwhile(lambda: when_it_sleeps(database)):
         outcome = revert(invoke, hotfix_id)
     assert outcome.error_name == "OutcomeUnknownError"
+    assert outcome.text.endswith(
+        " The change was reverted completely or not at all. Run it again; it is safe. reverted or already_reverted"
+        " means that the revert took place."
+    )
     assert has_rating(database)

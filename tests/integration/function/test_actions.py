@@ -159,9 +159,9 @@ def test_rights_that_apply_would_lack_are_told_before(invoke: Invoke, database: 
     outcome = invoke(action)
     assert outcome.error_name == "NotOwnerError"
     assert outcome.text == (
-        f"{database.user} lacks UPDATE, DELETE or TRUNCATE on public.drivers, one of which LOCK TABLE needs, although"
-        ' it owns the table. Nothing was changed. Grant it:  GRANT UPDATE ON "public"."drivers" TO'
-        f' "{database.user}";'
+        f"{database.user} owns public.drivers, but its rights UPDATE, DELETE and TRUNCATE were revoked. LOCK TABLE"
+        " needs"
+        f' one of them. Nothing was changed. Grant one:  GRANT UPDATE ON "public"."drivers" TO "{database.user}";'
     )
     database.run("ALTER SCHEMA public OWNER TO postgres; REVOKE ALL ON SCHEMA public FROM public")
     outcome = invoke(action)

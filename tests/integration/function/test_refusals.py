@@ -282,7 +282,9 @@ def test_a_slow_catalog_is_not_the_files_fault(
         f"PostgreSQL cancelled a catalog query of pg-hotfix after {took} ms (57014: canceling statement due to"
         " statement timeout; the limit is 100 ms). Nothing was changed. The hotfix file is not the cause: the server of"
         f" {database.name} at localhost:{database.server.port} is overloaded, or its catalog is bloated or very large."
-        " See the catalog's dead rows, and raise STATEMENT_TIMEOUT_MS if there are few:  SELECT relname, n_dead_tup,"
+        " See the catalog's dead rows; if there are few, raise STATEMENT_TIMEOUT_MS of MigrateFunction in"
+        " template.yaml,"
+        " and deploy:  SELECT relname, n_dead_tup,"
         " last_autovacuum FROM pg_catalog.pg_stat_sys_tables ORDER BY n_dead_tup DESC LIMIT 5;"
     )
     assert int(took) >= 100

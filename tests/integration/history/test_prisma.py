@@ -411,7 +411,7 @@ def test_a_history_that_stays_locked_is_not_waited_for(
         outcome = invoke(action)
     assert outcome.result == result
     assert prisma_of(outcome)["next_deploy"] == (
-        "Not known: public._prisma_migrations could not be read. Another session holds it locked: run plan again later."
+        "Not known: public._prisma_migrations could not be read. Another session holds it locked: run it again later."
     )
 
 
@@ -735,7 +735,7 @@ def test_prismas_lock_is_waited_for_outside_of_every_queue_and_its_holder_is_nam
         " this run.\n"
         f"In the way: pid {pid} (postgres, schema-engine), EXCLUSIVE on Prisma's advisory lock 72707369. A prisma"
         " migrate that is ended in the middle leaves a failed migration (P3009).\n"
-        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
+        f"Wait until it ends, or end it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});"
     )
     (blocker,) = outcome.line["blockers"]
     assert (blocker["pid"], blocker["user"], blocker["lock_mode"], blocker.get("table")) == (

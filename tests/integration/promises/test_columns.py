@@ -171,7 +171,7 @@ def test_a_column_that_differs_is_told_apart(
         "ADD COLUMN IF NOT EXISTS keeps an existing column as it is. If the actual column is right, correct the"
         " file:\n"
         f"  -- expect: column public.plain.a {actual}\n"
-        "Otherwise change the column by a migration of its own."
+        "Otherwise change the column by a separate migration."
     )
     corrected = write_hotfix("SELECT 1;", f"public.plain.a {actual}")
     assert invoke("verify", corrected).result == "verified"

@@ -380,8 +380,9 @@ def test_a_default_in_rows_that_others_store_is_refused(
     outcome = invoke(action, write_hotfix(sql, "public.rides.a int default 3"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        "PostgreSQL cannot add a column with a value in every row to public.rides, because public.log.ride stores"
-        " rows of its type (0A000). Nothing was changed. Add the column without a default, and set the default for"
+        "PostgreSQL cannot add a column with a value in every row to public.rides, because the column public.log.ride"
+        " stores whole rows of public.rides (0A000). Nothing was changed. Add the column without a default, and set"
+        " the default for"
         ' later rows in a second statement:  ALTER TABLE "public"."rides" ALTER COLUMN "a" SET DEFAULT ...;'
     )
     two = f"{sql.replace(' DEFAULT 3', '')} ALTER TABLE public.rides ALTER COLUMN a SET DEFAULT 3;"
@@ -401,8 +402,9 @@ def test_a_computed_column_in_rows_that_others_store_is_refused_without_a_line_t
     outcome = invoke("plan", write_hotfix(sql, f"public.drivers.a {definition}"))
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
-        "PostgreSQL cannot add a column with a value in every row to public.drivers, because public.log.driver stores"
-        " rows of its type (0A000). Nothing was changed. Drop public.log.driver, or give it another type, before you"
+        "PostgreSQL cannot add a column with a value in every row to public.drivers, because the column"
+        " public.log.driver stores whole rows of public.drivers (0A000). Nothing was changed. Drop public.log.driver,"
+        " or give it another type, before you"
         " add a generated column or an identity."
     )
 

@@ -25,15 +25,15 @@ EXPECTED = ("public.drivers.id uuid not null", "public.drivers.name text not nul
 ACTIVE_SINCE = "public.drivers.active_since timestamp with time zone null"
 UNTOUCHED = "Nothing was contacted and nothing was changed."
 END = (
-    "If the list is wrong, write it again, and deploy it:  ./pg-hotfix expect-schema schema.sql\n"
-    "Do not deploy the application before this passes."
+    "Do not deploy the application before this passes.\n"
+    "If the list is wrong, write it again, and deploy it:  ./pg-hotfix expect-schema schema.sql"
 )
 UNREADABLE = "has an expect line that cannot be read (the column is not named as schema.table.column)"
 NAME_ALL = "Name all three, such as public.drivers.active_since."
 HOTFIXES = "Write a hotfix for each table that lacks columns; have it reviewed, deploy it, and apply it:"
 NOT_BY_HOTFIX = (
-    "needs a migration of its own. A hotfix only adds columns. A table with rows accepts none at once that is NOT"
-    " NULL without a default, or whose default calls another function than now()."
+    "needs a separate migration. A hotfix only adds columns. If the table has rows, a hotfix cannot add a column"
+    " that is NOT NULL without a default, or whose default calls a function other than now()."
 )
 
 
@@ -213,7 +213,7 @@ def test_what_no_hotfix_can_do_is_not_proposed_as_one(gate: Gate, database: Data
 def test_a_default_that_a_filled_table_takes_at_once_is_proposed(gate: Gate, default: str) -> None:
     outcome = gate(f"public.drivers.since text not null default {default}")
     assert "  ./pg-hotfix new add_drivers_since --sql " in outcome.text
-    assert "a migration of its own" not in outcome.text
+    assert "a separate migration" not in outcome.text
 
 
 @pytest.mark.parametrize(("ddl", "expectation", "expected", "actual"), DIFFERENT)
@@ -286,10 +286,11 @@ def test_whoever_keeps_it_from_looking_is_named_and_nobody_else(gate: Gate, data
         outcome = gate(*expected)
     assert outcome.error_name == "LockBusyError"
     assert outcome.text == (
-        "A table of sql/schema.expect could not be read: another session holds or awaits ACCESS EXCLUSIVE on it."
+        "A table of sql/schema.expect could not be read: another session holds, or waits for, an ACCESS EXCLUSIVE lock"
+        " on it."
         " Nothing was changed.\n"
         f"In the way: pid {pid} (postgres), ACCESS EXCLUSIVE on public.drivers.\n"
-        f"Wait until it ends, or end it now:  SELECT pg_terminate_backend({pid});"
+        f"Wait until it ends, or end it now (its transaction is rolled back):  SELECT pg_terminate_backend({pid});"
     )
     assert gate(*expected).result == "passed"
 
@@ -348,7 +349,7 @@ def test_another_database_is_told_in_a_text_that_the_state_machine_can_hold(gate
 
 def test_a_hotfix_too_long_for_the_text_is_told_of_without_its_sql(gate: Gate) -> None:
     outcome = gate(*(f'public.drivers."дополнительная{number}" int' for number in range(100)))
-    assert f"{HOTFIXES}\n  ./pg-hotfix new NAME --sql 'ALTER TABLE ...'\nIf the list" in outcome.text
+    assert f"{HOTFIXES}\n  ./pg-hotfix new NAME --sql 'ALTER TABLE ...'\nDo not deploy" in outcome.text
 
 
 # The file

@@ -180,9 +180,9 @@ def test_a_typed_table_is_answered_with_its_type(
     assert outcome.error_name == "RelationError"
     assert outcome.text == (
         'public.rides is a typed table: its columns are those of the type public."Ride". Nothing was changed. Change'
-        ' the type by a migration of its own:  ALTER TYPE "public"."Ride" ADD ATTRIBUTE "note" int CASCADE;'
+        ' the type by a separate migration:  ALTER TYPE "public"."Ride" ADD ATTRIBUTE "note" int CASCADE;'
     )
-    database.run_as_owner(outcome.text.rpartition("own:  ")[2])
+    database.run_as_owner(outcome.text.rpartition("migration:  ")[2])
     assert invoke("apply", hotfix_id).result == "already_applied"
 
 
@@ -352,12 +352,12 @@ def test_a_childs_column_of_another_type_is_shown(
     assert outcome.error_name == "MismatchError"
     line = f'ALTER TABLE "public"."rides_1" {line.format('"note"')};'
     assert outcome.text == (
-        f"public.rides_1 is below public.rides, and has a column of its own that is not what {hotfix_id} expects."
-        " Nothing was changed.\n"
+        "public.rides_1 is a partition or child of public.rides. It already has this column, and it differs from what"
+        f" {hotfix_id} expects. Nothing was changed.\n"
         "  public.rides_1.note\n"
         f"    expected  {shown}\n"
         f"    actual    {actual}\n"
-        f"ALTER TABLE would refuse it, or leave it different. Change it by a migration of its own:  {line}"
+        f"ALTER TABLE would refuse it, or leave it different. Change it by a separate migration:  {line}"
     )
     database.run_as_owner(line)
     assert invoke("apply", hotfix_id).result == "applied"
@@ -397,7 +397,7 @@ def test_a_childs_column_that_postgresql_would_leave_different_is_shown(
     outcome = invoke(action, add_note(write_hotfix, expected)[0])
     assert outcome.error_name == "MismatchError"
     assert f"    actual    {actual}\n" in outcome.text
-    assert outcome.text.endswith(f'its own:  ALTER TABLE "public"."rides_1" {line.format('"note"')};')
+    assert outcome.text.endswith(f'by a separate migration:  ALTER TABLE "public"."rides_1" {line.format('"note"')};')
 
 
 @pytest.mark.parametrize("of_child", ["note int", "note int DEFAULT 3", "note int NOT NULL DEFAULT 3"])
@@ -420,7 +420,7 @@ def test_a_grandchilds_column_counts_too(
 ) -> None:
     database.run_as_owner(f"{INHERITED.format('')}; CREATE TABLE public.rides_2 (note text) INHERITS (public.rides_1)")
     outcome = refused(*add_note(write_hotfix), "42804")
-    assert outcome.text.startswith("public.rides_2 is below public.rides, and has a column of its own")
+    assert outcome.text.startswith("public.rides_2 is a partition or child of public.rides. It already has this")
 
 
 def test_a_file_that_puts_the_child_right_first_is_applied(

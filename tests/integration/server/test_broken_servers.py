@@ -202,7 +202,6 @@ def test_a_certificate_that_does_not_verify_is_described(
 ) -> None:
     assert ask(None, certificate=issue(authority)) == (
         f"TlsError: The certificate of localhost:PORT does not verify: {reason}. No credentials were sent. Nothing"
-        " was changed. If RDS has a new root certificate, update"
-        " functions/migrate/pg_hotfix/certificates/rds-ca-bundle.pem, and deploy. Otherwise find out who answers at"
-        " this address."
+        " was changed. If RDS has a new root certificate, fetch it, and deploy:  make update-ca-bundle  Otherwise"
+        " find out who answers at this address."
     )

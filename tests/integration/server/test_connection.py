@@ -87,8 +87,8 @@ def test_a_secret_without_host_names_the_setting(invoke: Invoke, database: Datab
     outcome = invoke("check")
     assert outcome.error_name == "SecretError"
     assert outcome.text == (
-        f"The secret {arn} has no host, and DB_HOST is not set. Nothing was changed: the database was not contacted."
-        " Set DB_HOST in the template's parameters, and deploy."
+        f"The secret {arn} has no host, and the stack's parameter DatabaseHost is empty. Nothing was changed: the"
+        " database was not contacted. Set that parameter, and deploy."
     )
 
 
@@ -128,7 +128,7 @@ def test_a_missing_secret_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPat
     assert outcome.text == (
         "Secrets Manager refused to return arn:aws:secretsmanager:sa-east-1:123456789012:secret:nowhere-AbCdEf"
         " (ResourceNotFoundException). Nothing was changed: the database was not contacted. The secret does not exist"
-        " in this region: correct DatabaseSecretArn in the template's parameters, and deploy."
+        " in this region: correct the stack's parameter DatabaseSecretArn, and deploy."
     )
 
 
@@ -254,9 +254,8 @@ def test_a_certificate_of_another_authority_is_refused(
     assert outcome.error_name == "TlsError"
     assert outcome.text == (
         f"The certificate of localhost:{database.server.port} does not verify: unable to get local issuer"
-        " certificate. No credentials were sent. Nothing was changed. If RDS has a new root certificate, update"
-        " functions/migrate/pg_hotfix/certificates/rds-ca-bundle.pem, and deploy. Otherwise find out who answers at"
-        " this address."
+        " certificate. No credentials were sent. Nothing was changed. If RDS has a new root certificate, fetch it,"
+        " and deploy:  make update-ca-bundle  Otherwise find out who answers at this address."
     )
 
 
@@ -296,7 +295,8 @@ def test_a_certificate_of_another_name_is_refused(invoke: Invoke, database: Data
     assert outcome.text == (
         f"The server at 127.0.0.1:{database.server.port} presents a certificate for another name: IP address"
         " mismatch, certificate is not valid for '127.0.0.1'. No credentials were sent. Nothing was changed. An IP"
-        " address or an alias is not in the certificate. Put the instance's own endpoint into the secret or DB_HOST:"
+        " address or an alias is not in the certificate. Put the instance's own endpoint into the secret or the"
+        " stack's parameter DatabaseHost:"
         "  aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
     )
 
@@ -323,7 +323,7 @@ def test_a_server_without_tls_is_never_spoken_to_in_plaintext(
     assert outcome.text == (
         f"The server at localhost:{port} offers no TLS, and pg-hotfix never connects without it. No credentials were"
         " sent. Nothing was changed. Turn TLS on at the server; RDS always offers it, so the address in the secret or"
-        " DB_HOST may be wrong."
+        " in the stack's parameter DatabaseHost may be wrong."
     )
 
 
@@ -409,8 +409,8 @@ def test_a_database_that_does_not_exist_is_named(invoke: Invoke, database: Datab
     assert outcome.error_name == "LoginError"
     assert outcome.text == (
         f"{database.user} cannot connect to the database nowhere at localhost:{database.server.port} (3D000: database"
-        ' "nowhere" does not exist). Nothing was changed. Correct dbname in the secret or DB_NAME. These databases'
-        " exist:  SELECT datname FROM pg_catalog.pg_database;"
+        ' "nowhere" does not exist). Nothing was changed. Correct dbname in the secret, or the stack\'s parameter'
+        " DatabaseName. These databases exist:  SELECT datname FROM pg_catalog.pg_database;"
     )
 
 
@@ -577,7 +577,7 @@ def test_a_read_only_role_is_refused(invoke: Invoke, database: Database, action:
         f"The database {database.name} at localhost:{database.server.port} cannot be changed:"
         f" default_transaction_read_only is on for {database.user}. Nothing was changed. After a failover, run it"
         " again. If that fails as well, the address is not the writer's. Put the writer's endpoint into the secret or"
-        " DB_HOST:  aws rds describe-db-clusters --query 'DBClusters[].Endpoint'"
+        " the stack's parameter DatabaseHost:  aws rds describe-db-clusters --query 'DBClusters[].Endpoint'"
     )
 
 
@@ -621,7 +621,8 @@ def test_a_replica_is_refused(
     assert outcomes["apply"].text == (
         f"The database postgres at localhost:{port} cannot be changed: it is a replica, in recovery. Nothing was"
         " changed. After a failover, run it again. If that fails as well, the address is not the writer's. Put the"
-        " writer's endpoint into the secret or DB_HOST:  aws rds describe-db-clusters --query 'DBClusters[].Endpoint'"
+        " writer's endpoint into the secret or the stack's parameter DatabaseHost:  aws rds describe-db-clusters"
+        " --query 'DBClusters[].Endpoint'"
     )
 
 

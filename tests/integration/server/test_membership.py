@@ -68,7 +68,7 @@ def not_owner(names: dict[str, str], line: str, *, is_member: bool) -> str:
     though = "; {user} is a member of {owner}, but does not inherit its rights" if is_member else ""
     return (
         "{user} does not own public.drivers: {owner} does, and ALTER TABLE needs the owner's rights" + though + "."
-        " Nothing was changed. Give them to the role, as an administrator:  " + line
+        " Nothing was changed. As an administrator, give the role these rights:  " + line
     ).format(**names)
 
 

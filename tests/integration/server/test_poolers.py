@@ -30,7 +30,7 @@ MODES = ("session", "transaction", "statement")
 LIMITS = derive_limits(read_settings({"DB_SECRET_ARN": "arn", "SQL_DIR": "sql"}), 55_000)
 IGNORED = ", ".join(SESSION_PARAMETERS | LIMITS.startup_parameters())
 ENDPOINT = (
-    "Put the instance's own endpoint into the secret or DB_HOST: "
+    "Put the instance's own endpoint into the secret or the stack's parameter DatabaseHost: "
     " aws rds describe-db-instances --query 'DBInstances[].Endpoint.Address'"
 )
 POOLER = f"A pooler such as PgBouncer answers at this address, not PostgreSQL. {ENDPOINT}"
@@ -53,8 +53,8 @@ def check(call: Call, secrets_manager: Store, monkeypatch: pytest.MonkeyPatch) -
 def in_front(bouncer: Bouncer, said: str = "") -> str:
     return (
         "A pooler such as PgBouncer stands between pg-hotfix and the database"
-        f" {bouncer.database.name} at localhost:{bouncer.port}{said}. The time limits of a session do not reach the"
-        f" server then, or stay in the session of another client. Nothing was changed. {ENDPOINT}"
+        f" {bouncer.database.name} at localhost:{bouncer.port}{said}. Then the server ignores the time limits, or"
+        f" keeps them for another client. Nothing was changed. {ENDPOINT}"
     )
 
 

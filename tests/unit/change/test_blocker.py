@@ -75,7 +75,9 @@ def test_each_kind_of_blocker_has_its_text_and_the_sql_that_ends_it(
     blocker = replace(FOUND_BLOCKER, **fields)
     assert (blocker.text, blocker.sql_to_end_it) == (text, sql)
     assert blocker.describe()["text"] == text
-    ending = f"Wait until it ends, or end it now:  {sql}" if sql else "Wait until it ends."
+    ending = (
+        f"Wait until it ends, or end it now (its transaction is rolled back):  {sql}" if sql else "Wait until it ends."
+    )
     assert name_blockers([blocker], 1) == [f"In the way: {text}", ending]
 
 

@@ -62,3 +62,15 @@ def test_the_facts_are_written_as_json_beside_the_markdown(tmp_path: Path, capsy
     assert print_report(str(answer), facts) == 0
     assert json.loads(facts.read_text())["hotfix"] == INCIDENT["request"]["hotfix"]
     assert capsys.readouterr().out.startswith("# ")
+
+
+def test_a_failure_that_the_command_line_has_written_names_its_execution(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = tmp_path / "answer.json"
+    failure = {"error": "LockBusyError", "cause": "Busy.", "execution": ARN, "request": INCIDENT["request"]}
+    answer.write_text(json.dumps(failure))
+    assert print_report(str(answer), None) == 0
+    told = capsys.readouterr().out
+    assert ARN in told
+    assert INCIDENT["request"]["hotfix"] in told

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pg_hotfix import errors
 from pg_hotfix.errors import HotfixFileError, UnknownHotfixError
 from pg_hotfix.file.hotfix_file import Hotfix, NamedTable, Revert, as_revert, list_hotfixes, load_hotfix, parse_hotfix
 from pg_hotfix.file.made import Named
@@ -93,6 +94,13 @@ def test_an_unknown_id_is_answered_with_the_packaged_ones(tmp_path: Path) -> Non
         "  20260302000000_b\n"
         "Use one of these ids, or add sql/20260301101500_add_drivers_note.sql, have it reviewed, and deploy it."
     )
+    assert caught.value.then == errors.OTHER
+
+
+def test_an_unknown_id_without_any_packaged_one_is_asked_for_again_once_it_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UnknownHotfixError) as caught:
+        load_hotfix(tmp_path, ID)
+    assert caught.value.then == errors.REPAIRED
 
 
 def test_hotfixes_are_listed_in_the_order_of_their_time(tmp_path: Path) -> None:

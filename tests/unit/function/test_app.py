@@ -227,8 +227,8 @@ def test_a_text_ends_in_the_same_request_as_a_command(
         == outcome.line["advice"]
         == (
             "LOCK_WAIT_SECONDS is '0', not a whole number from 1 to 840. Nothing was contacted and nothing was changed."
-            " Correct it in template.yaml or in the stack's parameters, and deploy.\n"
-            f"Run it again:  ./pg-hotfix apply {ID} --reason INC-4711{option}"
+            " Correct the stack's parameter LockWaitSeconds, and deploy.\n"
+            f"When that is done, run it again:  ./pg-hotfix apply {ID} --reason INC-4711{option}"
         )
     )
 

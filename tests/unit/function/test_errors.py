@@ -94,7 +94,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
         (
             f"The function has no hotfix {HOTFIX}. Nothing was contacted and nothing was changed. It has these:\n"
             "  (none)\n"
-            f"Use one of these ids, or add sql/{HOTFIX}.sql, have it reviewed, and deploy it."
+            f"Add sql/{HOTFIX}.sql, have it reviewed, and deploy it."
         ),
     ),
     (
@@ -142,9 +142,10 @@ TEXTS: list[tuple[HotfixError, str]] = [
     (
         errors.pooler_in_front(ADDRESS),
         (
-            f"A pooler such as PgBouncer stands between pg-hotfix and the database {ADDRESS}. The time limits of a"
-            " session do not reach the server then, or stay in the session of another client. Nothing was changed."
-            " Put the instance's own endpoint into the secret or DB_HOST:  aws rds describe-db-instances --query"
+            f"A pooler such as PgBouncer stands between pg-hotfix and the database {ADDRESS}. Then the"
+            " server ignores the time limits, or keeps them for another client. Nothing was changed. Put the"
+            " instance's own endpoint into the secret or the stack's parameter DatabaseHost:  aws rds"
+            " describe-db-instances --query"
             " 'DBInstances[].Endpoint.Address'"
         ),
     ),
@@ -179,7 +180,8 @@ TEXTS: list[tuple[HotfixError, str]] = [
             " SHARE on public.drivers.\n"
             "In the way: pid 4712 (billing), in a transaction for 340 s (idle in transaction), ACCESS SHARE on"
             " public.drivers.\n"
-            "Wait until they end, or end them now:  SELECT pg_terminate_backend(4711);  SELECT"
+            "Wait until they end, or end them now (their transactions are rolled back):  SELECT"
+            " pg_terminate_backend(4711);  SELECT"
             " pg_terminate_backend(4712);"
         ),
     ),
@@ -197,7 +199,8 @@ TEXTS: list[tuple[HotfixError, str]] = [
             " waiting for pid 4711 and a prepared transaction and pid 1 and pid 2 and pid 3 and 196 more, ACCESS"
             " SHARE on public.drivers.\n"
             "and 298 more.\n"
-            "Wait until they end, or end them now:  SELECT pg_terminate_backend(4711);"
+            "Wait until they end, or end them now (their transactions are rolled back):  SELECT"
+            " pg_terminate_backend(4711);"
         ),
     ),
     (
@@ -208,7 +211,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
             f"{BUSY} {NOBODY_WAITED}\n"
             "In the way: the prepared transaction it's 1 (billing), prepared 340 s ago, EXCLUSIVE on public.drivers."
             " No session will end it: whoever prepared it must commit it or roll it back.\n"
-            "Wait until it ends, or end it now:  ROLLBACK PREPARED 'it''s 1';"
+            "Wait until it ends, or end it now (its transaction is rolled back):  ROLLBACK PREPARED 'it''s 1';"
         ),
     ),
     (
@@ -241,9 +244,10 @@ TEXTS: list[tuple[HotfixError, str]] = [
     (
         errors.limit_not_in_force(ADDRESS, "lock_timeout", 20, 0),
         (
-            f"The server of {ADDRESS} does not keep the time limits of the session: lock_timeout is 0 ms (0: none)"
-            " and should be 20 ms. Nothing was changed. Without these limits a run could block other sessions. Put"
-            " the instance's own endpoint into the secret or DB_HOST:  aws rds describe-db-instances --query"
+            f"The server of {ADDRESS} does not use the limit that pg-hotfix set: lock_timeout is 0 ms (0 means no"
+            " limit), and must be 20 ms. Nothing was changed. Without it a run could block other sessions. Put the"
+            " instance's own endpoint into the secret or the stack's parameter DatabaseHost:  aws rds"
+            " describe-db-instances --query"
             " 'DBInstances[].Endpoint.Address'"
         ),
     ),
@@ -266,7 +270,7 @@ TEXTS: list[tuple[HotfixError, str]] = [
             " file:\n"
             "  -- expect: column public.drivers.active_since text null default ''::text\n"
             '  -- expect: column public.drivers."Rating" integer null\n'
-            "Otherwise change the column by a migration of its own."
+            "Otherwise change the column by a separate migration."
         ),
     ),
     (
@@ -292,10 +296,28 @@ TEXTS: list[tuple[HotfixError, str]] = [
         ),
     ),
     (
+        errors.limit_not_in_force(ADDRESS, "lock_timeout", 20, 5000),
+        (
+            f"The server of {ADDRESS} does not use the limit that pg-hotfix set: lock_timeout is 5000 ms, and must be"
+            " 20 ms. Nothing was changed. Without it a run could block other sessions. Put the instance's own endpoint"
+            " into the secret or the stack's parameter DatabaseHost:  aws rds describe-db-instances --query"
+            " 'DBInstances[].Endpoint.Address'"
+        ),
+    ),
+    (
+        errors.outcome_unknown(HOTFIX, ADDRESS, "timed out", reverting=True),
+        (
+            f"The connection to the database {ADDRESS} was lost while {HOTFIX} was under way (timed out). The change"
+            " was reverted completely or not at all. Run it again; it is safe. reverted or already_reverted means that"
+            " the revert took place."
+        ),
+    ),
+    (
         errors.outcome_unknown(HOTFIX, ADDRESS, "timed out"),
         (
             f"The connection to the database {ADDRESS} was lost while {HOTFIX} was under way (timed out). The change"
-            " was applied completely or not at all. To run it again is safe, and finds out."
+            " was applied completely or not at all. Run it again; it is safe. applied or already_applied means that"
+            " the change is there."
         ),
     ),
 ]
@@ -312,6 +334,22 @@ def test_a_text_says_what_happened_what_is_and_what_to_do(error: HotfixError, te
 def test_a_text_has_no_please_and_no_vague_words(error: HotfixError) -> None:
     assert not re.search(r"\b(please|sorry|oops|something went wrong|failed to|unable to)\b", str(error), re.IGNORECASE)
     assert not re.search(r"[^.:;\n] {2,}\S", re.sub(r"^  \S+ +", "", str(error), flags=re.MULTILINE))
+
+
+def test_an_error_is_run_again_as_it_is_only_where_another_run_may_succeed() -> None:
+    plain = {error.__name__ for error in HotfixError.__subclasses__() if error.then == errors.AGAIN}
+    repaired = {error.__name__ for error in HotfixError.__subclasses__() if error.then == errors.REPAIRED}
+    assert plain == RETRIED
+    assert repaired == NEVER_RETRIED - {"RequestError", "PlanChangedError", "RevertRefusedError", "InternalError"}
+
+
+def test_a_refused_revert_whose_cause_passes_does_not_end_in_a_command_that_drops_data() -> None:
+    passing = [
+        errors.rows_not_seen(HOTFIX, "public.drivers", 300, 200),
+        errors.history_not_seen(HOTFIX, "public._prisma_migrations", "Another session holds it locked."),
+        errors.dependents_changed(HOTFIX, "public.drivers.rating"),
+    ]
+    assert {error.then for error in passing} == {errors.AGAIN}
 
 
 @pytest.mark.parametrize(("name", "sql"), [("app", '"app"'), ("App", '"App"'), ('a"b', '"a""b"'), ("", '""')])

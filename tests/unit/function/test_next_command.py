@@ -48,15 +48,34 @@ def test_another_action_on_the_same_hotfix_keeps_the_reason_of_what_changes_some
     assert commands_after(request, STACK) == {
         "again": f"./pg-hotfix apply {ID} --plan-hash {HASH} --reason INC-4711 --stack pg-hotfix-prod",
         "plan": f"./pg-hotfix plan {ID} --stack pg-hotfix-prod",
-        "apply": f"./pg-hotfix apply {ID} --reason INC-4711 --stack pg-hotfix-prod",
+        "apply": f"./pg-hotfix apply {ID} --plan-hash {HASH} --reason INC-4711 --stack pg-hotfix-prod",
         "verify": f"./pg-hotfix verify {ID} --stack pg-hotfix-prod",
-        "force": f"./pg-hotfix revert {ID} --force --reason INC-4711 --stack pg-hotfix-prod",
+        "force": f"./pg-hotfix revert {ID} --force --reason '<why the data may go>' --stack pg-hotfix-prod",
+        "other": "./pg-hotfix plan '<id>' --stack pg-hotfix-prod",
     }
 
 
-def test_a_forced_revert_asks_for_the_reason_that_it_needs() -> None:
-    force = commands_after(parse_request({"hotfix": ID, "action": "revert"}), None)["force"]
+@pytest.mark.parametrize("reason", [{}, {"reason": "INC-4712"}, {"reason": "INC-4712", "force": True}])
+def test_the_reason_to_drop_data_is_left_to_write_and_refused_until_it_is_written(reason: dict[str, Any]) -> None:
+    force = commands_after(parse_request({"hotfix": ID, "action": "revert", **reason}), None)["force"]
     assert force == f"./pg-hotfix revert {ID} --force --reason '<why the data may go>'"
+    with pytest.raises(errors.RequestError):
+        parse_request({"hotfix": ID, "action": "revert", "force": True, "reason": shlex.split(force)[-1]})
+
+
+@pytest.mark.parametrize("reason", ["INC-4711 \u202egnihton", "x" * 201])
+def test_a_reason_that_a_terminal_would_not_show_as_it_is_stands_in_no_command(reason: str) -> None:
+    request = {"hotfix": ID, "reason": reason}
+    commands = commands_after(parse_request(request | {"action": "apply"}), None)
+    assert {commands["again"], commands["apply"]} == {f"./pg-hotfix apply {ID}"}
+    assert commands_after(parse_request(request | {"action": "revert"}), None)["again"] == f"./pg-hotfix revert {ID}"
+    forced = commands_after(parse_request(request | {"action": "revert", "force": True}), None)
+    assert forced["again"] == f"./pg-hotfix revert {ID} --force --reason '<why the data may go>'"
+
+
+def test_a_reason_of_200_characters_still_stands_in_the_command() -> None:
+    commands = commands_after(parse_request({"hotfix": ID, "action": "apply", "reason": "x" * 200}), None)
+    assert commands["again"] == f"./pg-hotfix apply {ID} --reason {'x' * 200}"
 
 
 def test_a_stack_that_is_not_known_is_left_out() -> None:
@@ -70,7 +89,8 @@ def test_without_a_hotfix_every_command_can_be_run_as_it_stands(event: dict[str,
     assert {tuple(shlex.split(command)) for command in commands.values()} == {("./pg-hotfix", *wanted)}
 
 
-LAST_LINES = [errors.PLAN, errors.APPLY, errors.VERIFY, errors.FORCE, errors.HELP, errors.LIST, errors.prove("x.sql")]
+LAST_LINES = [errors.AGAIN, errors.REPAIRED, errors.OTHER, errors.PLAN, errors.APPLY, errors.VERIFY]
+LAST_LINES += [errors.FORCE, errors.HELP, errors.LIST]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +113,7 @@ def test_the_last_line_is_added_to_the_text_and_to_nothing_else() -> None:
         == error.message
         == (
             f"{before}\nTo drop it all the same, with everything in it, for good:"
-            f"  ./pg-hotfix revert {ID} --force --reason INC-4712 --stack pg-hotfix-prod"
+            f"  ./pg-hotfix revert {ID} --force --reason '<why the data may go>' --stack pg-hotfix-prod"
         )
     )
     assert error.facts == facts

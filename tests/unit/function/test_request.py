@@ -255,6 +255,13 @@ def test_an_empty_field_of_a_form_counts_as_left_out() -> None:
         ),
         *(
             (
+                {"hotfix": ID, "action": "revert", "force": True, "reason": reason},
+                f"The reason is still {reason!r}. {UNTOUCHED} Write why the data may go.",
+            )
+            for reason in ("<why the data may go>", " <reason> ")
+        ),
+        *(
+            (
                 {"hotfix": ID, "action": "revert", "reason": "INC-4711", "force": value},
                 f"force is neither true nor false. {UNTOUCHED} {FORCED}",
             )

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 ARN = "arn:aws:secretsmanager:sa-east-1:123456789012:secret:kaviar/database-AbCdEf"
 UNTOUCHED = "Nothing was contacted and nothing was changed."
-CORRECT = "Correct it in template.yaml or in the stack's parameters, and deploy."
+SET_IN = {
+    "DB_PORT": "the stack's parameter DatabasePort",
+    "LOCK_WAIT_SECONDS": "the stack's parameter LockWaitSeconds",
+    "STATEMENT_TIMEOUT_MS": "it at MigrateFunction in template.yaml",
+}
 
 
 def refuse(environment: dict[str, str]) -> str:
@@ -67,7 +71,9 @@ def test_an_empty_setting_counts_as_not_set_since_a_template_cannot_leave_one_ou
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_a_function_without_a_secret_is_refused(value: str | None) -> None:
     assert refuse({} if value is None else {"DB_SECRET_ARN": value}) == (
-        f"DB_SECRET_ARN is not set. {UNTOUCHED} Set it to the ARN of the secret with the database's credentials."
+        f"DB_SECRET_ARN is not set. {UNTOUCHED} Set the stack's parameter DatabaseSecretArn to the ARN of the secret"
+        " with"
+        " the database's credentials."
     )
 
 
@@ -111,7 +117,8 @@ def test_a_path_that_is_too_long_to_be_looked_at_is_not_there(name: str) -> None
     ],
 )
 def test_a_number_out_of_bounds_is_refused(tmp_path: Path, name: str, value: str, text: str) -> None:
-    assert refuse({"DB_SECRET_ARN": ARN, "SQL_DIR": str(tmp_path), name: value}) == f"{text}. {UNTOUCHED} {CORRECT}"
+    environment = {"DB_SECRET_ARN": ARN, "SQL_DIR": str(tmp_path), name: value}
+    assert refuse(environment) == f"{text}. {UNTOUCHED} Correct {SET_IN[name]}, and deploy."
 
 
 def test_no_bound_lets_zero_through_since_it_would_turn_the_limit_off() -> None:

@@ -235,10 +235,10 @@ def test_a_secret_that_cannot_be_read_is_refused_without_its_value(value: object
 
 @pytest.mark.parametrize("name", ["host", "dbname"])
 def test_an_address_that_neither_secret_nor_settings_know_is_refused(name: str) -> None:
-    setting = {"host": "DB_HOST", "dbname": "DB_NAME"}[name]
+    parameter = {"host": "DatabaseHost", "dbname": "DatabaseName"}[name]
     assert refuse(without(name)) == (
-        f"The secret {ARN} has no {name}, and {setting} is not set. Nothing was changed: the database was not"
-        f" contacted. Set {setting} in the template's parameters, and deploy."
+        f"The secret {ARN} has no {name}, and the stack's parameter {parameter} is empty. Nothing was changed: the"
+        " database was not contacted. Set that parameter, and deploy."
     )
 
 
@@ -307,10 +307,7 @@ DESCRIBE_KEY = f"aws secretsmanager describe-secret --query KmsKeyId --secret-id
     [
         (
             "ResourceNotFoundException",
-            (
-                "The secret does not exist in this region: correct DatabaseSecretArn in the template's parameters,"
-                " and deploy."
-            ),
+            "The secret does not exist in this region: correct the stack's parameter DatabaseSecretArn, and deploy.",
         ),
         (
             "AccessDeniedException",
@@ -359,7 +356,7 @@ def test_an_arn_that_boto3_refuses_is_a_setting() -> None:
     assert type(error) is ConfigurationError
     assert str(error) == (
         "DB_SECRET_ARN is not the ARN of a secret. Nothing was contacted and nothing was changed. Copy the secret's"
-        " whole ARN."
+        " whole ARN into the stack's parameter DatabaseSecretArn, and deploy."
     )
 
 

@@ -78,7 +78,8 @@ def test_a_query_that_a_replica_cancels_is_not_taken_for_a_lock(sqlstate: str, r
     assert f"{type(error).__name__}: {error}" == (
         "DatabaseUnavailableError: The replica kaviar at db.example:5432 cancelled a query to go on with what it"
         f" receives from the writer ({sqlstate}: canceling statement due to conflict with recovery). Nothing was"
-        " changed. Put the writer's endpoint into the secret or DB_HOST:  aws rds describe-db-clusters --query"
+        " changed. Put the writer's endpoint into the secret or the stack's parameter DatabaseHost:  aws rds"
+        " describe-db-clusters --query"
         " 'DBClusters[].Endpoint'"
     )
     assert isinstance(SESSION.translate(DatabaseError(fields | {"R": "DeadLockReport"})), LockNotAvailable)

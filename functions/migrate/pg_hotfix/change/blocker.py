@@ -105,7 +105,8 @@ def name_blockers(blockers: Sequence[Blocker], count: int) -> list[str]:
     if count > len(named):
         lines += [f"and {count - len(named)} more."]
     it_ends, it = ("it ends", "it") if count == 1 else ("they end", "them")
+    lost = "its transaction is" if count == 1 else "their transactions are"
     endings = [sql for blocker in named if (sql := blocker.sql_to_end_it)]
     if endings:
-        return [*lines, f"Wait until {it_ends}, or end {it} now:  {'  '.join(endings)}"]
+        return [*lines, f"Wait until {it_ends}, or end {it} now ({lost} rolled back):  {'  '.join(endings)}"]
     return [*lines, f"Wait until {it_ends}."]

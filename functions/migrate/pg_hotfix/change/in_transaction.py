@@ -89,7 +89,8 @@ def alter_and_prove(session: Session, job: Job, queue_wait_ms: int, *, judge_her
         ran = run_under_lock(session, job, queue_wait_ms, judge_here=judge_here)
         if judge_here:
             proof = judge(hotfix, before, ran.text)
-            rows = session.commit(hotfix.id, f"{SHOW_ALL_ROWS};{bookkeeping_sql(session, job.bookkeeping)}")
+            sql = f"{SHOW_ALL_ROWS};{bookkeeping_sql(session, job.bookkeeping)}"
+            rows = session.commit(hotfix.id, sql, reverting=before.reverting)
             recorded = has_recorded(job, rows)
         else:
             proof, recorded = compare_all(hotfix, catalog.parse_columns(ran.text)[1]), ran.recorded
@@ -180,6 +181,7 @@ def run_under_lock(session: Session, job: Job, queue_wait_ms: int, *, judge_here
         schemas=catalog.schemas_of(hotfix),
         locking_ms=locking_ms,
         statement_ms=statement_ms,
+        reverting=before.reverting,
     )
     # The file's own rows lie between: before them the limits and the wait, after them the columns and the bookkeeping.
     _, (waited_ms, *_), *rest = rows

@@ -167,7 +167,7 @@ def read_history(
     except LockNotAvailable:
         if bookkeeping:
             raise
-        return unreadable(table, "Another session holds it locked: run plan again later.")
+        return unreadable(table, "Another session holds it locked: run it again later.")
     except (errors.SqlRefusedError, errors.NotOwnerError, errors.StatementTimeoutError) as error:
         return unreadable(table, f"{error.facts.get('refusal') or error.message.split('. ', 1)[0]}.")
     return tell(hotfix, table, read_as(Migration, rows), is_there=is_there)

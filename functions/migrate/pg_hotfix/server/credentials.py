@@ -52,8 +52,8 @@ NO_ANSWER = {
     "TooManyRequestsException",
 }
 ADVICE = {
-    "ResourceNotFoundException": "The secret does not exist in this region: correct DatabaseSecretArn in the "
-    "template's parameters, and deploy.",
+    "ResourceNotFoundException": "The secret does not exist in this region: correct the stack's "
+    "parameter DatabaseSecretArn, and deploy.",
     "AccessDeniedException": "Allow the function's role secretsmanager:GetSecretValue in the secret's own policy, and "
     "kms:Decrypt in the policy of its key:  aws secretsmanager describe-secret --query KmsKeyId --secret-id {arn}",
     "DecryptionFailure": "Its key is disabled, or the key's policy does not allow the function's role kms:Decrypt. See "
@@ -108,7 +108,11 @@ def translate(arn: str, error: BaseException) -> errors.HotfixError:
     if isinstance(error, NoCredentialsError):
         return errors.bad_setting("The AWS credentials", "are missing", "Give the function an execution role.")
     if isinstance(error, ParamValidationError):
-        return errors.bad_setting("DB_SECRET_ARN", "is not the ARN of a secret", "Copy the secret's whole ARN.")
+        return errors.bad_setting(
+            "DB_SECRET_ARN",
+            "is not the ARN of a secret",
+            "Copy the secret's whole ARN into the stack's parameter DatabaseSecretArn, and deploy.",
+        )
     return errors.secret_unavailable(arn, type(error).__name__)
 
 
@@ -123,11 +127,11 @@ def parse_secret(value: object, settings: Settings) -> Target:
     fields = read_fields(value, arn)
     host = fields.get("host") or settings.db_host
     if not host:
-        raise errors.secret_lacks(arn, "host", "DB_HOST")
+        raise errors.secret_lacks(arn, "host", "DatabaseHost")
     refuse_other_addresses(fields.get("host", ""), arn)
     database = fields.get("dbname") or settings.db_name
     if not database:
-        raise errors.secret_lacks(arn, "dbname", "DB_NAME")
+        raise errors.secret_lacks(arn, "dbname", "DatabaseName")
     for name in ("username", "password"):
         if not fields.get(name):
             raise errors.secret_unreadable(arn, f"has no {name}")

@@ -288,6 +288,7 @@ class Session:
         schemas: Sequence[str],
         locking_ms: int,
         statement_ms: int,
+        reverting: bool,
     ) -> list[Row]:
         """The rows of `before`, of the file's own SQL, and of `after`, run in this order in one round trip. `before`
         begins the transaction, divides by zero if it arrives too late, takes the lock in at most `locking_ms`, and ends
@@ -325,9 +326,9 @@ class Session:
             # network is down.
             if hung_up(error) and elapsed_ms(started) >= self.limits.transaction_timeout_ms - MARGIN_MS / 2:
                 raise errors.transaction_timeout(hotfix, self.limits.transaction_timeout_ms) from error
-            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
+            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error), reverting=reverting) from error
 
-    def commit(self, hotfix: str, sql: str = "") -> list[Row]:
+    def commit(self, hotfix: str, sql: str, *, reverting: bool) -> list[Row]:
         """`sql` was run, and the transaction is committed. Returns the rows.
 
         Raises:
@@ -339,7 +340,7 @@ class Session:
         except DatabaseError as error:  # The server answered, so it is still there, and has rolled back.
             raise self.translate(error, hotfix) from error
         except LOST as error:
-            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error)) from error
+            raise errors.outcome_unknown(hotfix, self.target.address, reason_of(error), reverting=reverting) from error
 
     def roll_back(self) -> None:
         """The transaction is rolled back, and holds no lock. A connection that fails here is closed, which has the same
