@@ -1009,6 +1009,6 @@ def test_a_failure_of_step_functions_that_nobody_explains_is_one_all_the_same(
     assert ended.verdict == ("FAILED", "FunctionCallError")
     assert ended.execution.cause == (
         "A function did not answer, and the report function could not say why. If a change was asked for, it was made"
-        " completely or not at all. To run the same request again is safe. To see what happened:  ./pg-hotfix report"
+        " completely or not at all. Plan again to see which. To see what happened:  ./pg-hotfix report"
         f" {ended.execution.arn}"
     )

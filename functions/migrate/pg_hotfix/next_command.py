@@ -48,5 +48,5 @@ def commands_after(request: Request | None, stack: str | None) -> dict[str, str]
 
 
 def may_be_pasted(reason: str) -> bool:
-    """Whether it can stand in a command: a terminal shows it as it is, and it is short."""
-    return reason.isprintable() and len(reason) <= LONGEST_REASON
+    """Whether it can stand in a command: a terminal shows it as it is, it is short, and no option."""
+    return reason.isprintable() and len(reason) <= LONGEST_REASON and not reason.startswith("-")

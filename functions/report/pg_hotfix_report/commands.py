@@ -50,10 +50,15 @@ def ask_again(run: Run) -> str:
     return ask(str(run.request.get("action") or "plan"), run.hotfix, run.arn, list_options(run.request))
 
 
+def may_be_pasted(reason: str) -> bool:
+    """Whether it can stand in a command: a terminal shows it as it is, it is short, and no option."""
+    return reason.isprintable() and 0 < len(reason) <= LONGEST_REASON and not reason.startswith("-")
+
+
 def list_options(request: Mapping[str, Any]) -> list[tuple[str, ...]]:
     reason, plan_hash = request.get("reason"), request.get("plan_hash")
     options: list[tuple[str, ...]] = []
-    if isinstance(reason, str) and reason.isprintable() and 0 < len(reason) <= LONGEST_REASON:
+    if isinstance(reason, str) and may_be_pasted(reason):
         options += [("--reason", reason)]
     elif is_forced(request) and request.get("action") == "revert":  # which needs one
         options += [("--reason", "<why the data may go>")]
