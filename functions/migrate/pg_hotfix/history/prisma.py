@@ -105,6 +105,13 @@ def find_history(session: Session, hotfix: Hotfix) -> HistoryTable | None:
     role's own search_path. Prisma keeps it in the schema that its connection URL names."""
     schemas = [one.schema for one in hotfix.expectations] + [*session.facts.schemas, "public"]
     known = ", ".join(f"{literal(schema)}::name" for schema in dict.fromkeys(schemas))
+    # Asked first, because most databases have none, and planning what follows takes longer than the look itself.
+    found = session.query(f"""
+SELECT c.oid::pg_catalog.int8 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = '{TABLE}' AND c.relkind IN ('r', 'p') AND n.nspname IN ({known})
+ORDER BY pg_catalog.array_position(ARRAY[{known}], n.nspname) LIMIT 1""")
+    if not found:
+        return None
     rows = session.query(f"""
 SELECT pg_catalog.json_build_object(
     'schema', n.nspname,
@@ -120,8 +127,7 @@ SELECT pg_catalog.json_build_object(
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
-WHERE c.relname = '{TABLE}' AND c.relkind IN ('r', 'p') AND n.nspname IN ({known})
-ORDER BY pg_catalog.array_position(ARRAY[{known}], n.nspname) LIMIT 1""")
+WHERE c.oid = {found[0][0]}""")
     return HistoryTable(**json.loads(rows[0][0])) if rows else None
 
 
