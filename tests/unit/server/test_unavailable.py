@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pg8000.exceptions import InterfaceError
 
+from pg_hotfix.server.session import is_over
 from pg_hotfix.server.sqlstates import excerpt, reason_of
 
 pytestmark = pytest.mark.long_too
@@ -74,3 +75,13 @@ def raised_by_pg8000(cause: Exception) -> InterfaceError:
 )
 def test_a_lost_connection_is_explained_in_the_words_of_the_system(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "limit_ms", "over"),
+    [(132.0, 132, True), (131.6, 132, True), (833.2, 833, True), (4_990.0, 5_000, True), (120.0, 132, False)],
+)
+def test_a_limit_may_have_ended_what_ended_a_moment_before_it_by_our_clock(
+    took_ms: float, limit_ms: int, over: bool
+) -> None:
+    assert is_over(took_ms, limit_ms) is over
